@@ -1,4 +1,4 @@
-"""Back-tests: results of rules over a recorded log, compared with those of other rules or with recorded results."""
+"""Back-tests: results of rules over a recorded log, compared with those of other rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from astrocyte.agents.accounting import Counters, DomainOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.offline import OfflineRun, run_rules
-from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.times import iso_from_us, time_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
@@ -27,12 +26,10 @@ __all__ = [
     "Difference",
     "Made",
     "RuleCount",
-    "Verified",
     "backtest",
     "compare",
     "made_of",
     "recorded_outputs",
-    "verify",
 ]
 
 
@@ -121,46 +118,6 @@ class Difference:
             "only_b": len(self.only_b),
             "examples_a": [_example(made) for made in self.only_a[:show]],
             "examples_b": [_example(made) for made in self.only_b[:show]],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """Recorded multi events and alerts of a log, compared by id with those that the rules produce now."""
-
-    same: int
-    missing: tuple[Made, ...]
-    """Recorded but not produced now."""
-    extra: tuple[Made, ...]
-    """Produced now but not recorded."""
-    alerts_same: int
-    alerts_missing: tuple[str, ...]
-    alerts_extra: tuple[str, ...]
-    other_version: int = 0
-    """Of the missing, those whose rule took the same events under another version."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing differs."""
-        return not (self.missing or self.extra or self.alerts_missing or self.alerts_extra)
-
-    def as_json(self, show: int) -> dict[str, Any]:
-        """Counts, and up to ``show`` examples of each side."""
-        return {
-            "holds": self.holds,
-            "multi_events": {
-                "same": self.same,
-                "missing": len(self.missing),
-                "extra": len(self.extra),
-                "other_version": self.other_version,
-                "examples_missing": [_example(made) for made in self.missing[:show]],
-                "examples_extra": [_example(made) for made in self.extra[:show]],
-            },
-            "alerts": {
-                "same": self.alerts_same,
-                "missing": len(self.alerts_missing),
-                "extra": len(self.alerts_extra),
-            },
         }
 
 
@@ -259,42 +216,6 @@ def _beyond(made: Iterable[Made], shared: Counter[tuple[str, tuple[str, ...]]]) 
         else:
             rest.append(each)
     return tuple(rest)
-
-
-def verify(
-    ruleset: RuleSet,
-    paths: Sequence[str | Path],
-    *,
-    lateness_us: int,
-    clock_tolerance_us: int = CLOCK_TOLERANCE_US,
-    domains: int | None = None,
-) -> Verified:
-    """Run the rules over logs and compare with their multi events and alerts. Raises InvalidLog if there are none."""
-    made, raised = recorded_outputs(*paths)
-    if not made:
-        raise InvalidLog(
-            f"{', '.join(map(str, paths))}: no multi events to compare with; record {MULTI_EVENTS} and {ALERTS} beside "
-            "the input, or count the matches with 'astrocyte backtest'"
-        )
-    now = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, domains=domains)
-    recorded, made_now = ({each.event_id: each for each in some} for some in (made, now.made))
-    # Recorded outputs of rules that the given files do not contain are not compared.
-    ours = {name: each for name, each in recorded.items() if each.rule in now.rules}
-    missing = tuple(each for name, each in ours.items() if name not in made_now)
-    extra = tuple(each for name, each in made_now.items() if name not in recorded)
-    other = (Counter(each.identity for each in extra) & Counter(each.identity for each in missing)).total()
-    alerted_now = {each.event_id for each in now.raised}
-    # A log without alerts is one for which they were not recorded.
-    alerted = {each.event_id for each in raised if each.rule in now.rules} if raised else alerted_now
-    return Verified(
-        len(ours) - len(missing),
-        missing,
-        extra,
-        len(alerted & alerted_now),
-        tuple(sorted(alerted - alerted_now)),
-        tuple(sorted(alerted_now - alerted)),
-        other,
-    )
 
 
 def _made(key: bytes | None, value: bytes) -> Made:

@@ -44,7 +44,7 @@ class Survey:
     topics: dict[str, int] = field(default_factory=dict)
     """Number of messages of each topic."""
     idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    """By partition, in order: topics found idle and the positions at which they were."""
+    """By partition, in order: topics found idle and the positions at which they were; ``at`` is the record's offset."""
     files: bool = False
     """Whether these are files of events, each of which names its stream or belongs to the only one."""
     doubts: list[str] = field(default_factory=list)
@@ -203,7 +203,7 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
         if body.get("restored"):
             # After a crash a worker reads again from here: what it had found idle further on was not so.
             entries[:] = [each for each in entries if _is_before(each["positions"], body["positions"])]
-        entries.append(body)
+        entries.append(body | {"at": record.offset})
     except (orjson.JSONDecodeError, AttributeError, KeyError, OverflowError, TypeError, ValueError):
         pass  # record of a later version; without it the log is correlated by its own watermarks
 

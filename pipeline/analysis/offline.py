@@ -213,8 +213,28 @@ class OfflineRun:
 
     def run(self, records: Iterable[ConsumedRecord]) -> Iterator[DomainOutput]:
         """Outputs of the messages, then of the end of all input."""
+        yield from self.feed(records)
+        yield from self.finish()
+
+    def feed(self, records: Iterable[ConsumedRecord]) -> Iterator[DomainOutput]:
+        """Outputs of messages, after which more may follow."""
         for batch in _batches(records):
             yield from self._feed(batch)
+
+    def settle(self, before: int | None = None) -> Iterator[DomainOutput]:
+        """Outputs of what a worker recorded as decided by its clock after the messages up to here.
+
+        ``before``: only of records of the topic of these decisions up to this offset, excluded.
+        """
+        for number, domains in enumerate(self._domains):
+            for part in domains:
+                while part.idle and _reached(part, part.idle[0]):
+                    if before is not None and part.idle[0].get("at", 0) >= before:
+                        break
+                    yield from self._follow(number, _repeat(part.domain, part.idle.popleft()))
+
+    def finish(self) -> Iterator[DomainOutput]:
+        """Outputs of the end of all input."""
         for part in self._counting:
             yield part.domain.trust()
         for repartitioner in (each for parts in self._repartitions.values() for each in parts):

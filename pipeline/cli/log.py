@@ -239,11 +239,6 @@ def replay_command(
     ] = None,
     loop: Annotated[bool, typer.Option("--loop", "-l", help="Repeat the log until Ctrl-C.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be sent; needs no broker.")] = False,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Run rules over the log and compare with the recorded outputs; needs no broker."),
-    ] = False,
-    rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files for --verify.")] = None,
     start_paused: Annotated[bool, typer.Option("--start-paused", "-p", help="Wait for SPACE at the start.")] = False,
     keys: Annotated[
         bool, typer.Option(help="Keys: SPACE pauses, right sends one message, up and down change the rate.")
@@ -262,11 +257,6 @@ def replay_command(
     )
     from astrocyte.pipeline.recording.shift import Shift
 
-    if verify:
-        from astrocyte.pipeline.cli.rules import verify_logs
-
-        verify_logs(paths, rules or [], as_json=as_json)
-        return
     if shift and shift_by is not None:
         raise InvalidSettings("--shift moves the log to now and --shift-by by a duration; give one of them")
     now_us = time.time_ns() // 1000

@@ -6,7 +6,6 @@ import difflib
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
     from astrocyte.pipeline.analysis.unused_report import RejectsFile
 
-__all__ = ["register", "verify_logs"]
+__all__ = ["register"]
 
 Rejects = Annotated[
     str | None,
@@ -164,38 +163,6 @@ def _say_unused(lines: Sequence[str], listed: RejectsFile | None) -> None:
         say(line)
     if listed is not None:
         say(f"{listed.count:,} rejects written to {listed.path}")
-
-
-def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, show: int = 3) -> None:
-    """Compare the output of rules over logs with the output in the logs; exit status 1 if they differ."""
-    from astrocyte.pipeline.analysis.backtest import verify
-    from astrocyte.pipeline.topology.rule_files import shipped_rules
-
-    shipped = shipped_rules()
-    logs = [path for path in paths if not _names_rules(path, shipped)]
-    files = [*rules, *(path for path in paths if _names_rules(path, shipped))]
-    if not logs:
-        raise InvalidSettings("--verify needs a recorded log; give one that contains input and multi.events")
-    done = verify(read(*(files or _default_rules())), logs, **event_time(None))
-    if as_json:
-        print_json(done.as_json(show))
-    else:
-        out = sys.stdout
-        out.write(
-            f"multi events: {done.same:,} the same, {len(done.missing):,} recorded but not produced now, "
-            f"{len(done.extra):,} produced now but not recorded\n"
-        )
-        for side, made in (("recorded only", done.missing), ("now only", done.extra)):
-            for example in made[:show]:
-                out.write(f"  {side}: {_made_line(example)}\n")
-        out.write(
-            f"alerts: {done.alerts_same:,} the same, {len(done.alerts_missing):,} recorded only, "
-            f"{len(done.alerts_extra):,} now only\n"
-        )
-        if done.other_version:
-            out.write(f"{done.other_version:,} of them took the same events under another version of their rule\n")
-    if not done.holds:
-        raise typer.Exit(1)
 
 
 def explain_command(
@@ -368,10 +335,6 @@ def rules_explain_command(
         raise InvalidSettings(f"no rule {rule!r} in {', '.join(files)}; the rules are {names}")
     for each in chosen:
         sys.stdout.write(mermaid(each).rstrip("\n") + "\n")
-
-
-def _names_rules(path: str, shipped: dict[str, Path]) -> bool:
-    return path.endswith((".yaml", ".yml")) or (path in shipped and not Path(path).is_file())
 
 
 def _default_rules() -> tuple[str, ...]:

@@ -200,7 +200,9 @@ class Summary:
         lines = [f"{program} tap multi.events --log {log} -c 5"]
         if self.example is not None:
             lines.append(f"{program} explain {self.example} --db {self.database}")
-        lines.append(f"{program} replay {log} --verify {self.rules[0]}")
+        rules = " ".join(f"--rules {each}" for each in self.rules)
+        stores = f"--db {self.database} --influx-dir {self.data / 'influx'}"
+        lines.append(f"{program} verify {log} {rules} {stores}")
         return lines
 
 

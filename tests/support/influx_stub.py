@@ -6,7 +6,10 @@ Points are kept by identity, so that a test sees what was lost, written twice, o
 from __future__ import annotations
 
 import asyncio
+import csv
 import gzip
+import io
+import re
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,11 +18,14 @@ from typing import Any, Literal
 
 from aiohttp import web
 
+from astrocyte.schemas.times import iso_from_us, us_from_iso
 from tests.support.line_protocol import Malformed, Point, read_points
 
 __all__ = ["Answer", "InfluxStub", "influx_stub"]
 
 TOKEN = "the-token"
+_RANGE = re.compile(r'from\(bucket: "(?P<bucket>.*)"\) \|> range\(start: (?P<start>\S+), stop: (?P<stop>\S+)\)')
+_FLUX = {float: "double", int: "long", bool: "boolean", str: "string"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class InfluxStub:
         app.add_routes(
             [
                 web.post("/api/v2/write", self._write),
+                web.post("/api/v2/query", self._query),
                 web.get("/api/v2/orgs", self._orgs),
                 web.get("/api/v2/buckets", self._list_buckets),
                 web.post("/api/v2/buckets", self._make_bucket),
@@ -95,6 +102,32 @@ class InfluxStub:
             request.transport.abort()
             raise ConnectionResetError
         return _error(answer.status, "unavailable", "the stub is set so", answer.headers)
+
+    async def _query(self, request: web.Request) -> web.Response:
+        """All points of a bucket as annotated CSV, a table for each series and field; other queries are refused."""
+        refused = self._refused(request)
+        if refused is not None:
+            return refused
+        flux = str((await request.json())["query"])
+        bounds = _RANGE.fullmatch(flux)
+        if bounds is None or bounds["bucket"] != self.bucket:
+            return _error(400, "invalid", f"the stub answers no query like {flux!r}")
+        start_ns, stop_ns = (us_from_iso(bounds[name]) * 1000 for name in ("start", "stop"))
+        text = io.StringIO()
+        out = csv.writer(text)
+        for (measurement, tags, time_ns), fields in self.points.items():
+            if not start_ns <= time_ns < stop_ns:
+                continue
+            time = f"{iso_from_us(time_ns // 1000).removesuffix('Z').partition('.')[0]}.{time_ns % 10**9:09d}Z"
+            names = [name for name, _ in tags]
+            for name, value in fields.items():
+                kind = _FLUX[type(value)]
+                out.writerow(["#datatype", "string", "long", "dateTime:RFC3339", kind, *["string"] * (2 + len(names))])
+                out.writerow(["", "result", "table", "_time", "_value", "_field", "_measurement", *names])
+                shown = str(value).lower() if isinstance(value, bool) else value
+                out.writerow(["", "", 0, time, shown, name, measurement, *(each for _, each in tags)])
+                text.write("\r\n")
+        return web.Response(text=text.getvalue(), content_type="text/csv")
 
     async def _answer(self, request: web.Request) -> web.Response:
         refused = self._refused(request)

@@ -1,8 +1,8 @@
-"""Real workers over five simulated worlds, and the comparison of what they make with `match` over the recorded log.
+"""Real workers over five simulated worlds, and the comparison of what they make with what `verify` recomputes.
 
 A case says when workers start, with which timeouts, how many partitions and workers there are, and how events travel.
 Multi events, alerts, results of windows, late events, dead letters and the rows of the SQL store must be those that the
-offline run makes of the log that was recorded from the broker.
+offline run makes of the topics' events, all of them, with nothing left out.
 """
 
 from __future__ import annotations
@@ -14,37 +14,18 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
-import orjson
-from sqlalchemy import select
-
-from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.sinks.registry import SINKS
-from astrocyte.agents.sinks.sql.engines import engine_of
-from astrocyte.agents.sinks.sql.sink import SqlSink
-from astrocyte.pipeline.analysis.offline import run_rules
-from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
-from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.frames import raw_record
-from astrocyte.pipeline.recording.reader import read_log
-from astrocyte.pipeline.recording.record import record
-from astrocyte.pipeline.roles.acceptance import Acceptance
+from astrocyte.pipeline.analysis.verify import Verification, verify
+from astrocyte.pipeline.analysis.verify.text import lines_of
 from astrocyte.pipeline.roles.health import group_lag
-from astrocyte.pipeline.roles.output_records import producer_records
-from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.roles.worker import needed_roles
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
-from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.rule_files import read_rule_files
-from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, mono_topics, sink_topics
-from astrocyte.schemas.frames import Frame, decode_frame
-from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.tables import Base
+from astrocyte.pipeline.topology.topics import make_topics, mono_topics
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US
-from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, is_derived, metrics_topic
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS
 from astrocyte.simulator.emission.emitter import MemorySink
 from astrocyte.simulator.run import simulate
 from tests.support.live import Worker, stopping
@@ -63,9 +44,6 @@ TIMEOUTS: dict[str, dict[str, str]] = {
 LIMIT_S = 240.0
 """Longest wait for one step; on an idle machine each takes seconds."""
 SHIPPED = ("axons", "cells", "dna", "ecology", "kernels")
-_PLACE = ("topic", "partition", "offset")
-_NOT_COMPARED = {"recorded_at", "creation_date", "source_topic", "source_partition", "source_offset"}
-"""Columns of rows: when they were written, and places in internal topics, which depend on how frames were cut."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +105,10 @@ def _together(scenarios: Sequence[str]) -> list[Frame]:
     return [frame for _, frame in sorted(placed, key=lambda item: item[0])]
 
 
-Outputs = dict[str, list[Any]]
-
-
 @dataclass(slots=True)
 class _Run:
     case: Case
     settings: Settings
-    ruleset: RuleSet
     folder: Path
     workers: list[Worker] = field(default_factory=list)
 
@@ -175,154 +149,22 @@ class _Run:
 
     # -- what the workers made
 
-    def read(self, topics: Iterable[str]) -> list[ConsumedRecord]:
-        async def all_of_them() -> list[ConsumedRecord]:
-            known = await topic_partitions(self.settings.broker)
-            async with consumer_client(self.settings.broker) as client:
-                chosen = {topic: known[topic] for topic in topics if topic in known}
-                return [each async for batch in scan(client, chosen) for each in batch]
-
-        return asyncio.run(all_of_them())
-
-    def live(self) -> Outputs:
-        windows = [metrics_topic(window.name) for window in self.ruleset.windows]
-        found: dict[str, list[bytes]] = {}
-        for each in self.read((MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *windows)):
-            found.setdefault(each.topic, []).append(each.value or b"")
-        return {
-            "multi": _by_id(map(orjson.loads, found.get(MULTI_EVENTS, ())), "event_id"),
-            "alerts": _by_id(map(orjson.loads, found.get(ALERTS, ())), "alert_id"),
-            "windows": _rows(decode_frame(value) for topic in windows for value in found.get(topic, ())),
-            "late": _late(map(orjson.loads, found.get(LATE, ()))),
-            "dead": _by_id(map(orjson.loads, found.get(DEAD_LETTERS, ())), "letter_id"),
-        }
-
     def drained(self) -> bool:
         """Whether every role has processed all that was in Kafka, in the order in which they follow one another."""
         roles = [role for role in ("repartition", "correlate") if any(each.role == role for each in self.workers)]
         return all(asyncio.run(group_lag(self.settings.broker, f"{self.settings.group}-{role}")) == 0 for role in roles)
 
-    # -- what the recorded log makes
-
-    def offline(self, log: Path) -> tuple[Outputs, dict[str, list[str]]]:
-        """Outputs of ``match``, and the rows of a store that holds them and the events."""
-        _, outputs = run_rules(
-            self.ruleset, [log], lateness_us=self.settings.lateness, clock_tolerance_us=self.settings.clock_tolerance
-        )
-        made = list(outputs)
-        wanted: Outputs = {
-            "multi": _by_id((orjson.loads(each.value) for out in made for each in out.multi_events), "event_id"),
-            "alerts": _by_id((orjson.loads(each.value) for out in made for each in out.alerts), "alert_id"),
-            "windows": _rows(frame for out in made for frame in out.frames),
-            "late": _late(orjson.loads(each.value) for out in made for each in out.late),
-            "dead": _by_id((orjson.loads(each.model_dump_json()) for out in made for each in out.dead_letters),
-                           "letter_id"),
-        }  # fmt: skip
-        messages: dict[tuple[str, int], list[Any]] = {}
-        for each in read_log(log):
-            if not is_derived(each.topic):
-                messages.setdefault((each.topic, each.partition), []).append(raw_record(each))
-        for out in made:
-            for (topic, partition), records in producer_records(out, 0, self.settings.partitions).items():
-                kept = messages.setdefault((topic, partition), [])
-                kept += [
-                    RawRecord(len(kept) + number, 0, each.key, each.value, tuple(each.headers))
-                    for number, each in enumerate(records)
-                ]
-        return wanted, asyncio.run(self._stored(messages))
-
-    async def _stored(self, messages: Mapping[tuple[str, int], Sequence[Any]]) -> dict[str, list[str]]:
-        address = f"sqlite:///{self.folder}/expected.db"
-        sink = SqlSink(address, now_us=lambda: 1)
-        await sink.open()
-        contracts = contracts_of(self.ruleset)
-
-        async def deliver(letters: Iterable[Any]) -> None:
-            assert not list(letters)
-
-        runner = SinkRunner(
-            sink, deliver, partitions=self.settings.partitions, stage="sql", decoders=decoders_of(contracts),
-            acceptance=Acceptance(self.ruleset),
-        )  # fmt: skip
-        wanted = set(sink_topics(self.settings, SINKS.get("sql"), contracts, self.ruleset.windows))
-        # Events first: rows of outputs refer to nothing that must exist, but this is the order of arrival.
-        for (topic, partition), records in sorted(messages.items(), key=lambda item: item[0][0] in RECORD_TOPICS):
-            if topic in wanted:
-                chunk = SimpleNamespace(topic=topic, partition=partition)
-                await runner.handle(chunk, SimpleNamespace(ack_through=lambda: True), records)  # type: ignore[arg-type]
-                await runner.finish()
-        await sink.close()
-        return _tables(address)
+    def verified(self) -> Verification:
+        """The topics and the database against what should be there."""
+        return verify(self.settings, where=("topics", "sql"), now_us=0)
 
 
 def _joined(worker: Worker) -> int:
     return worker.log.read_bytes().count(f"role {worker.role} is ready and reads".encode())
 
 
-def _tables(address: str) -> dict[str, list[str]]:
-    """Rows of all tables, without what depends on when and how they were written."""
-    found = {}
-    with engine_of(address).connect() as connection:
-        for name, table in Base.metadata.tables.items():
-            if name in ("sink_positions", "alembic_version"):
-                continue
-            rows = connection.execute(select(table)).mappings()
-            found[name] = sorted(
-                repr({key: value for key, value in row.items() if key not in _NOT_COMPARED}) for row in rows
-            )
-    return found
-
-
-def _without_places(body: dict[str, Any]) -> dict[str, Any]:
-    """A record without the offsets in internal topics: they depend on how frames were cut on the way."""
-    for entry in body.get("lineage", {}).values():
-        for each in (entry, *entry.get("also", ())):
-            if not str(each.get("topic", "")).startswith("mono."):
-                for name in _PLACE:
-                    each.pop(name, None)
-    return body
-
-
-def _by_id(bodies: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Records by their id, each once: a worker that was killed writes some again, and then the same."""
-    found: dict[str, dict[str, Any]] = {}
-    for body in bodies:
-        body = _without_places(body)
-        if name == "letter_id":
-            body.pop("timestamp", None)  # when it was written
-        known = found.setdefault(body[name], body)
-        assert known == body, "one id, two contents"
-    return [found[each] for each in sorted(found)]
-
-
-def _late(bodies: Iterable[dict[str, Any]]) -> list[str]:
-    return sorted({str(body.get("event_id", body)) for body in bodies})
-
-
-def _rows(frames: Iterable[Frame]) -> list[str]:
-    """Results of windows, each with its window's name, each once."""
-    return sorted({repr({"stream": frame.stream, **row}) for frame in frames for row in frame.batch.to_pylist()})
-
-
-def _counts(found: Outputs) -> dict[str, int]:
-    return {name: len(items) for name, items in found.items()}
-
-
-def _first_difference(live: Outputs, wanted: Outputs) -> str:
-    lines = [f"live {_counts(live)}, offline {_counts(wanted)}"]
-    for name in wanted:
-        one, other = [repr(each) for each in live[name]], [repr(each) for each in wanted[name]]
-        for title, some, rest in (("live only", one, set(other)), ("offline only", other, set(one))):
-            only = [each for each in some if each not in rest]
-            lines += [f"{name}, {title} ({len(only)}): {each[:600]}" for each in only[:2]]
-    return "\n".join(lines)
-
-
-def _difference_of_rows(table: str, live: list[str], wanted: list[str]) -> str:
-    if live == wanted:
-        return ""
-    only_live, only_offline = sorted(set(live) - set(wanted)), sorted(set(wanted) - set(live))
-    return f"{table}: {len(live)} rows, not {len(wanted)}; live only {only_live[:2]}, offline only {only_offline[:2]}"
+def _differences(done: Verification) -> str:
+    return "\n".join(line[:600] for line in lines_of(done))
 
 
 def _end(sink_of: Settings, streams: Iterable[str]) -> None:
@@ -339,10 +181,9 @@ def check_case(case: Case, address: str, folder: Path, rules: Sequence[Path] = (
         broker=address, group=f"case-{folder.name}"[:60], rules=rules, partitions=case.partitions, roles=case.roles,
         sql_url=f"sqlite:///{folder}/rows.db", influx_dir=folder / "influx", **TIMEOUTS[case.timeouts],
     )  # fmt: skip
-    ruleset = read_rule_files(rules)
     frames = _together(case.scenarios)
     streams = {frame.stream for frame in frames}
-    run = _Run(case, settings, ruleset, folder)
+    run = _Run(case, settings, folder)
     asyncio.run(make_topics(settings, mono_topics(sorted(streams))))
     first, rest = frames[: len(frames) // 2], frames[len(frames) // 2 :]
 
@@ -375,22 +216,31 @@ def check_case(case: Case, address: str, folder: Path, rules: Sequence[Path] = (
 
 
 def _compare(run: _Run, address: str) -> dict[str, Any]:
-    wait_until(run.drained, LIMIT_S, lambda: f"live {_counts(run.live())}")
-    log = run.folder / "recorded.jsonl.zst"
-    asyncio.run(record(address, ["mono.*", CLOCK], log))
-    wanted, expected = run.offline(log)
-    live: Outputs = {}
-
-    def done() -> bool:
-        live.update(run.live())
-        return _counts(live) == _counts(wanted)
-
-    wait_until(done, LIMIT_S, lambda: _first_difference(live, wanted))
-    assert live == wanted, _first_difference(live, wanted)
+    wait_until(run.drained, LIMIT_S, lambda: _differences(run.verified()))
     wait_until(
         lambda: asyncio.run(group_lag(address, f"{run.settings.group}-sql")) == 0, LIMIT_S, "the sql role to finish"
     )
-    stored = _tables(f"sqlite:///{run.folder}/rows.db")
-    different = [_difference_of_rows(table, stored[table], rows) for table, rows in expected.items()]
-    assert not any(different), "\n".join(filter(None, different))
-    return _counts(live) | {"rows": sum(map(len, stored.values()))}
+    last: list[Verification] = []
+
+    def done() -> bool:
+        # The role repartition goes on to write after the last event: that a source has ended.
+        last[:] = [run.verified()]
+        return not any(place.waiting for place in last[0].places) and not last[0].not_compared
+
+    wait_until(done, LIMIT_S, lambda: _differences(last[0]))
+    (verification,) = last
+    assert verification.holds, _differences(verification)
+    assert not any(place.left_out for place in verification.places), _differences(verification)
+    return _counts(verification)
+
+
+def _counts(done: Verification) -> dict[str, Any]:
+    found = {place.name: place.found for place in done.places}
+    return {
+        "multi": found[f"topic {MULTI_EVENTS}"],
+        "alerts": found[f"topic {ALERTS}"],
+        "late": found[f"topic {LATE}"],
+        "dead": found[f"topic {DEAD_LETTERS}"],
+        "windows": sum(count for name, count in found.items() if name.startswith(f"topic {METRICS_PREFIX}")),
+        "rows": sum(count for name, count in found.items() if name.startswith("sql ")),
+    }

@@ -67,6 +67,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/analysis": {
         "inspect": "inputs offline",
+        "verify": "inputs offline",
     },
     "pipeline/broker": {
         "groups": "protocol storage",

@@ -20,7 +20,7 @@ from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.json.text import read_object
 from astrocyte.schemas.topics import CONTROL_PREFIX, RULES
 
-__all__ = ["Decoded", "decode_for_sink"]
+__all__ = ["Decoded", "decode_for_sink", "record_body"]
 
 _EXTENSIONS: Final = {
     "ce_ruleversion": "rule_version",
@@ -57,7 +57,7 @@ def decode_for_sink(
     good, offsets, letters = [], [], []
     for record in records:
         try:
-            good.append(_body_of(record, kind))
+            good.append(record_body(record, kind))
         except Exception as error:  # noqa: BLE001  a record that raises is refused, whatever it raises
             reason = reason_of(f"decoding a record of {topic}", error)
             letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
@@ -71,7 +71,8 @@ def decode_for_sink(
     return Decoded([item], letters, unread)
 
 
-def _body_of(record: KafkaRecord, kind: RecordKind) -> dict[str, Any]:
+def record_body(record: KafkaRecord, kind: RecordKind) -> dict[str, Any]:
+    """The object of a JSON record, with what key and headers say of a multi event or alert. Raises InvalidEvent."""
     body = read_object(record.value)
     if kind in ("multi_events", "alerts"):
         body.setdefault("key", None if record.key is None else record.key.decode(errors="replace"))

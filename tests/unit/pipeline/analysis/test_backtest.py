@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from astrocyte.agents.loading import load_rules
-from astrocyte.pipeline.analysis.backtest import Made, backtest, compare, verify
+from astrocyte.pipeline.analysis.backtest import Made, backtest, compare
 from astrocyte.pipeline.analysis.score import Planted, planted_in, score, score_matches
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_log
@@ -16,7 +16,6 @@ from tests.support.pair_log import (
     STRICT,
     run,
     truth,
-    with_outputs,
 )
 
 
@@ -47,21 +46,6 @@ def test_matches_that_repeat_are_counted_as_often():
     once = Made("1", "r", 0, None, ("x", "y"))
     (difference,) = compare([once, once._replace(event_id="2")], [once._replace(sources=("y", "x"))])
     assert (difference.both, len(difference.only_a), len(difference.only_b)) == (1, 1, 0)
-
-
-def test_a_recorded_run_verifies_and_a_changed_rule_does_not(pair, log, tmp_path):
-    recorded = with_outputs(pair, log, tmp_path / "recorded.jsonl.zst")
-    done = verify(pair, [recorded], lateness_us=LATENESS)
-    assert done.holds
-    assert (done.same, done.alerts_same) == (96, 96)
-    changed = verify(load_rules(STRICT), [recorded], lateness_us=LATENESS)
-    assert not changed.holds
-    assert (len(changed.missing), len(changed.extra), changed.other_version) == (96, 85, 85)
-
-
-def test_a_log_without_outputs_cannot_be_verified(pair, log):
-    with pytest.raises(InvalidLog, match="no multi events to compare with"):
-        verify(pair, [log], lateness_us=LATENESS)
 
 
 def test_rules_are_scored_against_planted_anomalies(pair, log, tmp_path):

@@ -18,7 +18,6 @@ from tests.support.pair_log import (
     matches,
     run,
     truth,
-    with_outputs,
 )
 
 
@@ -46,18 +45,6 @@ def test_the_command_backtest_prints_counts_and_the_difference(rule_file, log, t
     assert len(body["difference"]["pair"]["examples_a"]) == 3
     text = run("backtest", rule_file, str(log), "--against", str(strict)).stdout
     assert "pair: both 85, only A 11, only B 0" in text
-
-
-def test_the_command_replay_verify_reports_by_its_exit_status(rule_file, pair, log, tmp_path):
-    recorded = str(with_outputs(pair, log, tmp_path / "recorded.jsonl.zst"))
-    good = run("replay", recorded, "--verify", rule_file)
-    assert good.exit_code == 0
-    assert "96 the same, 0 recorded but not produced now" in good.stdout
-    strict = tmp_path / "strict.yaml"
-    strict.write_text(STRICT)
-    bad = run("replay", recorded, "--verify", "--rules", str(strict), "--json")
-    assert bad.exit_code == 1
-    assert json.loads(bad.stdout)["multi_events"]["other_version"] == 85
 
 
 def test_the_command_score_prints_figures(rule_file, log, tmp_path):

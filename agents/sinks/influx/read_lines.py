@@ -1,0 +1,111 @@
+"""Line protocol read back: the series and time of a point, and its fields as in a comparable form."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from astrocyte.agents.sinks.base import SinkError
+
+__all__ = ["canonical", "point_fields", "point_key", "points_in"]
+
+_MARK: Final = b"#"
+
+
+def point_key(line: str) -> str:
+    """What identifies a point: measurement and tags as they are written, and its time in nanoseconds."""
+    return f"{line[: _end_of_series(line)]} {line.rpartition(' ')[2]}"
+
+
+def point_fields(line: str) -> dict[str, str]:
+    """The fields of a point, each as `canonical` text."""
+    first = _end_of_series(line) + 1
+    body = line[first : line.rindex(" ")]
+    fields: dict[str, str] = {}
+    at = 0
+    while at < len(body):
+        equals = _find(body, "=", at)
+        name = body[at:equals].replace("\\,", ",").replace("\\=", "=").replace("\\ ", " ")
+        if body[equals + 1] == '"':
+            end = equals + 2
+            while body[end] != '"':
+                end += 2 if body[end] == "\\" else 1
+            text = body[equals + 2 : end].replace('\\"', '"').replace("\\\\", "\\")
+            fields[name], at = canonical("string", text), end + 2
+            continue
+        end = body.find(",", equals)
+        end = len(body) if end < 0 else end
+        value = body[equals + 1 : end]
+        kind = "long" if value.endswith("i") else "boolean" if value in ("true", "false") else "double"
+        fields[name], at = canonical(kind, value.removesuffix("i")), end + 1
+    return fields
+
+
+def canonical(kind: str, text: str) -> str:
+    """A value with its type, ``kind`` as in Flux: double, long, boolean, string. Equal values are equal strings."""
+    if kind == "double":
+        return f"double {float(text)!r}"
+    return f"{'long' if kind == 'unsignedLong' else kind} {text}"
+
+
+def points_in(path: Path, on_comment: Callable[[bytes], object] | None = None) -> Iterator[tuple[int, str]]:
+    """Number of the line, from 1, and the line, of every point of a file, compressed or not.
+
+    ``on_comment`` is called with comments. A block that a living process has begun at the end is left out. Raises
+    SinkError for a damaged file.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield from _points(file, on_comment)
+    except EOFError:
+        return  # the end of a block that is being written
+    except (OSError, zlib.error) as error:
+        raise SinkError(f"{path} cannot be read: {error}") from None
+
+
+def _points(file: Iterable[bytes], on_comment: Callable[[bytes], object] | None) -> Iterator[tuple[int, str]]:
+    """A point is one line, or several where a string field holds newlines."""
+    open_text = b""
+    for number, line in enumerate(file, 1):
+        if not open_text and (line.startswith(_MARK) or not line.strip()):
+            if on_comment is not None and line.strip():
+                on_comment(line)
+            continue
+        open_text += line
+        if _is_whole(open_text):
+            yield number, open_text.decode(errors="surrogateescape").removesuffix("\n")
+            open_text = b""
+
+
+def _is_whole(text: bytes) -> bool:
+    """Whether every quote of the fields is closed; quotes of tags have no meaning."""
+    if b'"' not in text:
+        return True
+    plain = text.decode(errors="surrogateescape")
+    at, inside = _end_of_series(plain) + 1, False
+    while at < len(plain):
+        if inside and plain[at] == "\\":
+            at += 1
+        elif plain[at] == '"':
+            inside = not inside
+        at += 1
+    return not inside
+
+
+def _end_of_series(line: str) -> int:
+    return _find(line, " ", 0)
+
+
+def _find(text: str, wanted: str, at: int) -> int:
+    """Place of the first ``wanted`` that no backslash precedes; the text's length if there is none."""
+    while at < len(text):
+        if text[at] == "\\":
+            at += 2
+        elif text[at] == wanted:
+            return at
+        else:
+            at += 1
+    return len(text)

@@ -1,0 +1,46 @@
+"""Line protocol read back, against the reader of the tests, which follows the specification."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.influx.lines import encode_points
+from astrocyte.agents.sinks.influx.read_lines import canonical, point_fields, point_key, points_in
+from tests.support.line_protocol import read_points
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
+
+
+@given(tag=TEXT, text=TEXT, number=st.floats(allow_nan=False, allow_infinity=False), whole=st.integers(-5, 5))
+def test_a_point_is_read_as_it_was_written(tag, text, number, whole, tmp_path_factory):
+    fields = {"a b": pa.array([text]), "n,1": pa.array([number]), "i": pa.array([whole]), "t": pa.array([True])}
+    line = encode_points("m e,as", {"k=": pa.array([tag])}, fields, np.array([1_700_000_000_000_000_001])).payload()
+    path = tmp_path_factory.mktemp("points") / "points-000001.lp.gz"
+    path.write_bytes(gzip.compress(b"# offsets\n" + line))
+    ((_, found),) = points_in(path)
+    assert found.encode() + b"\n" == line
+    (point,) = read_points(line)
+    assert point_fields(found) == {
+        "a b": canonical("string", str(point.fields["a b"])),
+        "n,1": canonical("double", repr(number)),
+        "i": canonical("long", str(whole)),
+        "t": canonical("boolean", "true"),
+    }
+    assert point_key(found).endswith(" 1700000000000000001")
+
+
+def test_a_block_that_is_being_written_is_left_out_and_a_damaged_one_is_an_error(tmp_path):
+    whole = gzip.compress(b"m f=1 1\n")
+    path = tmp_path / "points-000001.lp.gz"
+    path.write_bytes(whole + whole[:-5])
+    assert [line for _, line in points_in(path)][:1] == ["m f=1 1"]
+    path.write_bytes(whole[:12] + b"\xff\xff\xff" + whole[15:])
+    with pytest.raises(SinkError, match="cannot be read"):
+        list(points_in(path))
