@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from aiohttp import web
 
 from tests.support.line_protocol import Malformed, Point, read_points
 
-__all__ = ["Answer", "InfluxStub", "influx_stub"]
+__all__ = ["TOKEN", "Answer", "InfluxStub", "influx_stub", "influx_thread"]
 
 TOKEN = "the-token"
 
@@ -47,6 +48,12 @@ class InfluxStub:
     replaced: int = 0
     """Points that overwrote a different point of the same identity."""
     answers: deque[Answer] = field(default_factory=deque)
+    fault: Answer | None = None
+    """Answer of every request while it is set, after those of ``answers``."""
+    delay_s: float = 0.0
+    """How long each request takes."""
+    refusals: int = 0
+    """Requests that were answered by a fault."""
     requests: list[int] = field(default_factory=list)
     """Lines of each request that could be read."""
     types: dict[tuple[str, str], type] = field(default_factory=dict)
@@ -83,7 +90,10 @@ class InfluxStub:
         return None
 
     async def _write(self, request: web.Request) -> web.StreamResponse:
-        answer = self.answers.popleft() if self.answers else None
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        answer = self.answers.popleft() if self.answers else self.fault
+        self.refusals += answer is not None
         response = await self._answer(request) if answer is None or answer.applied else None
         if answer is None:
             assert response is not None
@@ -205,3 +215,25 @@ async def influx_stub(stub: InfluxStub | None = None, port: int = 0) -> AsyncIte
     finally:
         stub.away.set()
         await runner.cleanup()
+
+
+@contextmanager
+def influx_thread() -> Iterator[InfluxStub]:
+    """The stub in a loop of its own, for tests without one."""
+    stub, started, loop = InfluxStub(), threading.Event(), asyncio.new_event_loop()
+    done = asyncio.Event()
+
+    async def serve() -> None:
+        async with influx_stub(stub):
+            started.set()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield stub
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(30)
+        loop.close()

@@ -14,40 +14,28 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import select
 
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.sinks.registry import SINKS
-from astrocyte.agents.sinks.sql.engines import engine_of
-from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.frames import raw_record
-from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.record import record
-from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.health import group_lag
-from astrocyte.pipeline.roles.output_records import producer_records
-from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.roles.worker import needed_roles
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
-from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.pipeline.topology.rule_files import read_rule_files
-from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, mono_topics, sink_topics
+from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame, decode_frame
-from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.tables import Base
 from astrocyte.schemas.times import NEVER_US
-from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, is_derived, metrics_topic
+from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, metrics_topic
 from astrocyte.simulator.emission.emitter import MemorySink
 from astrocyte.simulator.run import simulate
-from tests.support.live import Worker, stopping
+from tests.support.expected import Rows, expected_rows, messages_for_sinks, rows_of, without_places
+from tests.support.role_worker import Worker, stopping
 from tests.support.small_worlds import SMALL_WORLDS
 from tests.support.waiting import wait_until
 
@@ -63,9 +51,6 @@ TIMEOUTS: dict[str, dict[str, str]] = {
 LIMIT_S = 240.0
 """Longest wait for one step; on an idle machine each takes seconds."""
 SHIPPED = ("axons", "cells", "dna", "ecology", "kernels")
-_PLACE = ("topic", "partition", "offset")
-_NOT_COMPARED = {"recorded_at", "creation_date", "source_topic", "source_partition", "source_offset"}
-"""Columns of rows: when they were written, and places in internal topics, which depend on how frames were cut."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +189,7 @@ class _Run:
 
     # -- what the recorded log makes
 
-    def offline(self, log: Path) -> tuple[Outputs, dict[str, list[str]]]:
+    def offline(self, log: Path) -> tuple[Outputs, Rows]:
         """Outputs of ``match``, and the rows of a store that holds them and the events."""
         _, outputs = run_rules(
             self.ruleset, [log], lateness_us=self.settings.lateness, clock_tolerance_us=self.settings.clock_tolerance
@@ -218,76 +203,19 @@ class _Run:
             "dead": _by_id((orjson.loads(each.model_dump_json()) for out in made for each in out.dead_letters),
                            "letter_id"),
         }  # fmt: skip
-        messages: dict[tuple[str, int], list[Any]] = {}
-        for each in read_log(log):
-            if not is_derived(each.topic):
-                messages.setdefault((each.topic, each.partition), []).append(raw_record(each))
-        for out in made:
-            for (topic, partition), records in producer_records(out, 0, self.settings.partitions).items():
-                kept = messages.setdefault((topic, partition), [])
-                kept += [
-                    RawRecord(len(kept) + number, 0, each.key, each.value, tuple(each.headers))
-                    for number, each in enumerate(records)
-                ]
-        return wanted, asyncio.run(self._stored(messages))
-
-    async def _stored(self, messages: Mapping[tuple[str, int], Sequence[Any]]) -> dict[str, list[str]]:
-        address = f"sqlite:///{self.folder}/expected.db"
-        sink = SqlSink(address, now_us=lambda: 1)
-        await sink.open()
-        contracts = contracts_of(self.ruleset)
-
-        async def deliver(letters: Iterable[Any]) -> None:
-            assert not list(letters)
-
-        runner = SinkRunner(
-            sink, deliver, partitions=self.settings.partitions, stage="sql", decoders=decoders_of(contracts),
-            acceptance=Acceptance(self.ruleset),
-        )  # fmt: skip
-        wanted = set(sink_topics(self.settings, SINKS.get("sql"), contracts, self.ruleset.windows))
-        # Events first: rows of outputs refer to nothing that must exist, but this is the order of arrival.
-        for (topic, partition), records in sorted(messages.items(), key=lambda item: item[0][0] in RECORD_TOPICS):
-            if topic in wanted:
-                chunk = SimpleNamespace(topic=topic, partition=partition)
-                await runner.handle(chunk, SimpleNamespace(ack_through=lambda: True), records)  # type: ignore[arg-type]
-                await runner.finish()
-        await sink.close()
-        return _tables(address)
+        messages = messages_for_sinks(log, made, self.settings.partitions)
+        return wanted, expected_rows(self.settings, self.ruleset, messages, self.folder / "expected.db")
 
 
 def _joined(worker: Worker) -> int:
     return worker.log.read_bytes().count(f"role {worker.role} is ready and reads".encode())
 
 
-def _tables(address: str) -> dict[str, list[str]]:
-    """Rows of all tables, without what depends on when and how they were written."""
-    found = {}
-    with engine_of(address).connect() as connection:
-        for name, table in Base.metadata.tables.items():
-            if name in ("sink_positions", "alembic_version"):
-                continue
-            rows = connection.execute(select(table)).mappings()
-            found[name] = sorted(
-                repr({key: value for key, value in row.items() if key not in _NOT_COMPARED}) for row in rows
-            )
-    return found
-
-
-def _without_places(body: dict[str, Any]) -> dict[str, Any]:
-    """A record without the offsets in internal topics: they depend on how frames were cut on the way."""
-    for entry in body.get("lineage", {}).values():
-        for each in (entry, *entry.get("also", ())):
-            if not str(each.get("topic", "")).startswith("mono."):
-                for name in _PLACE:
-                    each.pop(name, None)
-    return body
-
-
 def _by_id(bodies: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Records by their id, each once: a worker that was killed writes some again, and then the same."""
     found: dict[str, dict[str, Any]] = {}
     for body in bodies:
-        body = _without_places(body)
+        body = without_places(body)
         if name == "letter_id":
             body.pop("timestamp", None)  # when it was written
         known = found.setdefault(body[name], body)
@@ -318,10 +246,11 @@ def _first_difference(live: Outputs, wanted: Outputs) -> str:
     return "\n".join(lines)
 
 
-def _difference_of_rows(table: str, live: list[str], wanted: list[str]) -> str:
+def _difference_of_rows(table: str, live: Mapping[Any, Any], wanted: Mapping[Any, Any]) -> str:
     if live == wanted:
         return ""
-    only_live, only_offline = sorted(set(live) - set(wanted)), sorted(set(wanted) - set(live))
+    only_live = [row for key, row in live.items() if wanted.get(key) != row]
+    only_offline = [row for key, row in wanted.items() if live.get(key) != row]
     return f"{table}: {len(live)} rows, not {len(wanted)}; live only {only_live[:2]}, offline only {only_offline[:2]}"
 
 
@@ -390,7 +319,7 @@ def _compare(run: _Run, address: str) -> dict[str, Any]:
     wait_until(
         lambda: asyncio.run(group_lag(address, f"{run.settings.group}-sql")) == 0, LIMIT_S, "the sql role to finish"
     )
-    stored = _tables(f"sqlite:///{run.folder}/rows.db")
+    stored = rows_of(f"sqlite:///{run.folder}/rows.db")
     different = [_difference_of_rows(table, stored[table], rows) for table, rows in expected.items()]
     assert not any(different), "\n".join(filter(None, different))
     return _counts(live) | {"rows": sum(map(len, stored.values()))}
