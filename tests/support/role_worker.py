@@ -41,11 +41,11 @@ class Worker:
         self.log = log
         self.kills = kills
         """Step and call at which each life of it ends (`fault_hooks`)."""
-        self._deaths = log.with_suffix(".deaths")
-        hooks = {"FAULT_DEATHS": str(self._deaths), "FAULT_KILLS": json.dumps(list(kills))}
+        hooks = {"FAULT_DEATHS": str(log.with_suffix(".deaths")), "FAULT_KILLS": json.dumps(list(kills))}
         self._environment = environment_of(settings) | {"ASTROCYTE_ROLES": role} | hooks | environment
         self._command = command or worker_command()
         self._began = 0
+        self.starts = 0
         self.gone = False
         """Whether it was ended by the test."""
         self.start()
@@ -53,6 +53,7 @@ class Worker:
     def start(self) -> None:
         """Start the process."""
         self.gone = False
+        self.starts += 1
         with self.log.open("ab") as out:
             self._began = out.tell()
             self.process = subprocess.Popen(self._command, env=self._environment, stdout=out, stderr=out)
@@ -66,11 +67,6 @@ class Worker:
     def ended(self) -> int | None:
         """Status with which it has ended, unless the test ended it; None while it runs."""
         return None if self.gone else self.process.poll()
-
-    @property
-    def deaths(self) -> int:
-        """How many of the steps at which it dies were reached."""
-        return self._deaths.stat().st_size if self._deaths.exists() else 0
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
