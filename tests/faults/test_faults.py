@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.brokers import BOTH
 from tests.support.fault_acts import (
     Fault,
     broker_full_for,
@@ -30,12 +31,13 @@ from tests.support.fault_acts import (
     sqlite_locked_for,
     supervisor_killed,
     terminated,
+    topic_recreated,
     transactions,
     zombie,
 )
 from tests.support.fault_hooks import STEPS
 from tests.support.influx_stub import Answer
-from tests.support.live import FORMS
+from tests.support.live import FORMS, running
 
 HASTY: Mapping[str, Any] = {
     "lateness": "200ms",
@@ -162,3 +164,10 @@ def test_no_event_is_lost_doubled_or_changed(own_broker, check, name, form, requ
     line = LINES[name]
     options = {"postgres": request.getfixturevalue("own_postgres")} if line.postgres else {}
     check(own_broker, name, line.fault, form=form, **options)
+
+
+@pytest.mark.parametrize("own_broker", BOTH, indirect=True)
+def test_a_topic_that_is_made_anew_stops_the_role_that_has_a_state(own_broker, tmp_path):
+    with running(own_broker, tmp_path, lateness="200ms", idle_timeout="1s", snapshot_interval="200ms") as live:
+        live.sending.wait(2)
+        topic_recreated(live)

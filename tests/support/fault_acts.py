@@ -271,7 +271,7 @@ def transactions(times: int) -> Act:
 
 
 def topic_recreated(live: Live) -> None:
-    """A topic that the rules read is deleted and made anew under way: the role does not go on in silence."""
+    """A topic that the rules read is deleted and made anew under way: the role that correlates stops and says why."""
     topic = mono_topic(live.settings.streams[0])
     admin = AdminClient({"bootstrap.servers": live.settings.broker})
     for future in admin.delete_topics([topic]).values():
@@ -279,7 +279,7 @@ def topic_recreated(live: Live) -> None:
     wait_until(lambda: topic not in admin.list_topics(timeout=60).topics, LIMIT_S, "the topic to be gone")
     for future in admin.create_topics([NewTopic(topic, live.settings.partitions)]).values():
         future.result(60)
-    wait_until(lambda: live.worker.ended is not None, LIMIT_S, lambda: f"a stop: {live.worker.said[-3000:]}")
+    stops(live.worker, "its topic was deleted and made anew")
 
 
 def sqlite_locked_for(seconds: float) -> Act:

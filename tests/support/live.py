@@ -151,7 +151,9 @@ class Live:
         """What came of the events, when the fault is over: the producer ends, and everything is waited for."""
         ended_s = time.monotonic()
         self.sending.stop()
-        return find_outcome(self, ended_s, timeout_s)
+        found = find_outcome(self, ended_s, timeout_s)
+        print(found.line())  # also where a worker then does not end well
+        return found
 
     @property
     def broker_kind(self) -> str:

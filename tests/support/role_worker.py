@@ -87,8 +87,10 @@ class Worker:
 
     def stop(self) -> None:
         """A clean end, with status 0."""
-        self.terminate()
-        assert self.process.wait(GRACE_S) == 0, self.said[-3000:]
+        if not self.gone:
+            self.terminate()
+        status = self.process.wait(GRACE_S)
+        assert status == 0, f"{self.role} ended with status {status}: {self.said[-3000:]}"
 
     def ready(self) -> None:
         """Return when each of its roles reads partitions, or has joined a group whose partitions others have."""
