@@ -230,8 +230,8 @@ def supervisor_killed(times: int) -> Act:
             wait_until(lambda orphans=orphans: not any(map(is_running, orphans)), LIMIT_S, "orphans to end")
             supervisor.ready()
             live.sending.wait(2)
-        roles = sorted(workers_of(live.settings.group).values())
-        assert roles == sorted(supervisor.role.split(",")), "each role runs once"
+        found = workers_of(live.settings.group, live.settings.broker)
+        assert sorted(found.values()) == sorted(supervisor.role.split(",")), f"each role runs once, found {found}"
 
     return act
 

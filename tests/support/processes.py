@@ -36,10 +36,11 @@ def role_of(pid: int) -> str:
     return "worker" if "," in role else role
 
 
-def workers_of(group: str) -> dict[int, str]:
-    """Processes that run one role of a group of workers, with the role."""
+def workers_of(group: str, broker: str) -> dict[int, str]:
+    """Processes that run one role of a group of workers at a broker, with the role."""
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    found = {pid: role_of(pid) for pid in pids if _environment(pid).get("ASTROCYTE_GROUP") == group}
+    mine = {"ASTROCYTE_GROUP": group, "ASTROCYTE_BROKER": broker}.items()
+    found = {pid: role_of(pid) for pid in pids if mine <= _environment(pid).items()}
     return {pid: role for pid, role in found.items() if role != "worker" and is_running(pid)}
 
 

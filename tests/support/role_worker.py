@@ -130,7 +130,7 @@ class Memory:
 
 @contextmanager
 def stopping(workers: Sequence[Worker]) -> Iterator[None]:
-    """The workers that run end well after the block; where it fails, their logs are shown."""
+    """The workers that run end well after the block, and in any case; where it fails, their logs are shown."""
     try:
         yield
     except BaseException:
@@ -139,7 +139,11 @@ def stopping(workers: Sequence[Worker]) -> Iterator[None]:
         raise
     finally:
         running = [worker for worker in workers if worker.process.poll() is None]
-        for worker in running:
-            worker.terminate()
-        for worker in running:
-            worker.stop()
+        try:
+            for worker in running:
+                worker.terminate()
+            for worker in running:
+                worker.stop()
+        finally:
+            for worker in running:
+                worker.kill()
