@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from astrocyte.schemas.topics import mono_topic
@@ -300,9 +300,19 @@ def sqlite_deleted(live: Live) -> None:
     for path in live.database.parent.glob(f"{live.database.name}*"):
         path.unlink()
     stops(worker, "was deleted or replaced while it was written")
-    admin = AdminClient({"bootstrap.servers": live.settings.broker})
-    for future in admin.delete_consumer_groups([f"{live.settings.group}-sql"]).values():
-        future.result(60)
+    admin = AdminClient({"bootstrap.servers": live.settings.broker, "log_level": 0})
+
+    def deleted() -> bool:
+        futures = admin.delete_consumer_groups([f"{live.settings.group}-sql"]).values()
+        try:
+            return all(future.result(60) is None for future in futures)
+        except KafkaException as error:
+            # The member that ended without a word is one until its session ends.
+            if error.args[0].code() != KafkaError.NON_EMPTY_GROUP:
+                raise
+            return False
+
+    wait_until(deleted, LIMIT_S, "the end of the group's session")
     worker.start()
 
 
