@@ -181,6 +181,7 @@ class Consumer:
                 metadata_max_age_ms=round(_NEW_TOPICS_S * 1000),
                 fetch_max_wait_ms=_POLL_MS,
                 max_partition_fetch_bytes=4 << 20,
+                isolation_level="read_committed",
                 **security_arguments(),
             )
             if self._group is not None:

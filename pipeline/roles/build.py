@@ -34,7 +34,7 @@ from astrocyte.pipeline.roles.stalls import StallWatch
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, follow, join_group, make_app, repeat, rules_now
 from astrocyte.pipeline.settings import Settings
-from astrocyte.pipeline.state.lost import LostState
+from astrocyte.pipeline.state.lost import LostState, refuse_reset
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
 from astrocyte.pipeline.topology.group_rules import digest_of
 from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
@@ -88,6 +88,11 @@ async def _look_again(settings: Settings, known: KnownTopics, topics: Iterable[s
     except BrokerUnavailable:
         return  # when it is back the group rebalances again
     _restart_if_changed(known, now, topics)
+
+
+def _stop_at_reset(place: TP, expected: int, first: int) -> None:
+    with stopping():
+        refuse_reset(place, expected, first)
 
 
 def build_correlate(app: WorkerApp, settings: Settings) -> None:
@@ -187,7 +192,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     app.watch.collectors.append(
         DomainMetrics(lambda: correlator.domains, lambda: stalls.stalls, correlator.snapshot_figures)
     )
-    join_group(app, live, on_assigned=assigned, on_revoked=correlator.revoked)
+    join_group(app, live, on_assigned=assigned, on_revoked=correlator.revoked, on_reset=_stop_at_reset)
 
     async def correlate(stream: Any) -> None:
         async for event in stream.noack().events():
@@ -307,7 +312,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
             at_end = partial(_at_end, app, runner.repartitioner.repartition.source)
             await runner.tick(at_end, settings.idle_timeout / 1e6)
 
-    join_group(app, live, on_assigned=assigned)
+    join_group(app, live, on_assigned=assigned, on_reset=_stop_at_reset)
     repeat(app, tick, 1.0)
     repeat(app, reporter.tick, 1.0)
     for runner in runners:

@@ -160,6 +160,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self._deliver(tp, records, fetched, generation)
         for tp, position in fetched.positions.items():
             if tp not in fetched.records and tp in self.tracker and position != self.tracker.position(tp):
+                self._report_reset(tp, position)
                 self.tracker.advanced(tp, position)
 
     def _current(self, generation: int) -> bool:
@@ -169,6 +170,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         next_offset = fetched.positions[tp]
         highwater = fetched.highwaters.get(tp) or next_offset
         self.app.monitor.track_tp_end_offset(tp, highwater)
+        self._report_reset(tp, records[0].offset)
         await self._report_jump(tp, records[0].offset)
         if self._takes_chunks(tp.topic):
             parts = [*parts_of(records)]
@@ -217,6 +219,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     def _acked_topic(self, topic: str) -> bool:
         return bool(self.app.topics.acks_enabled_for(topic))
+
+    def _report_reset(self, tp: TP, first: int) -> None:
+        expected = self.tracker.position(tp)
+        if expected is not None and first < expected and self.options.on_reset is not None:
+            self.options.on_reset(tp, expected, first)
 
     async def _report_jump(self, tp: TP, first: int) -> None:
         expected = self.tracker.position(tp)
