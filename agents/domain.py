@@ -134,6 +134,11 @@ class Domain:
         return max(known) + self.lateness_us if known else None
 
     @property
+    def entered(self) -> int:
+        """Times that a source which was new or idle was judged by how far the others had come, in this life."""
+        return sum(lane.watermarks.entered for lane in self._lanes)
+
+    @property
     def waiting(self) -> int:
         """Number of events that wait until the log shows whether their clock is right."""
         return self._clocks.waiting

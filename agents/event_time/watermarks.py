@@ -107,6 +107,9 @@ class Watermarks:
         """Late rows so far."""
         self.refused_punctuation = 0
         """Watermarks asserted by producers that were ignored because they were too far in the future."""
+        self.entered = 0
+        """Frames by which the domain's watermark judged a source, as it was new or idle, since this object was made:
+        what is late of them depends on how far the other sources have come."""
         self._expected = {TopicPartition(*place) for place in expected}
         self._idle_places: set[TopicPartition] = set()
         self._closed_places: set[TopicPartition] = set()
@@ -229,6 +232,8 @@ class Watermarks:
         if peers:
             self._announce_peers(source, peers, begins=len(timestamps) > 0 or not end)
         state = self._sources.get(source)
+        if self._domain_us > NEVER_US and (state is None or state.idle):
+            self.entered += 1
         if state is None:
             state = self._sources[source] = _State()
         state.announced = state.announced or bool(peers)

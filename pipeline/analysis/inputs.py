@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -45,6 +45,8 @@ class Survey:
     """Number of messages of each topic."""
     idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     """By partition, in order: topics found idle and the positions at which they were; ``at`` is the record's offset."""
+    lives: dict[int, str] = field(default_factory=dict)
+    """By partition: the life of the domain that wrote the last of these records."""
     files: bool = False
     """Whether these are files of events, each of which names its stream or belongs to the only one."""
     doubts: list[str] = field(default_factory=list)
@@ -199,14 +201,15 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
                 Trusted(int(offset), int(body["trusted_us"]), bool(body["idle"]))
             )
             return
-        entries = found.idle.setdefault(int(body["partition"]), [])
+        partition, life = int(body["partition"]), str(body["life"])
+        entry = body | {"at": record.offset, "number": int(body["number"]), "positions": dict(body["positions"])}
+        entries = found.idle.setdefault(partition, [])
         if body.get("restored"):
-            # After a crash a worker reads again from here: what it had found idle further on was not so.
-            entries[:] = [each for each in entries if _is_before(each["positions"], body["positions"])]
-        entries.append(body | {"at": record.offset})
+            # After a crash a worker goes on from a snapshot: it knows nothing of what was decided after that.
+            entries[:] = [each for each in entries if each["number"] < entry["number"]]
+            found.lives[partition] = life
+        # A worker that has lost the partition and does not know it yet decides for itself alone.
+        if found.lives.setdefault(partition, life) == life:
+            entries.append(entry)
     except (orjson.JSONDecodeError, AttributeError, KeyError, OverflowError, TypeError, ValueError):
         pass  # record of a later version; without it the log is correlated by its own watermarks
-
-
-def _is_before(positions: Mapping[str, int], limit: Mapping[str, int]) -> bool:
-    return all(offset <= limit.get(topic, 0) for topic, offset in positions.items())

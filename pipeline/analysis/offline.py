@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
@@ -17,6 +17,7 @@ from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
+from astrocyte.pipeline.analysis.decisions import RepeatedDecisions
 from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Trusted
 from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
@@ -34,15 +35,6 @@ __all__ = ["OfflineRun", "run_rules"]
 
 _BATCH: Final = 256
 _BATCH_BYTES: Final = 4 << 20
-
-
-@dataclass(slots=True)
-class _Partition:
-    """One group's engine on one partition, and what a worker recorded about the topics that it reads."""
-
-    domain: Domain
-    topics: frozenset[str]
-    idle: deque[dict[str, Any]]
 
 
 class OfflineRun:
@@ -69,8 +61,10 @@ class OfflineRun:
         self.plan = plan = KnownTopics(found.partitions, self.partitions).plan(ruleset)
         self._offsets: dict[tuple[str, int], int] = {}
         self._numbers: dict[str, list[int]] = {}
+        present: dict[int, set[str]] = {}
         for topic, number in sorted(found.places):
             self._numbers.setdefault(topic, []).append(number)
+            present.setdefault(number, set()).add(topic)
         self._repartitions: dict[str, list[Repartitioner]] = {}
         self._repartitioning = Unused()
         self._trusted = {place: deque(entries) for place, entries in found.trusted.items()}
@@ -85,7 +79,7 @@ class OfflineRun:
             self._repartitions.setdefault(repartition.source, []).append(repartitioner)
         self._groups = _in_order(plan.groups)
         self.key_places = KeyPlaces(plan.groups, found.partitions, plan.copies)
-        self._domains: list[list[_Partition]] = []
+        self._domains: list[list[RepeatedDecisions]] = []
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
         self.partitioned_by: dict[str, str] = {
             topic: key for topic, key in plan.partitioned_by.items() if len(self._numbers.get(topic, ())) > 1
@@ -112,7 +106,7 @@ class OfflineRun:
             list_unused=list_unused,
             decoders=inputs.decoders,
         )
-        self._counting: list[_Partition] = []
+        self._counting: list[RepeatedDecisions] = []
         # A topic may have more partitions than there are domains: what has no domain of its own is counted as well.
         most = max((found.partitions.get(topic, self.partitions) for topic in self._copied), default=0)
         for number in range(most):
@@ -120,7 +114,9 @@ class OfflineRun:
             domain.mark_idle(
                 TopicPartition(topic, number) for topic in sorted(self._copied) if (topic, number) not in found.places
             )
-            self._counting.append(_Partition(domain, frozenset(self._copied), deque(found.idle.get(number, ()))))
+            self._counting.append(
+                RepeatedDecisions(domain, self._copied, found.idle.get(number, ()), present=present.get(number, ()))
+            )
         for group in self._groups:
             topics = set(group.topics.values())
             internal = counted | topics & (sources.keys() | made)
@@ -148,8 +144,15 @@ class OfflineRun:
                 # where topics have another number of partitions than there are domains: then all are copied.
                 even = all(each.partitions is None for each in plan.repartitions)
                 own = even and (len(self._groups) == 1 or not topics & (sources.keys() | made))
-                idle = deque(found.idle.get(number, ()) if own else ())
-                domains.append(_Partition(domain, frozenset(topics), idle))
+                domains.append(
+                    RepeatedDecisions(
+                        domain,
+                        topics,
+                        found.idle.get(number, ()) if own else (),
+                        present=present.get(number, ()),
+                        waits=not topics & (sources.keys() | made),
+                    )
+                )
             self._domains.append(domains)
 
     @property
@@ -228,14 +231,13 @@ class OfflineRun:
         """
         for number, domains in enumerate(self._domains):
             for part in domains:
-                while part.idle and _reached(part, part.idle[0]):
-                    if before is not None and part.idle[0].get("at", 0) >= before:
-                        break
-                    yield from self._follow(number, _repeat(part.domain, part.idle.popleft()))
+                for output in part.settle(before):
+                    yield from self._follow(number, output)
 
     def finish(self) -> Iterator[DomainOutput]:
         """Outputs of the end of all input."""
         for part in self._counting:
+            yield from part.finish()
             yield part.domain.trust()
         for repartitioner in (each for parts in self._repartitions.values() for each in parts):
             for (topic, partition), trusted in self._trusted.items():
@@ -243,6 +245,9 @@ class OfflineRun:
                     yield from self._trust(repartitioner, partition, each)
             yield from self._trust(repartitioner, None, None)
         for number, domains in enumerate(self._domains):
+            for part in domains:
+                for output in part.finish():
+                    yield from self._follow(number, output)
             for part in domains:
                 # The input has ended: no source delays the watermark any more, then all windows close.
                 yield from self._follow(number, part.domain.mark_all_idle())
@@ -253,10 +258,10 @@ class OfflineRun:
         for (topic, partition), raws in batch.items():
             self.key_places.look(topic, partition, raws)
             if topic in self._copied and partition < len(self._counting):
-                yield from self._feed_domain(self._counting[partition], topic, raws)
+                yield from self._counting[partition].feed(topic, raws)
             for number, group in enumerate(self._groups):
                 if topic in group.topics.values() and partition < self.partitions:
-                    for output in self._feed_domain(self._domains[number][partition], topic, raws):
+                    for output in self._domains[number][partition].feed(topic, raws):
                         yield from self._follow(number, output)
             for repartitioner in self._repartitions.get(topic, ()):
                 yield from self._copy(repartitioner, partition, raws)
@@ -295,18 +300,6 @@ class OfflineRun:
             return frame
         origin = frame.origin.removesuffix(f"/{partition}")
         return replace(frame, peers=tuple(f"{frame.stream}@{origin}/{number}" for number in others))
-
-    def _feed_domain(self, part: _Partition, topic: str, raws: Sequence[KafkaRecord]) -> Iterator[DomainOutput]:
-        first = 0
-        while first < len(raws):
-            while part.idle and _reached(part, part.idle[0]):
-                yield _repeat(part.domain, part.idle.popleft())
-            # What a worker recorded comes between two messages; until there, all at once.
-            limit = part.idle[0].get("positions", {}).get(topic, 0) if part.idle else 0
-            last = bisect_left(raws, limit, first, key=_offset)
-            last = last if last > first else len(raws)
-            yield part.domain.feed(topic, raws[first:last])
-            first = last
 
     def _follow(self, number: int, output: DomainOutput) -> Iterator[DomainOutput]:
         """The output, and the outputs of the groups that read its frames."""
@@ -380,26 +373,8 @@ def _is_present(topic: str, number: int, found: Survey, made: set[str], *, repar
     return (topic, number) in found.places
 
 
-def _repeat(domain: Domain, entry: Mapping[str, Any]) -> DomainOutput:
-    """What a worker decided about idleness, in the order in which it did."""
-    asserting = bool(entry.get("asserting"))
-    idle = [TopicPartition(name, domain.partition) for name in entry["idle"]]
-    output = domain.mark_idle(idle, asserting=asserting)
-    if entry.get("trusted_us") is not None:
-        output.extend(domain.trust(entry["trusted_us"], idle))
-    if entry.get("until_us") is not None:
-        output.extend(domain.mark_all_idle(entry["until_us"]))
-    domain.activate((TopicPartition(name, domain.partition) for name in entry.get("active", ())), asserting=asserting)
-    return output
-
-
 def _offset(raw: KafkaRecord) -> int:
     return raw.offset
-
-
-def _reached(part: _Partition, entry: Mapping[str, Any]) -> bool:
-    wanted = {topic: offset for topic, offset in entry.get("positions", {}).items() if topic in part.topics}
-    return all(part.domain.positions.get(topic, 0) >= offset for topic, offset in wanted.items())
 
 
 def _batches(records: Iterable[ConsumedRecord]) -> Iterator[dict[tuple[str, int], list[RawRecord]]]:

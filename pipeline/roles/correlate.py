@@ -13,6 +13,7 @@ import contextlib
 import logging
 import math
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -25,9 +26,9 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.idleness import Idleness
-from astrocyte.pipeline.roles.output_records import producer_records
+from astrocyte.pipeline.roles.output_records import producer_records, stats_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
-from astrocyte.pipeline.roles.stalls import Stall, StallWatch, Standing
+from astrocyte.pipeline.roles.stalls import StallWatch, Standing
 from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
@@ -39,7 +40,7 @@ __all__ = ["Correlator", "StateStore"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 7
+FORMAT: Final = 8
 """Version of the content of a snapshot."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of output that may await confirmation by the broker; above that, the domain waits."""
@@ -71,6 +72,9 @@ class _Partition:
     sources: Idleness
     number: int = 0
     """Number of the last snapshot."""
+    life: str = field(default_factory=lambda: uuid.uuid4().hex)
+    decisions: int = 0
+    """Number of the last record in `control.clock`; a snapshot has the effect of all up to the one that it names."""
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """The newest delivery of each topic; acknowledging it covers those before it."""
     unconfirmed: list[tuple[asyncio.Future[Any], int]] = field(default_factory=list)
@@ -207,6 +211,7 @@ class Correlator:
                 part.domain.partition, part.number,
             )  # fmt: skip
         part.domain.restore(state["domain"])
+        part.decisions = state["decisions"]
         logger.info("partition %s: restored from snapshot %s", part.domain.partition, part.number)
 
     async def revoked(self, partitions: Iterable[Any]) -> None:
@@ -234,9 +239,14 @@ class Correlator:
             if sources.idle:
                 active = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
                 await self._wait_again(part, sources.idle if sources.all_idle else active)
-            received, first = part.domain.counters.received, part.domain.positions.get(chunk.topic, 0)
+            received, entered, before = part.domain.counters.received, part.domain.entered, dict(part.domain.positions)
+            first = before.get(chunk.topic, 0)
             output = part.domain.feed(chunk.topic, chunk.records)
-            part.domain.positions[chunk.topic] = max(part.domain.positions.get(chunk.topic, 0), chunk.next_offset)
+            part.domain.positions[chunk.topic] = max(first, chunk.next_offset)
+            if part.domain.entered > entered:
+                # What is late of this chunk depends on how far the other topics have come: a replay keeps them there.
+                await self._record(part, positions=before)
+                await self._record(part)
             sources.processed(place, chunk.next_offset, self._monotonic())
             part.deliveries[chunk.topic] = delivery
             part.dirty = True
@@ -313,7 +323,7 @@ class Correlator:
             await self._send_batch(STATS, 0, records)
 
     def _stats(self, domain: Domain) -> ProducerRecord:
-        return _stats_record(domain, self._stalls.of(domain.partition))
+        return stats_record(domain, self._stalls.of(domain.partition))
 
     async def _find_idle(self, part: _Partition) -> None:
         sources = part.sources
@@ -393,6 +403,7 @@ class Correlator:
             part.domain.activate(part.assigned)
             await self._record(part, active=sorted(part.assigned), restored=part.restored)
             part.assigned, part.restored = set(), False
+            part.until_us = part.recorded_until_us = None
 
     async def _wait_again(self, part: _Partition, places: set[TopicPartition]) -> None:
         """These idle topics may hold records that are not read yet: event time waits for them again.
@@ -421,17 +432,21 @@ class Correlator:
         asserting: bool = False,
         restored: bool = False,
         trusted_us: int | None = None,
+        positions: Mapping[str, int] | None = None,
     ) -> None:
         """Record what depends on a clock beside the data, idleness and trust: a replay must repeat it."""
+        part.decisions += 1
         body = {
             "partition": part.domain.partition,
+            "life": part.life,
+            "number": part.decisions,
             "idle": [place.topic for place in idle],
             "until_us": part.until_us,
             "active": [place.topic for place in active],
             "asserting": asserting,
             "restored": restored,
             "trusted_us": trusted_us,
-            "positions": part.domain.positions,
+            "positions": part.domain.positions if positions is None else positions,
         }
         part.recorded_until_us = part.until_us
         key = str(part.domain.partition).encode()
@@ -450,7 +465,12 @@ class Correlator:
             if part.until_us != part.recorded_until_us:
                 await self._record(part)
             began_s = self._monotonic()
-            state = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "domain": part.domain.snapshot()}
+            state = {
+                "format": FORMAT,
+                "fingerprint": self._fingerprint.encode(),
+                "domain": part.domain.snapshot(),
+                "decisions": part.decisions,
+            }
             stats_record = self._stats(part.domain)
             deliveries, part.deliveries = part.deliveries, {}
             unconfirmed = [future for future, _ in part.unconfirmed]
@@ -478,13 +498,3 @@ class Correlator:
 def _holds_back(part: _Partition) -> bool:
     """Whether so much output awaits confirmation that the domain waits."""
     return sum(size for future, size in part.unconfirmed if not future.done()) > _MOST_UNCONFIRMED
-
-
-def _stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
-    stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
-    stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
-    if domain.groups:
-        stats["absent"] = domain.fields.absent(domain.made)
-    waiting = domain.waiting + sum(group.waiting for group in domain.groups_time)
-    stats |= {"waiting": waiting, "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}
-    return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

@@ -175,7 +175,7 @@ async def test_a_snapshot_of_another_format_is_refused_with_what_to_do():
     broker = Broker()
     for key, value in parts_of("d0", 0, 1, pack_state({"format": 99})):
         broker.records["state"].append(ProducerRecord("state", value, key, 0))
-    with pytest.raises(AstrocyteError, match=r"expected a snapshot of format 7, got 99; .*delete the state topic"):
+    with pytest.raises(AstrocyteError, match=r"expected a snapshot of format 8, got 99; .*delete the state topic"):
         await Worker(broker).start()
 
 
