@@ -135,7 +135,7 @@ class Domain:
 
     @property
     def entered(self) -> int:
-        """Times that a source which was new or idle was judged by how far the others had come, in this life."""
+        """Frames that were judged by how far other sources had come (`Watermarks.entered`)."""
         return sum(lane.watermarks.entered for lane in self._lanes)
 
     @property
@@ -165,12 +165,8 @@ class Domain:
     @property
     def unraised(self) -> dict[str, dict[str, int]]:
         """By rule: alerts that ``cool_down`` suppressed, and that ``group`` joined to an earlier one."""
-        found = {}
-        for group in self.groups:
-            alerts = group.engine.alerts
-            for rule in sorted(alerts.suppressed.keys() | alerts.grouped.keys()):
-                found[rule] = alerts.counts(rule)
-        return found
+        alerts = [group.engine.alerts for group in self.groups]
+        return {rule: each.counts(rule) for each in alerts for rule in sorted({*each.suppressed, *each.grouped})}
 
     def feed(self, topic: str, records: Sequence[KafkaRecord]) -> DomainOutput:
         """Take a chunk of one topic, in offset order; records before the topic's position are skipped.

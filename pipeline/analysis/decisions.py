@@ -48,19 +48,22 @@ class RepeatedDecisions:
 
     def settle(self, before: int | None = None) -> Iterator[DomainOutput]:
         """Outputs of the decisions whose positions are reached; ``before``: only of records up to this offset."""
-        while True:
-            yield from self._release()
-            if not self._entries or not self._is_reached(self._entries[0]):
-                return
-            if before is not None and self._entries[0].get("at", 0) >= before:
-                return
-            yield self._repeat(self._entries.popleft())
+        yield from self._decide(before)
+        while released := [*self._release()]:
+            yield from released
+            yield from self._decide(before)
 
     def finish(self) -> Iterator[DomainOutput]:
         """Outputs of what waits: the log ends before some of the positions, so nothing more is waited for."""
         while self._entries and any(self._held.values()):
             yield self._repeat(self._entries.popleft())
             yield from self.settle()
+
+    def _decide(self, before: int | None) -> Iterator[DomainOutput]:
+        while self._entries and self._is_reached(self._entries[0]):
+            if before is not None and self._entries[0].get("at", 0) >= before:
+                return
+            yield self._repeat(self._entries.popleft())
 
     def _release(self) -> Iterator[DomainOutput]:
         """Feed what lies before the next decision."""
@@ -87,10 +90,14 @@ class RepeatedDecisions:
         topics = self._present if self._waits else self.topics
         return all(
             # What waits lies after the position: there is nothing between, such as where a transaction ended.
-            self.domain.positions.get(topic, 0) >= offset or (self._waits and self._held.get(topic))
+            self.domain.positions.get(topic, 0) >= offset or (self._waits and self._first_held(topic) >= offset)
             for topic, offset in entry["positions"].items()
             if topic in topics
         )
+
+    def _first_held(self, topic: str) -> int:
+        held = self._held.get(topic)
+        return held[0].offset if held else -1
 
     def _repeat(self, entry: Mapping[str, Any]) -> DomainOutput:
         """What a worker decided, in the order in which it did."""

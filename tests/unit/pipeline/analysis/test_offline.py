@@ -104,6 +104,7 @@ def test_a_topic_missing_from_the_log_does_not_delay_the_watermark(pair, tmp_pat
 
 def about_idleness(offset: int, positions: dict[str, int], **meta) -> ConsumedRecord:
     body = {"partition": 0, "idle": [], "until_us": None, "active": [], "asserting": False, "positions": positions}
+    body |= {"life": "first", "number": offset + 1}
     return ConsumedRecord(CLOCK, 0, offset, 0, b"0", orjson.dumps(body | meta))
 
 
@@ -116,7 +117,7 @@ def test_the_idleness_that_a_worker_recorded_is_repeated_with_its_end(pair, tmp_
     run, outputs = run_rules(pair, [path], lateness_us=LATENESS)
     list(outputs)
     assert run.counters.late > 0, "event time went on for an hour while all was idle"
-    back = about_idleness(1, {}, active=topics, restored=True)
+    back = about_idleness(1, {}, active=topics, restored=True, life="second", number=1)
     path = write_log(tmp_path / "back.jsonl", [*events, gone, back])
     run, outputs = run_rules(pair, [path], lateness_us=LATENESS)
     list(outputs)
