@@ -48,7 +48,7 @@ HASTY: Mapping[str, Any] = {
     "static": True,
 }
 """Short times, and stores. Sources are idle after longer than a producer pauses on a machine that is overloaded: its
-events would be late, which test_idleness.py is about."""
+events would be late, as test_idleness.py and the lines that say ``may_be_late`` show."""
 EVERY = ("correlate", "sql", "influx")
 REPARTITIONED = {**HASTY, "by": "type"}
 MOVING = {**HASTY, "static": False}
@@ -119,6 +119,14 @@ LINES = {
     "sinks join and leave": Line(at(joins_and_leaves("sql", 5, every_s=3), MOVING)),
     "the supervisor is killed": Line(
         at(supervisor_killed(1), {**MOVING, "supervised": True}), short=(("embedded", "frames"),)
+    ),
+    "the supervisor is killed, sources idle after 1 s": Line(
+        Fault(
+            supervisor_killed(1),
+            {**MOVING, "supervised": True, "idle_timeout": "1s"},
+            repeats=True,
+            may_be_late=True,
+        )
     ),
     "the supervisor is killed three times": Line(at(supervisor_killed(3), {**MOVING, "supervised": True})),
     # -- brokers

@@ -40,6 +40,8 @@ class Fault:
     repeats: bool = False
     """A worker dies, so that it may emit matches twice."""
     timeout_s: float = 300
+    may_be_late: bool = False
+    """Events may rightly be late, and then are in a replay as well."""
 
 
 def inject(broker: Any, folder: Any, fault: Fault, **options: Any) -> tuple[Outcome, str]:
@@ -50,7 +52,7 @@ def inject(broker: Any, folder: Any, fault: Fault, **options: Any) -> tuple[Outc
         fault.act(live)
         if live.sending.runs:
             live.sending.wait(2)
-        return live.outcome(timeout_s=fault.timeout_s), live.broker_kind
+        return live.outcome(timeout_s=fault.timeout_s, may_be_late=fault.may_be_late), live.broker_kind
 
 
 def nothing(_live: Live) -> None:

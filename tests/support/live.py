@@ -147,11 +147,11 @@ class Live:
         """Messages that the group of a role has not committed; None before its first commit."""
         return asyncio.run(group_lag(self.settings.broker, f"{self.settings.group}-{role}"))
 
-    def outcome(self, *, timeout_s: float = 300) -> Outcome:
+    def outcome(self, *, timeout_s: float = 300, may_be_late: bool = False) -> Outcome:
         """What came of the events, when the fault is over: the producer ends, and everything is waited for."""
         ended_s = time.monotonic()
         self.sending.stop()
-        found = find_outcome(self, ended_s, timeout_s)
+        found = find_outcome(self, ended_s, timeout_s, may_be_late=may_be_late)
         print(found.line())  # also where a worker then does not end well
         return found
 
