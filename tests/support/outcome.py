@@ -133,7 +133,8 @@ def find_outcome(live: Live, ended_s: float, timeout_s: float, *, may_be_late: b
 def _replay(live: Live) -> tuple[OfflineRun, list[DomainOutput]]:
     """Record the events and the decisions of the workers' clocks, and match them."""
     log = live.folder / "recorded.jsonl.zst"
-    asyncio.run(record(live.settings.broker, [*mono_topics(live.settings.streams), CLOCK], log))
+    topics = [*mono_topics(live.settings.streams), CLOCK]
+    asyncio.run(record(live.settings.broker, topics, log, overwrite=True))
     rules = load_rules(live.settings.rules[0])
     run, outputs = run_rules(
         rules, [log], lateness_us=live.settings.lateness, clock_tolerance_us=live.settings.clock_tolerance
