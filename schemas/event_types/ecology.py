@@ -47,7 +47,7 @@ EVENT_TYPES = (
                 constant="the setting starvation_threshold",
             ),
             "genome_id": Field(
-                "int64", "founding genome, inherited; a genome that sweeps through the population replaces it", low=0, high=63
+                "int64", "founding genome, inherited; one that sweeps the population replaces it", low=0, high=63
             ),
             "parent_id": Field("int64", "the parent", low=0, null="of founders, and in the record of a death"),
             "generation": Field("int32", "births between the agent and its founder", "generations", low=0),
