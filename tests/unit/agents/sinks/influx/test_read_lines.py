@@ -36,14 +36,14 @@ def test_a_point_is_read_as_it_was_written(tag, text, number, whole, tmp_path_fa
     assert point_key(found).endswith(" 1700000000000000001")
 
 
-@given(texts=st.lists(st.none() | TEXT, min_size=1, max_size=4))
-def test_a_point_is_the_same_line_whatever_is_written_beside_it(texts):
-    fields = {"key": pa.array(texts, pa.utf8()), "a": pa.array(["x, y=1"] * len(texts))}
-    times = np.arange(len(texts))
+@given(values=st.lists(st.none() | TEXT, min_size=1, max_size=4))
+def test_a_point_is_the_same_line_whatever_is_written_beside_it(values):
+    fields = {"key": pa.array(values, pa.utf8()), "a": pa.array(["x, y=1"] * len(values))}
+    times = np.arange(len(values))
     together = encode_points("m", {}, fields, times).strings.to_pylist()
     alone = [
         encode_points("m", {}, {name: column[row : row + 1] for name, column in fields.items()}, times[row : row + 1])
-        for row in range(len(texts))
+        for row in range(len(values))
     ]
     for line, own in zip(together, alone, strict=True):
         (one,) = own.strings.to_pylist()
