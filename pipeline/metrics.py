@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
 from astrocyte.agents.ingest.unused import Unused
 from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.settings import Settings
@@ -88,6 +89,18 @@ def _unused(counts: Iterable[Unused]) -> Metric:
     return family
 
 
+class _DecoderMetrics:
+    """Messages on which the ``recognise`` of a decoder failed, by the decoder's name."""
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(
+            "astrocyte_recognise_failed", "Messages on which a decoder's recognise failed", labels=("decoder",)
+        )
+        for name, count in list(RECOGNISE_FAILED.items()):
+            family.add_metric((name,), count)
+        return [family]
+
+
 class StoreMetrics:
     """Counters of the rows that a store confirmed and rejected, and of what was not read."""
 
@@ -112,6 +125,7 @@ def serve_metrics(settings: Settings, role: str, collector: DomainMetrics | Stor
         return None
     registry = CollectorRegistry()
     registry.register(collector)
+    registry.register(_DecoderMetrics())
     port = settings.metrics_port + role_names().index(role) if settings.metrics_port else 0
     try:
         server, _ = start_http_server(port, addr="127.0.0.1", registry=registry)

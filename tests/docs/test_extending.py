@@ -184,7 +184,7 @@ def test_own_stream_table_sink_and_agent_run_in_real_workers(worker, tmp_path):
     wait_until(lambda: len(stored(tmp_path / "own.db")) == 2, 60, log)
     assert stored(tmp_path / "own.db") == [("attic", 31.5), ("cellar", 12.0)]
     (letter,) = bodies(DEAD_LETTERS)
-    assert letter["reason"] == "the decoder failed: ValueError: could not convert string to float: 'much'"
+    assert letter["reason"] == "decoder 'climate_csv' failed: ValueError: could not convert string to float: 'much'"
 
 
 def test_the_table_of_the_page_is_enough_for_the_sql_role_to_store_its_stream(own_embedded, tmp_path, monkeypatch):  # noqa: F811

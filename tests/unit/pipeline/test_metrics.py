@@ -53,6 +53,12 @@ def test_rows_of_a_store_are_served(monkeypatch):
     assert 'astrocyte_store_rows_total{outcome="written",role="sql"} 5.0' in text
 
 
+def test_messages_on_which_a_recogniser_failed_are_served(monkeypatch):
+    monkeypatch.setitem(metrics.RECOGNISE_FAILED, "hive", 4)
+    text = served(metrics.UnusedMetrics("control", Unused()), monkeypatch)
+    assert 'astrocyte_recognise_failed_total{decoder="hive"} 4.0' in text
+
+
 def test_without_a_port_nothing_is_served():
     assert metrics.serve_metrics(load_settings(), "sql", metrics.StoreMetrics("sql", None)) is None
 
