@@ -224,7 +224,7 @@ def register_decoder(
 
 
 def chosen_decoders(records: Sequence[KafkaRecord]) -> list[Decoder]:
-    """The decoder of each message; raises for none. Costs one comparison per message where no other decoders are registered."""
+    """The decoder of each message; raises for none. One comparison per message where no others are registered."""
     shipped = DECODERS.shipped
     own = [decoder for name, decoder in DECODERS.items() if name not in shipped]
     if not own:
@@ -251,7 +251,7 @@ def _choose(record: KafkaRecord, by_type: Mapping[bytes, Decoder], recognisers: 
 
 
 def _recognises(decoder: Decoder, value: bytes) -> bool:
-    """Whether a decoder recognises a value. It is asked about messages of every stream, so it may refuse none of them."""
+    """Whether a decoder recognises a value. It is asked about messages of every stream, so it can refuse none."""
     try:
         return decoder.recognise is not None and bool(decoder.recognise(value))
     except MemoryError:
