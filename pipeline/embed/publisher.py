@@ -47,9 +47,10 @@ def connect(
 
     ``broker`` is a Kafka address (default: ``ASTROCYTE_BROKER``). ``name`` says which program the events come from.
     Events that the broker has not confirmed are buffered, at most ``buffer_events`` and ``buffer_bytes``; beyond that
-    ``overflow`` decides which is dropped. With ``missed``, a folder, such events are written to a recorded log there
-    instead, which ``astrocyte replay`` sends later. ``invalid="drop"`` counts an event that cannot be encoded as
-    dropped instead of raising. Topics that are missing are created as the settings say. Raises InvalidSettings.
+    ``overflow`` decides which is dropped. With ``missed``, a folder, which is made here, such events are written to a
+    recorded log there instead, which ``astrocyte replay`` sends later. ``invalid="drop"`` counts an event that cannot
+    be encoded as dropped instead of raising. Topics that are missing are created as the settings say. Raises
+    InvalidSettings.
     """
     if not name or not name.replace("-", "_").replace(".", "_").isidentifier():
         raise InvalidSettings(f"name {name!r}; expected letters, digits, '_', '-' and '.', not beginning with a digit")
@@ -62,9 +63,6 @@ def connect(
     if invalid not in ("raise", "drop"):
         raise InvalidSettings(f"invalid {invalid!r}; expected raise or drop")
     settings = load_settings(broker=broker)
-    folder = None if missed is None else Path(missed)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise InvalidSettings(f"missed {str(folder)!r} is a file; expected a folder")
     return Publisher(
         Target(settings.broker, settings.partitions, settings.replication),
         name=name,
@@ -72,7 +70,7 @@ def connect(
         buffer_bytes=buffer_bytes,
         overflow=overflow,
         raises=invalid == "raise",
-        missed=folder,
+        missed=None if missed is None else Path(missed),
         close_timeout_s=close_timeout_s,
     )
 
@@ -111,6 +109,7 @@ class Publisher:
         self._closing = threading.RLock()
         self._closed = False
         self._pid = os.getpid()
+        log = None if missed is None else MissedLog(missed, self.run, target.partitions)
         self._outbox = Outbox(
             buffer_events,
             buffer_bytes,
@@ -118,7 +117,6 @@ class Publisher:
             on_drop=self._report_drop,
             make_room=None if missed is None else self._make_room,
         )
-        log = None if missed is None else MissedLog(missed, self.run, target.partitions)
         self._delivery = Delivery(self._outbox, target, self.run, log)
         self._missed_path = None if log is None else log.path
         atexit.register(self.close)

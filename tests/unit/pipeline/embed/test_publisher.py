@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -449,6 +450,28 @@ def test_a_log_that_is_deleted_under_a_publisher_is_reported_and_begun_again(tmp
     assert "was deleted or renamed while it was written" in caplog.text
 
 
+def test_connecting_makes_the_folder_of_missed_events_and_leaves_it_empty(tmp_path):
+    with astrocyte.connect(NOWHERE, missed=tmp_path / "new" / "missed", close_timeout_s=0):
+        assert list((tmp_path / "new" / "missed").iterdir()) == []
+
+
+def test_a_disk_that_fails_later_is_logged_at_once_and_counted(tmp_path, monkeypatch, caplog):
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(delivery.LogWriter, "write", full)
+    with astrocyte.connect(NOWHERE, buffer_events=40, missed=tmp_path, close_timeout_s=0) as publisher:
+        for n in range(100):
+            publisher.emit("rooms", {"value": n})
+        assert caplog.text.count("an event is dropped: the log ") == 1
+        counts = publisher.counts
+        assert counts.dropped + counts.buffered == 100
+        ((reason, dropped),) = counts.reasons.items()
+        assert (dropped, reason.endswith("No space left on device")) == (counts.dropped, True)
+        assert dropped >= 60
+    assert publisher.counts.dropped == 100
+
+
 def test_threads_and_coroutines_share_a_publisher():
     with astrocyte.connect(NOWHERE, buffer_events=3_000, close_timeout_s=0) as publisher:
         threads = [
@@ -479,7 +502,8 @@ async def test_closing_does_not_block_the_event_loop():
         ({"buffer_events": 0}, "a buffer of 0 events"),
         ({"overflow": "block"}, "overflow 'block'; expected one of drop_newest, drop_oldest"),
         ({"invalid": "ignore"}, "invalid 'ignore'"),
-        ({"missed": __file__}, "is a file; expected a folder"),
+        ({"missed": __file__}, "no file can be written there \\(File exists\\); expected a folder"),
+        ({"missed": "/proc/nope/missed"}, "missed '/proc/nope/missed': no file can be written there"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
