@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Self, TypeVar, get_args
 from astrocyte.pipeline.embed.delivery import Delivery, MissedLog, Target
 from astrocyte.pipeline.embed.encoding import StreamEncoder
 from astrocyte.pipeline.embed.handlers import Dispatcher, Handler, Handlers
-from astrocyte.pipeline.embed.outbox import Outbox, OverflowPolicy, PublisherCounts
+from astrocyte.pipeline.embed.outbox import AFTER_CLOSE, Outbox, OverflowPolicy, PublisherCounts
 from astrocyte.pipeline.embed.vocabularies import CellEvents, DnaEvents, KernelEvents
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
@@ -247,7 +247,9 @@ class Publisher:
         return self._delivery.make_room()
 
     def _report_drop(self, reason: str) -> None:
-        if len(self._reported) < 10 and reason not in self._reported and not self._closed:
+        # What is given up by closing is summed up there.
+        summed = self._closed and reason != AFTER_CLOSE
+        if len(self._reported) < 10 and reason not in self._reported and not summed:
             self._reported.add(reason)
             _log.warning("%s: an event is dropped: %s; further ones are counted in publisher.counts", self.run, reason)
 

@@ -495,6 +495,20 @@ async def test_closing_does_not_block_the_event_loop():
     assert (publisher.counts.emitted, publisher.counts.dropped) == (2, 2)
 
 
+def test_events_that_raise_are_not_counted_and_those_after_closing_have_their_own_reason(caplog):
+    publisher = astrocyte.connect(NOWHERE, close_timeout_s=0)
+    with pytest.raises(InvalidEvent):
+        publisher.emit("rooms", {"value": object()})
+    assert publisher.counts.emitted == 0
+    publisher.close()
+    caplog.clear()
+    for _ in range(2):
+        assert not publisher.emit("rooms", {"value": 1})
+    assert dict(publisher.counts.reasons) == {"the publisher was closed before they were emitted": 2}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "an event is dropped: the publisher was closed before they were emitted" in line
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
