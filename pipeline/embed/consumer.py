@@ -90,7 +90,7 @@ class Consumer:
         start: Literal["latest", "earliest"] = "latest",
         on_error: Literal["continue", "stop"] = "continue",
     ) -> None:
-        if group is not None and not _GROUP.fullmatch(group):
+        if group is not None and not (isinstance(group, str) and _GROUP.fullmatch(group)):
             raise InvalidSettings(f"group {group!r}; expected letters, digits, '.', '_' and '-'")
         if start not in ("latest", "earliest"):
             raise InvalidSettings(f"start {start!r}; expected latest or earliest")

@@ -52,12 +52,14 @@ def connect(
     be encoded as dropped instead of raising. Topics that are missing are created as the settings say. Raises
     InvalidSettings.
     """
-    if not name or not name.replace("-", "_").replace(".", "_").isidentifier():
+    if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier():
         raise InvalidSettings(f"name {name!r}; expected letters, digits, '_', '-' and '.', not beginning with a digit")
-    if buffer_events < 1 or buffer_bytes < 1:
-        raise InvalidSettings(
-            f"a buffer of {buffer_events} events and {buffer_bytes} bytes; expected at least 1 of both"
-        )
+    for option, size in (("buffer_events", buffer_events), ("buffer_bytes", buffer_bytes)):
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidSettings(f"{option} {size!r}; expected a whole number of 1 or more")
+    _check_seconds("close_timeout_s", close_timeout_s)
+    if not isinstance(missed, str | os.PathLike | None):
+        raise InvalidSettings(f"missed {missed!r}; expected the name of a folder")
     if overflow not in get_args(OverflowPolicy):
         raise InvalidSettings(f"overflow {overflow!r}; expected one of {', '.join(get_args(OverflowPolicy))}")
     if invalid not in ("raise", "drop"):
@@ -73,6 +75,11 @@ def connect(
         missed=None if missed is None else Path(missed),
         close_timeout_s=close_timeout_s,
     )
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= threading.TIMEOUT_MAX:
+        raise InvalidSettings(f"{name} {value!r}; expected a number of seconds, 0 or more")
 
 
 class Publisher:
@@ -186,8 +193,9 @@ class Publisher:
     def flush(self, timeout_s: float = _CLOSE_S) -> bool:
         """Wait until the events emitted so far are delivered or dropped, and handled; returns whether they are.
 
-        Not to be called by a handler, which it would wait for.
+        Not to be called by a handler, which it would wait for. Raises InvalidSettings for a wrong timeout.
         """
+        _check_seconds("timeout_s", timeout_s)
         if not self._is_mine:
             return True
         deadline = time.monotonic() + timeout_s
@@ -200,8 +208,11 @@ class Publisher:
         """Flush, disconnect, and return the final counts; returns within the timeout and some seconds.
 
         The timeout begins when this process has imported what delivers events, about a second after `connect`. What the
-        broker has not confirmed by then is dropped, or written to the log. Idempotent.
+        broker has not confirmed by then is dropped, or written to the log. Idempotent. Raises InvalidSettings for a
+        wrong timeout.
         """
+        if timeout_s is not None:
+            _check_seconds("timeout_s", timeout_s)
         if not self._is_mine:
             return self.counts
         with self._closing:

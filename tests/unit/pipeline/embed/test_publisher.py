@@ -513,7 +513,17 @@ def test_events_that_raise_are_not_counted_and_those_after_closing_have_their_ow
     ("options", "message"),
     [
         ({"name": "no name"}, "name 'no name'"),
-        ({"buffer_events": 0}, "a buffer of 0 events"),
+        ({"name": 5}, "name 5; expected letters"),
+        ({"buffer_events": 0}, "buffer_events 0; expected a whole number of 1 or more"),
+        ({"buffer_events": 1e6}, "buffer_events 1000000.0; expected a whole number of 1 or more"),
+        ({"buffer_bytes": "1MB"}, "buffer_bytes '1MB'; expected a whole number of 1 or more"),
+        ({"buffer_bytes": True}, "buffer_bytes True; expected a whole number of 1 or more"),
+        ({"close_timeout_s": "5"}, "close_timeout_s '5'; expected a number of seconds, 0 or more"),
+        ({"close_timeout_s": -1}, "close_timeout_s -1; expected a number of seconds, 0 or more"),
+        ({"close_timeout_s": math.nan}, "close_timeout_s nan; expected a number of seconds, 0 or more"),
+        ({"close_timeout_s": math.inf}, "close_timeout_s inf; expected a number of seconds, 0 or more"),
+        ({"close_timeout_s": None}, "close_timeout_s None; expected a number of seconds, 0 or more"),
+        ({"missed": 5}, "missed 5; expected the name of a folder"),
         ({"overflow": "block"}, "overflow 'block'; expected one of drop_newest, drop_oldest"),
         ({"invalid": "ignore"}, "invalid 'ignore'"),
         ({"missed": __file__}, "no file can be written there \\(File exists\\); expected a folder"),
@@ -523,6 +533,15 @@ def test_events_that_raise_are_not_counted_and_those_after_closing_have_their_ow
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(InvalidSettings, match=message):
         astrocyte.connect(NOWHERE, **options)
+
+
+@pytest.mark.parametrize("timeout_s", ["5", -1, math.nan])
+def test_a_wrong_timeout_is_refused_before_anything_is_closed(timeout_s):
+    with astrocyte.connect(NOWHERE, close_timeout_s=0) as publisher:
+        for method in (publisher.flush, publisher.close):
+            with pytest.raises(InvalidSettings, match="expected a number of seconds, 0 or more"):
+                method(timeout_s)
+        assert publisher.emit("rooms", {"value": 1})
 
 
 def test_a_program_that_forgets_to_close_ends_and_says_what_was_lost():
