@@ -134,8 +134,9 @@ class Publisher:
         ``event`` is a mapping as docs/events.md describes it: ``timestamp`` (default: now; whole numbers in
         microseconds), ``type``, ``key`` and ``event_id`` are those of the event, all other members its fields.
         ``key`` wins over the mapping's own; both may be text, a number, a truth value or bytes. Raises InvalidEvent
-        for a value that no event has or that is not finite, and on a stream of the catalog for an unknown field or one
-        of another type, unless the publisher was made with ``invalid="drop"``.
+        for a stream with the name of a topic that the pipeline itself writes, for a value that no event has or that is
+        not finite, and on a stream of the catalog for an unknown field or one of another type, unless the publisher was
+        made with ``invalid="drop"``.
         """
         if not self._is_mine:
             raise InvalidEvent("this publisher belongs to the parent process; call astrocyte.connect() after forking")

@@ -472,6 +472,21 @@ def test_a_disk_that_fails_later_is_logged_at_once_and_counted(tmp_path, monkeyp
     assert publisher.counts.dropped == 100
 
 
+@pytest.mark.parametrize(
+    "stream",
+    ["alerts", "multi.events", "late", "dead_letters", "rules", "simulations", "metrics.load", "control.ga",
+     "keyed.room.rooms", "state.g", "__consumer_offsets", "mono.rooms"],
+)  # fmt: skip
+def test_a_stream_with_the_name_of_a_topic_of_the_pipeline_is_refused(stream):
+    with astrocyte.connect(NOWHERE, close_timeout_s=0) as publisher:
+        with pytest.raises(
+            InvalidEvent,
+            match=r"has the name of a topic that the pipeline itself writes|is the name of a topic; give the stream",
+        ):
+            publisher.emit(stream, {"value": 1})
+        assert publisher.emit("alerts_of_mine", {"value": 1})
+
+
 def test_threads_and_coroutines_share_a_publisher():
     with astrocyte.connect(NOWHERE, buffer_events=3_000, close_timeout_s=0) as publisher:
         threads = [
