@@ -98,6 +98,16 @@ print(check_scenario(Tired(), ticks=40, plants=[{"kind": "pause", "at_tick": 5}]
     assert run("-c", program, cwd=tmp_path) == "[]\n"
 
 
+def test_the_documents_name_no_module_but_those_that_may_be_imported():
+    """The index lists them: a program that imports another one breaks without notice."""
+    index = (FOLDER / "index.md").read_text()
+    allowed = {"astrocyte.pipeline.app", "astrocyte.schemas.tables"}
+    assert all(f"`{module}`" in index for module in allowed)
+    pages = [ROOT / "README.md", *FOLDER.parent.rglob("*.md")]
+    inner = re.compile(r"(?<!-m )(?<![\w.])astrocyte\.(?:agents|pipeline|schemas|simulator)(?:\.\w+)*")
+    assert {module for page in pages for module in inner.findall(page.read_text())} == allowed
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_of_the_pages_point_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (FOLDER / f"{page}.md").read_text()):
