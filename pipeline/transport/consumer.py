@@ -18,7 +18,7 @@ from mode import Service
 
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, parts_of
-from astrocyte.pipeline.transport.client_log import StateLog
+from astrocyte.pipeline.transport.client_log import Silence, StateLog
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.consumer_thread import ConsumerThread, Fetched
 from astrocyte.pipeline.transport.options import TransportOptions, options_of
@@ -30,6 +30,9 @@ __all__ = ["Consumer", "WorkerStalled"]
 _FETCH_S: Final = 0.1
 _COMMIT_S: Final = 10.0
 _UNAVAILABLE_S: Final = 2.0
+"""Time without a group coordinator after which the broker is reported as unavailable."""
+_FIRST_S: Final = 15.0
+"""The same at the start. The broker has answered then, and takes its time for a new group."""
 _COLLECT_S: Final = 2.0
 _ROUNDS_TO_FULL: Final = 30
 
@@ -364,15 +367,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def _watch(self) -> None:
         seen: object = None
         moved_at = monotonic()
-        answered_at = monotonic()
+        silence = Silence(_FIRST_S, _UNAVAILABLE_S)
         while not self.should_stop:
             await self.sleep(0.5)
             now = monotonic()
             reading = self._thread.reading()
+            silent = silence.is_long(now, found=reading.connected)
             if reading.connected:
-                answered_at = now
                 self._state.back()
-            elif now - answered_at > _UNAVAILABLE_S:
+            elif silent:
                 self._state.away("the group coordinator does not answer")
             mark = (reading.positions, self.tracker.acks, self._beats, self.app.consumer_generation_id)
             lagging = sorted(tp for tp in reading.lagging if tp not in self._paused_tps)
