@@ -270,12 +270,11 @@ class Publisher:
         if counts.dropped or counts.logged:
             reasons = ", ".join(f"{number:,} because {reason}" for reason, number in counts.reasons.items())
             _log.warning(
-                "%s: %s of %s events were not delivered: %s dropped%s, %s written to %s",
+                "%s: %s of %s events were not delivered: %s dropped%s%s",
                 self.run,
                 f"{counts.dropped + counts.logged:,}",
                 f"{counts.emitted:,}",
                 f"{counts.dropped:,}",
                 f" ({reasons})" if reasons else "",
-                f"{counts.logged:,}",
-                self._missed_path or "no log",
+                "" if self._missed_path is None else f", {counts.logged:,} written to {self._missed_path}",
             )

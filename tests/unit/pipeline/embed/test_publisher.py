@@ -353,6 +353,7 @@ def test_without_a_broker_emit_returns_at_once_and_there_is_one_warning_for_each
     assert (counts.emitted, counts.delivered, counts.buffered, counts.dropped) == (80, 0, 0, 80)
     assert set(counts.reasons) == {"the buffer is full", "the publisher was closed before the broker confirmed"}
     assert [caplog.text.count(text) for text in ("is unavailable", "is dropped", "were not delivered")] == [1, 1, 1]
+    assert "written to" not in caplog.text
 
 
 def test_what_cannot_be_sent_is_kept_in_a_log_that_every_tool_reads(tmp_path):
