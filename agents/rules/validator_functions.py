@@ -133,8 +133,8 @@ def _convert(name: str, found: Any) -> ValidatorFunction:
 
 def function_of(use: Callable[..., Any]) -> ValidatorFunction:
     """The validator that a function is: called and named as it was registered, else per event."""
-    per, name = getattr(use, _AS, ("event", ""))
-    return ValidatorFunction(use, per, name)
+    registered: tuple[Literal["event", "frame"], str] = getattr(use, _AS, ("event", ""))
+    return ValidatorFunction(use, *registered)
 
 
 VALIDATORS: Final[Registry[ValidatorFunction]] = Registry("validator", group="astrocyte.validators", convert=_convert)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -281,7 +281,7 @@ async def check_sink(
 def _item(name: str, rows: Sequence[Mapping[str, Any]]) -> Sourced:
     """Events or records at offsets of their own."""
     if name in _RECORDS:
-        return SourcedRecords(cast("RecordKind", name), list(rows), _RECORDS[name][0], 0, 70)
+        return SourcedRecords(name, list(rows), _RECORDS[name][0], 0, 70)
     return SourcedFrame(_given(name, rows), f"mono.{name}", 0, 70)
 
 
