@@ -478,7 +478,7 @@ def test_avro_records_are_read_with_the_schemas_of_a_registry(registry):
     assert [(row["timestamp"], row["value"]) for row in rows] == [(START_US, 1.5)]
     reasons = {letter.offset: letter.reason for letter in letters}
     assert reasons[1].startswith("schema 8 is unknown to the registry")
-    assert "decoder failed" in reasons[2]
+    assert "decoder 'avro' failed" in reasons[2]
     assert "1 bytes follow the record of schema 7" in reasons[3]
     assert "expected Avro in Confluent's wire format" in reasons[4]
 
