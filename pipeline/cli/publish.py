@@ -32,7 +32,7 @@ def publish_command(
     from astrocyte.pipeline.kafka.client import producer_client
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.plan import checked_plan
-    from astrocyte.pipeline.topology.rule_updates import check_published
+    from astrocyte.pipeline.topology.rule_updates import check_published, check_together, published_files
     from astrocyte.pipeline.topology.topics import make_topics
     from astrocyte.schemas.topics import RULES
 
@@ -42,11 +42,11 @@ def publish_command(
             raise InvalidSettings("--list changes nothing; leave the files and --remove out")
         _list_published(settings.broker)
         return
-    messages: list[tuple[str, bytes | None]] = []
+    texts: dict[str, bytes] = {}
     for path in files or ():
         checked_plan(load_rules(path))
-        messages.append((path.stem, path.read_bytes()))
-    messages += [(name, None) for name in remove or ()]
+        texts[path.stem] = path.read_bytes()
+    messages: list[tuple[str, bytes | None]] = [*texts.items(), *((name, None) for name in remove or ())]
     if not messages:
         raise InvalidSettings("no rule file given; name one, or use --remove NAME")
 
@@ -58,6 +58,10 @@ def publish_command(
 
     if remove:
         asyncio.run(check_published(settings.broker, remove))
+    if texts:
+        published = asyncio.run(published_files(settings.broker))
+        stays = {name: text for name, text in published.items() if name not in (remove or ())}
+        check_together(stays, texts, checked_plan)
     asyncio.run(send())
     for name, text in messages:
         say(f"{name}: {'removed' if text is None else 'published'}")

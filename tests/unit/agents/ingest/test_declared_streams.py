@@ -111,7 +111,7 @@ def test_a_stream_that_is_declared_twice_is_refused_with_both_places():
 
 
 def test_two_streams_of_one_topic_are_refused():
-    with pytest.raises(InvalidRule, match="'a' and 'b' both name the topic 't'"):
+    with pytest.raises(InvalidRule, match="'a' and 'b' both read the topic 't'"):
         Contracts([Stream(name="a", topic="t"), Stream(name="b", topic="t")])
 
 
