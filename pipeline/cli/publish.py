@@ -42,11 +42,11 @@ def publish_command(
             raise InvalidSettings("--list changes nothing; leave the files and --remove out")
         _list_published(settings.broker)
         return
-    texts: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for path in files or ():
         checked_plan(load_rules(path))
-        texts[path.stem] = path.read_bytes()
-    messages: list[tuple[str, bytes | None]] = [*texts.items(), *((name, None) for name in remove or ())]
+        contents[path.stem] = path.read_bytes()
+    messages: list[tuple[str, bytes | None]] = [*contents.items(), *((name, None) for name in remove or ())]
     if not messages:
         raise InvalidSettings("no rule file given; name one, or use --remove NAME")
 
@@ -58,10 +58,10 @@ def publish_command(
 
     if remove:
         asyncio.run(check_published(settings.broker, remove))
-    if texts:
+    if contents:
         published = asyncio.run(published_files(settings.broker))
         stays = {name: text for name, text in published.items() if name not in (remove or ())}
-        check_together(stays, texts, checked_plan)
+        check_together(stays, contents, checked_plan)
     asyncio.run(send())
     for name, text in messages:
         say(f"{name}: {'removed' if text is None else 'published'}")

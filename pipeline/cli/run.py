@@ -206,7 +206,9 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
             members = f"{state['members']} member{'' if state['members'] == 1 else 's'}"
             sys.stdout.write(f"{role}: {members}, {state['state']}, {lag}{waiting}\n")
             for line in (
-                line for name in ("rules", "waits", "copies", "lines", "absent") for line in state.get(name, ())
+                line
+                for name in ("rules", "unstored", "waits", "copies", "lines", "absent")
+                for line in state.get(name, ())
             ):
                 sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):

@@ -25,7 +25,7 @@ from astrocyte.pipeline.roles.worker_app import follow, join_group, repeat, rule
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import report_empty_store
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.topics import make_topics, sink_streams, sink_topics, unread_streams
+from astrocyte.pipeline.topology.topics import make_topics, sink_streams, sink_topics, unread_streams, unstored_streams
 from astrocyte.pipeline.transport.transport import ack_handle
 from astrocyte.schemas.errors import AstrocyteError, plugin_raised
 from astrocyte.schemas.topics import CONTROL_PREFIX, RULES
@@ -49,6 +49,8 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
             "%s: stream %r has a table but is not read, since ASTROCYTE_STREAMS does not name it; add it there",
             role, stream,
         )  # fmt: skip
+    for line in unstored_streams(settings, kind):
+        logger.warning("%s: %s", role, line)
     live, rules_start, known = rules_now(settings)
 
     def read_by(ruleset: RuleSet) -> tuple[Decoders, list[str]]:

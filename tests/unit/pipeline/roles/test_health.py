@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 
 from astrocyte import load_rules
 from astrocyte.agents.domain import Domain
 from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.pipeline.roles.correlate import _stats_record
 from astrocyte.pipeline.roles.health import correlate_summary
+from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.topics import unstored_streams
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.json.reader import RawRecord
 
@@ -44,3 +48,18 @@ def test_tombstones_that_were_skipped_are_shown():
     found = correlate_summary([report, report], {})
     assert (found["skipped"], found["lines"]) == (4, ["4 tombstones skipped"])
     assert correlate_summary([], {})["lines"] == []
+
+
+@pytest.mark.parametrize(
+    ("role", "reason"),
+    [("influx", "it has no measurement, whose fields have the types of the catalog"), ("sql", "it has no table")],
+)
+def test_a_sink_names_the_streams_of_the_settings_of_which_it_writes_nothing(role, reason):
+    (line,) = unstored_streams(Settings(streams=("A", "population_metrics")), SINKS.get(role))
+    assert line.startswith("ASTROCYTE_STREAMS names stream 'A', of which nothing is written here: " + reason)
+    assert unstored_streams(Settings(), SINKS.get(role)) == []
+
+
+@pytest.mark.parametrize("role", ["file", "audit"])
+def test_a_sink_that_writes_any_stream_or_chooses_its_own_names_none(role):
+    assert unstored_streams(Settings(streams=("A",)), SINKS.get(role)) == []
