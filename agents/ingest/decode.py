@@ -278,12 +278,12 @@ def _chosen(decoders: Decoders, records: Sequence[KafkaRecord], contract: Contra
     """The decoder of each message; JSON, which refuses it with a reason, for one on which a recogniser raises."""
     try:
         return decoders.chosen(records, contract)
-    except Exception as error:  # noqa: BLE001  a recogniser is a function of the user's
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a recogniser is a function of the user's
         reason_of("recognising a message", error)
     chosen = []
     for record in records:
         try:
             chosen += decoders.chosen([record], contract)
-        except Exception:  # noqa: BLE001  as above
+        except (Exception, SystemExit):  # noqa: BLE001  as above
             chosen.append(JSON)
     return chosen

@@ -283,6 +283,6 @@ def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: in
         raise  # nothing is wrong with the message
     except AstrocyteError as error:
         raise InvalidEvent(str(error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidEvent(f"the decoder failed: {type(error).__name__}: {error}") from error
     return records

@@ -82,7 +82,7 @@ class SinkType:
             sink = self.definition(context)
         except AstrocyteError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise plugin_raised(f"making the sink {context.name!r}", error) from error
         check_made(context.name, sink)
         return sink

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from astrocyte.pipeline.cli.options import Broker
-from astrocyte.pipeline.console import printable, say
+from astrocyte.pipeline.console import say, short
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 
 __all__ = ["publish_command"]
+
+_LINE: Final = 500
+"""Characters that a line of the list has for what a file holds."""
 
 
 def publish_command(
@@ -84,6 +87,6 @@ def _list_published(broker: str) -> None:
                 "windows": [window.name for window in found.windows],
             }
             holds = "; ".join(f"{kind} {', '.join(names)}" for kind, names in named.items() if names)
-        sys.stdout.write(printable(f"{name}: {holds or 'no rules'}") + "\n")
+        sys.stdout.write(f"{short(name)}: {short(holds or 'no rules', _LINE)}\n")
     if not published:
         say("no rule file is published")

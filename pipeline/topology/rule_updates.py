@@ -15,6 +15,7 @@ from typing import Any
 
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.problems import combined
 from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
@@ -83,10 +84,7 @@ def _merge(base: RuleSet, parts: Iterable[RuleSet]) -> RuleSet:
         for name, items in merged.items():
             for index, item in enumerate(getattr(each, name)):
                 items[getattr(item, "name", f"{id(each)}/{index}")] = item
-    try:
-        return RuleSet.model_validate({name: tuple(items.values()) for name, items in merged.items()})
-    except ValueError as error:
-        raise InvalidRule(str(error)) from None
+    return combined(lambda: RuleSet(**{name: tuple(items.values()) for name, items in merged.items()}))
 
 
 async def load_live_rules(broker: str, live: LiveRules) -> int:

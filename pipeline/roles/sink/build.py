@@ -90,7 +90,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         retry.stop.set()
         try:
             await sink.close()
-        except Exception as error:  # noqa: BLE001  a method of the user's; everything written was confirmed before
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a method of the user's; everything written was confirmed before
             logger.error("%s", plugin_raised(f"close() of sink {role!r}", error))
 
     app.close_down = close

@@ -1,11 +1,14 @@
 """Rule files that are published and removed by the command."""
 
+import asyncio
+
 import pytest
 from typer.testing import CliRunner
 
 from astrocyte.pipeline.cli.app import app
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
-from tests.support.logs import running
+from tests.support.logs import produce, running
 
 BASE = "rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]"
 
@@ -45,6 +48,11 @@ def test_what_is_published_can_be_listed(tmp_path):
         publish(broker, str(tmp_path / "mine.yaml"), str(tmp_path / "gone.yaml"))
         publish(broker, "--remove", "gone")
         assert publish(broker, "--list") == ("mine: rules one; windows rate\n", "")
+        hostile = ConsumedRecord("rules", 0, 0, 0, b"\xff\x1b[2J" + b"x" * 5000, b"rules: 5 " * 2000)
+        asyncio.run(produce(broker, [hostile]))
+        listed = publish(broker, "--list")[0].splitlines()
+        assert [line[:5] for line in listed] == ["mine:", "\ufffd\\x1b"]
+        assert max(map(len, listed)) < 700
         with pytest.raises(InvalidSettings, match="--list changes nothing"):
             publish(broker, "--list", "--remove", "mine")
 

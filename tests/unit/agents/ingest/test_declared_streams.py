@@ -415,6 +415,24 @@ def test_an_incomplete_structured_cloudevent_is_refused():
     assert letters[0].reason.endswith("it has no source, type")
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'"', "line 1: a quotation mark is not closed"),
+        (b'1,2\n3,"4', "line 2: a quotation mark is not closed"),
+        (b'1,"2"3', "line 1: not CSV: ',' expected after '\"'"),
+        (b"1,\xff", "expected CSV in UTF-8, got the byte 0xff at 2"),
+        (b"", "expected lines of CSV, got a message of 0 bytes without any"),
+        (b"\n\r\n", "expected lines of CSV, got a message of 3 bytes without any"),
+    ],
+)
+def test_a_message_that_is_no_csv_is_refused_with_what_is_wrong(value, reason):
+    text = "{name: a, decoder: {name: csv, columns: [n, value]}}"
+    rows, letters, _ = read(text, message(b"1,2"), message(value, offset=1))
+    assert len(rows) == 1
+    assert [(letter.offset, letter.reason) for letter in letters] == [(1, reason)]
+
+
 def test_lines_of_csv_keep_to_their_columns():
     text = "{name: a, decoder: {name: csv, columns: [time, key, value, note]}, fields: {value: float64}}"
     rows, letters, frames = read(

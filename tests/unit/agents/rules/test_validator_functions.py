@@ -256,3 +256,16 @@ def test_a_validator_that_returns_a_number_is_named_and_an_empty_reason_is_fille
         (0, "validator 'odd' returned 3 of type int; expected None, a reason (text) or fields to set (a mapping)"),
         (1, "validator 'odd' refused it and gave no reason"),
     ]
+
+
+@pytest.mark.parametrize("per", ["event", "frame"])
+def test_a_validator_that_exits_refuses_the_row_and_does_not_end_the_program(per):
+    def leave(_given: Any) -> Any:
+        raise SystemExit(4)
+
+    register_validator(f"test_leaves_{per}", leave, per=per)
+    rules = load_rules(
+        f"validators: [{{stream: s, use: test_leaves_{per}}}]\nrules: [{{name: r, seq: [{{as: a, stream: s}}]}}]"
+    )
+    found = match(rules, [{"stream": "s", "timestamp": 1, "value": 1.0}])
+    assert [each.reason for each in found.refused] == ["the validator failed: SystemExit: 4"]
