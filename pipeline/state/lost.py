@@ -45,6 +45,21 @@ class LostState:
             "(docs/operations.md, Lost snapshots)"
         )
 
+    def damaged(self, what: str, reason: str) -> None:
+        """The state of ``what`` is there and cannot be restored. Raises SnapshotsLost."""
+        if self.policy == "empty":
+            logger.warning(
+                "%s: its state in the topic %s cannot be restored (%s); it goes on at the committed offsets with an "
+                "empty state, as ASTROCYTE_LOST_STATE=empty says: matches and windows with earlier events are missing",
+                what, self.topic, reason,
+            )  # fmt: skip
+            return
+        raise SnapshotsLost(
+            f"{what}: its state in the topic {self.topic} cannot be restored: {reason}. Restore the topic; or delete "
+            "it and the offsets of the consumer group, to process everything again; or start once with "
+            "ASTROCYTE_LOST_STATE=empty, to go on from here with an empty state (docs/operations.md, Lost snapshots)"
+        )
+
 
 async def report_empty_store(sink: Sink, role: str, group: str, committed: Mapping[Any, int | None]) -> None:
     """Say that rows are missing where the group has read topics and the store holds nothing of this sink."""
