@@ -75,7 +75,7 @@ def power(monkeypatch) -> Disk:
 
 
 async def send(address: str, acknowledged: set[bytes], stop: asyncio.Event) -> None:
-    """Records of one producer, several at a time, until told to stop."""
+    """Records of one producer, several at a time, until `stop` is set."""
     async with AIOKafkaProducer(bootstrap_servers=address, enable_idempotence=True) as producer:
         number = 0
         while not stop.is_set():
