@@ -311,6 +311,6 @@ def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: in
         raise  # nothing is wrong with the message
     except AstrocyteError as error:
         raise InvalidEvent(str(error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidEvent(f"decoder {decoder.name!r} failed: {type(error).__name__}: {error}") from error
     return records

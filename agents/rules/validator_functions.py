@@ -88,7 +88,7 @@ class ValidatorFunction:
                 if isinstance(row, bool) or not isinstance(row, int | np.integer) or not 0 <= row < frame.num_rows:
                     raise ValueError(f"it refused row {row!r} of a frame of {frame.num_rows} rows")
             return changed, {int(row): str(reason) or self._no_reason for row, reason in refused.items()}
-        except Exception as error:  # noqa: BLE001  a user's function: rows that it fails on are refused, not lost
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a user's: rows that it fails on are refused, not lost
             return frame, dict.fromkeys(range(frame.num_rows), _failure(self.name, error))
 
     def _rows(
@@ -107,7 +107,7 @@ class ValidatorFunction:
                         changes.setdefault(name, [_UNSET] * frame.num_rows)[row] = value
                 elif verdict is not None and not isinstance(verdict, str):
                     raise wrong_return(self.name, verdict, "None, a reason (text) or fields to set (a mapping)")
-            except Exception as error:  # noqa: BLE001  as above
+            except (Exception, SystemExit) as error:  # noqa: BLE001  as above
                 refused[row] = _failure(self.name, error)
             else:
                 if isinstance(verdict, str):
@@ -236,5 +236,5 @@ def _check_identity(before: Frame, after: Frame) -> None:
         raise ValueError("it changed the numbers of rows, by which events have their ids; expected the same")
 
 
-def _failure(label: str, error: Exception) -> str:
+def _failure(label: str, error: BaseException) -> str:
     return str(error) if isinstance(error, AstrocyteError) else f"{label} failed: {type(error).__name__}: {error}"

@@ -27,7 +27,7 @@ from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import report_empty_store
 from astrocyte.pipeline.stopping import end_now
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.topics import make_topics, sink_streams, sink_topics, unread_streams
+from astrocyte.pipeline.topology.topics import make_topics, sink_streams, sink_topics, unread_streams, unstored_streams
 from astrocyte.pipeline.transport.transport import ack_handle
 from astrocyte.pipeline.watch.role import RoleWatch
 from astrocyte.schemas.errors import AstrocyteError, plugin_raised
@@ -57,6 +57,8 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
             "%s: stream %r has a table but is not read, since ASTROCYTE_STREAMS does not name it; add it there",
             role, stream,
         )  # fmt: skip
+    for line in unstored_streams(settings, kind):
+        logger.warning("%s: %s", role, line)
     live, rules_start, known = rules_now(settings, app.watch)
 
     def read_by(ruleset: RuleSet) -> tuple[Decoders, list[str]]:
@@ -146,7 +148,7 @@ async def close_sink(role: str, sink: Sink, calls: SinkCalls, stop: asyncio.Even
         )
     try:
         await sink.close()
-    except Exception as error:  # noqa: BLE001  a method of the user's; everything written was confirmed before
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a method of the user's; everything written was confirmed before
         logger.error("%s", plugin_raised(f"close() of sink {role!r}", error))
 
 

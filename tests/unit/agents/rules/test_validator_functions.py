@@ -275,3 +275,16 @@ def test_a_validator_is_named_in_reasons_as_it_is_registered(monkeypatch: pytest
             "validator 'plausible' returned 3 of type int",
             "validator 'plausible' failed: KeyError: 'missing'",
         ]
+
+
+@pytest.mark.parametrize("per", ["event", "frame"])
+def test_a_validator_that_exits_refuses_the_row_and_does_not_end_the_program(per):
+    def leave(_given: Any) -> Any:
+        raise SystemExit(4)
+
+    register_validator(f"test_leaves_{per}", leave, per=per)
+    rules = load_rules(
+        f"validators: [{{stream: s, use: test_leaves_{per}}}]\nrules: [{{name: r, seq: [{{as: a, stream: s}}]}}]"
+    )
+    found = match(rules, [{"stream": "s", "timestamp": 1, "value": 1.0}])
+    assert [each.reason for each in found.refused] == [f"validator 'test_leaves_{per}' failed: SystemExit: 4"]
