@@ -25,9 +25,9 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.idleness import Idleness
-from astrocyte.pipeline.roles.output_records import producer_records
+from astrocyte.pipeline.roles.output_records import producer_records, stats_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
-from astrocyte.pipeline.roles.stalls import Stall, StallWatch, Standing
+from astrocyte.pipeline.roles.stalls import StallWatch, Standing
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
 from astrocyte.pipeline.state.snapshots import SnapshotDamaged, pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
@@ -329,7 +329,7 @@ class Correlator:
             await self._send_batch(STATS, 0, records)
 
     def _stats(self, domain: Domain) -> ProducerRecord:
-        return _stats_record(domain, self._stalls.of(domain.partition))
+        return stats_record(domain, self._stalls.of(domain.partition))
 
     async def _find_idle(self, part: _Partition) -> None:
         sources = part.sources
@@ -494,13 +494,3 @@ class Correlator:
 def _holds_back(part: _Partition) -> bool:
     """Whether so much output awaits confirmation that the domain waits."""
     return sum(size for future, size in part.unconfirmed if not future.done()) > _MOST_UNCONFIRMED
-
-
-def _stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
-    stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
-    stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
-    if domain.groups:
-        stats["absent"] = domain.fields.absent(domain.made)
-    waiting = domain.waiting + sum(group.waiting for group in domain.groups_time)
-    stats |= {"waiting": waiting, "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}
-    return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)
