@@ -10,7 +10,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 help:
 	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
 	@echo "make test   run the tests"
-	@echo "make faults run the fault tests in their long form"
+	@echo "make faults run all fault tests and print a table: make faults [SEED=n] [ARGS='-k InfluxDB']"
 	@echo "make soak   run the long tests, then search the properties: make soak MINUTES=60 [SEED=n]"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
@@ -38,7 +38,7 @@ test: setup
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: setup
-	@$(BIN)/python -m pytest tests/faults -m "soak or not soak" $(ARGS)
+	@$(BIN)/python -m pytest tests/faults -m "soak or not soak" $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
 
 MINUTES ?= 10
 soak: setup

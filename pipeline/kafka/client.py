@@ -159,6 +159,7 @@ async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
         fetch_max_bytes=64 << 20,
         max_partition_fetch_bytes=4 << 20,
         fetch_max_wait_ms=200,
+        isolation_level="read_committed",  # as workers read: events of an aborted transaction are none
         **security_arguments(),
     )
     await _started(client, broker)

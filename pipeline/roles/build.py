@@ -34,7 +34,7 @@ from astrocyte.pipeline.roles.stalls import StallWatch
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, follow, join_group, make_app, repeat, rules_now
 from astrocyte.pipeline.settings import Settings
-from astrocyte.pipeline.state.lost import LostState
+from astrocyte.pipeline.state.lost import LostState, refuse_reset
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
 from astrocyte.pipeline.topology.group_rules import digest_of
 from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
@@ -88,6 +88,11 @@ async def _look_again(settings: Settings, known: KnownTopics, topics: Iterable[s
     except BrokerUnavailable:
         return  # when it is back the group rebalances again
     _restart_if_changed(known, now, topics)
+
+
+def _stop_at_reset(place: TP, expected: int, first: int) -> None:
+    with stopping():
+        refuse_reset(place, expected, first)
 
 
 def build_correlate(app: WorkerApp, settings: Settings) -> None:
@@ -187,7 +192,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     app.watch.collectors.append(
         DomainMetrics(lambda: correlator.domains, lambda: stalls.stalls, correlator.snapshot_figures)
     )
-    join_group(app, live, on_assigned=assigned, on_revoked=correlator.revoked)
+    join_group(app, live, on_assigned=assigned, on_revoked=correlator.revoked, on_reset=_stop_at_reset)
 
     async def correlate(stream: Any) -> None:
         async for event in stream.noack().events():
@@ -253,6 +258,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
     sources = list(dict.fromkeys(plan.copies.values()))
 
     memory = state_topic(str(app.conf.id))
+    lost = LostState(memory, settings.lost_state)
 
     async def prepare() -> None:
         found = await make_topics(settings, [*sources, *plan.copies, *output_topics(plan)], single=[memory])
@@ -279,6 +285,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
             ),
             memory,
             lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  it exists once the app has started
+            lost=lost,
         )
         for repartition in plan.repartitions
     ]
@@ -291,13 +298,15 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
         if done and not states:
             # The first message of a partition is written with a state, and a copy that is new has none of its own.
             with stopping():
-                LostState(memory, settings.lost_state).found("role repartition", done)
+                lost.found("role repartition", done)
         starts: dict[Any, int] = {}
         for runner in runners:
             source = runner.repartitioner.repartition.source
             mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == source}
             placed = {tp.partition for tp in committed if tp.topic == source}
-            for number, offset in runner.assigned(placed, mine, states).items():
+            with stopping():
+                begins = runner.assigned(placed, mine, states)
+            for number, offset in begins.items():
                 # Several copies of one topic: each skips what its own state contains.
                 starts[TP(source, number)] = min(offset, starts.get(TP(source, number), offset))
         return starts
@@ -307,7 +316,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
             at_end = partial(_at_end, app, runner.repartitioner.repartition.source)
             await runner.tick(at_end, settings.idle_timeout / 1e6)
 
-    join_group(app, live, on_assigned=assigned)
+    join_group(app, live, on_assigned=assigned, on_reset=_stop_at_reset)
     repeat(app, tick, 1.0)
     repeat(app, reporter.tick, 1.0)
     for runner in runners:

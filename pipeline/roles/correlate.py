@@ -25,22 +25,24 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.idleness import Idleness
-from astrocyte.pipeline.roles.output_records import producer_records
+from astrocyte.pipeline.roles.output_records import producer_records, stats_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
-from astrocyte.pipeline.roles.stalls import Stall, StallWatch, Standing
-from astrocyte.pipeline.state.lost import LostState
-from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
+from astrocyte.pipeline.roles.stalls import StallWatch, Standing
+from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
+from astrocyte.pipeline.state.snapshots import SnapshotDamaged, pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, TransientError
 from astrocyte.schemas.topics import CLOCK, STATS, TopicPartition
 
 __all__ = ["Correlator", "StateStore"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 7
+FORMAT: Final = 8
 """Version of the content of a snapshot."""
+_SHOWN: Final = 300
+"""Characters of the error that a damaged snapshot causes."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of output that may await confirmation by the broker; above that, the domain waits."""
 _SNAPSHOT_SHARE: Final = 0.1
@@ -159,7 +161,8 @@ class Correlator:
         """Restore the domains of newly assigned partitions; returns the offset at which reading of each topic starts.
 
         A domain that exists already (a topic was added, or reading restarts without a revocation) continues from what
-        it has processed. Raises SnapshotsLost where offsets are committed and there is no snapshot that goes with them.
+        it has processed. Raises SnapshotsLost where offsets are committed and there is no snapshot that goes with them,
+        and for one that cannot be restored.
         """
         starts: dict[Any, int] = {}
         for partition in sorted({tp.partition for tp in committed}):
@@ -181,16 +184,30 @@ class Correlator:
         return starts
 
     async def _begin(self, partition: int, done: Mapping[str, int]) -> _Partition:
-        part = _Partition(self._make_domain(partition), Idleness(self._at_end), stored_s=self._monotonic())
-        part.next_snapshot_s = part.stored_s + self._interval_s
-        loaded = await self._store.load(partition)
-        if loaded is not None:
-            part.number = loaded[0]
-            await self._restore(part, loaded[1])
-        elif done:
-            # Nothing is committed before a snapshot holds it.
-            self._lost.found(f"partition {partition}", done)
+        part = self._new(partition)
+        try:
+            loaded = await self._store.load(partition)
+            if loaded is not None:
+                part.number = loaded[0]
+                await self._restore(part, loaded[1])
+            elif done:
+                # Nothing is committed before a snapshot holds it.
+                self._lost.found(f"partition {partition}", done)
+        except (MemoryError, SnapshotsLost, TransientError):
+            raise
+        except Exception as error:  # noqa: BLE001  whatever damaged bytes cause
+            number = error.number if isinstance(error, SnapshotDamaged) else part.number
+            named = "" if isinstance(error, AstrocyteError) else f"{type(error).__name__}: "
+            self._lost.damaged(f"partition {partition}", f"{named}{str(error)[:_SHOWN]}")
+            part = self._new(partition)
+            part.number = number
         self._domains[partition] = part
+        return part
+
+    def _new(self, partition: int) -> _Partition:
+        now_s = self._monotonic()
+        part = _Partition(self._make_domain(partition), Idleness(self._at_end), stored_s=now_s)
+        part.next_snapshot_s = now_s + self._interval_s
         return part
 
     async def _restore(self, part: _Partition, data: bytes) -> None:
@@ -198,8 +215,7 @@ class Correlator:
         if state.get("format") != FORMAT:
             raise AstrocyteError(
                 f"partition {part.domain.partition}: expected a snapshot of format {FORMAT}, got "
-                f"{state.get('format')}; finish with the version that wrote it, or delete the state topic to start "
-                "with an empty state"
+                f"{state.get('format')}; finish with the version that wrote it"
             )
         if bytes(state["fingerprint"]).decode() != self._fingerprint:
             logger.warning(
@@ -313,7 +329,7 @@ class Correlator:
             await self._send_batch(STATS, 0, records)
 
     def _stats(self, domain: Domain) -> ProducerRecord:
-        return _stats_record(domain, self._stalls.of(domain.partition))
+        return stats_record(domain, self._stalls.of(domain.partition))
 
     async def _find_idle(self, part: _Partition) -> None:
         sources = part.sources
@@ -478,13 +494,3 @@ class Correlator:
 def _holds_back(part: _Partition) -> bool:
     """Whether so much output awaits confirmation that the domain waits."""
     return sum(size for future, size in part.unconfirmed if not future.done()) > _MOST_UNCONFIRMED
-
-
-def _stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
-    stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
-    stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
-    if domain.groups:
-        stats["absent"] = domain.fields.absent(domain.made)
-    waiting = domain.waiting + sum(group.waiting for group in domain.groups_time)
-    stats |= {"waiting": waiting, "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}
-    return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
+import orjson
 import pyarrow as pa
 
-from astrocyte.agents.domain import DomainOutput
+from astrocyte.agents.domain import Domain, DomainOutput
 from astrocyte.agents.ingest.copies import COPY_HEADER
 from astrocyte.agents.ingest.letters import dead_letter
+from astrocyte.pipeline.roles.stalls import Stall
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -22,9 +24,9 @@ from astrocyte.schemas.json.cloudevents import OWN_SOURCE
 from astrocyte.schemas.json.reader import JsonRecord, RawRecord, cloud_headers
 from astrocyte.schemas.partitioning import split_by_partition
 from astrocyte.schemas.times import us_from_iso
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, metrics_topic
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS, metrics_topic
 
-__all__ = ["FRAME_HEADERS", "copy_records", "frame_records", "letter_record", "producer_records"]
+__all__ = ["FRAME_HEADERS", "copy_records", "frame_records", "letter_record", "producer_records", "stats_record"]
 
 FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
 _MOST_BYTES: Final = 31 << 20
@@ -109,3 +111,14 @@ def producer_records(
         for record in frame_records(topic, frame, partitions):
             batches.setdefault((topic, record.partition or 0), []).append(record)
     return batches
+
+
+def stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
+    """Counters of a domain as they are now, and for what it waits."""
+    stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
+    stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
+    if domain.groups:
+        stats["absent"] = domain.fields.absent(domain.made)
+    waiting = domain.waiting + sum(group.waiting for group in domain.groups_time)
+    stats |= {"waiting": waiting, "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}
+    return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

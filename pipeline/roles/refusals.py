@@ -11,7 +11,7 @@ from typing import Final
 from astrocyte.agents.ingest.faults import OperatorFailed
 from astrocyte.agents.ingest.unused import Cause, Unused, UnusedCount, line_of
 from astrocyte.agents.sinks.base import SinkError
-from astrocyte.pipeline.state.lost import SnapshotsLost
+from astrocyte.pipeline.state.lost import InputReset, SnapshotsLost
 from astrocyte.schemas.errors import AstrocyteError, PluginError
 
 __all__ = ["STOPPED_STATUS", "LetterLimit", "TooManyDeadLetters", "UnusedReporter", "stopping"]
@@ -146,7 +146,7 @@ def stopping() -> Iterator[None]:
     """
     try:
         yield
-    except (OperatorFailed, PluginError, TooManyDeadLetters, SnapshotsLost, SinkError) as error:
+    except (OperatorFailed, PluginError, TooManyDeadLetters, SnapshotsLost, InputReset, SinkError) as error:
         logger.critical("%s", error)
         for handler in logging.getLogger().handlers:
             handler.flush()

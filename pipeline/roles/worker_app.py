@@ -19,15 +19,16 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions, until_available
 from astrocyte.pipeline.logging import logging_config
-from astrocyte.pipeline.metrics import ReadingMetrics, queued_chunks
+from astrocyte.pipeline.metrics import DecoderMetrics, ReadingMetrics, queued_chunks
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.state.lost import report_reset
 from astrocyte.pipeline.stopping import end_after
 from astrocyte.pipeline.topology.group_rules import GroupRules, digest_of
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
-from astrocyte.pipeline.transport.options import OnAssigned, OnRevoked, options_of
+from astrocyte.pipeline.transport.options import OnAssigned, OnReset, OnRevoked, options_of
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import app_settings, configure
 from astrocyte.pipeline.watch.progress import Observation, ProgressWatch
@@ -192,7 +193,7 @@ def make_app(settings: Settings, role: str) -> WorkerApp:
     watch.observe = lambda: _observed(app)
     watch.should_stop = lambda: bool(app.should_stop)
     watch.crash = lambda line: _crash(app, line)
-    watch.collectors.append(ReadingMetrics(app))
+    watch.collectors += [ReadingMetrics(app), DecoderMetrics()]
     return app
 
 
@@ -224,13 +225,19 @@ def rules_now(settings: Settings, watch: RoleWatch) -> tuple[LiveRules, int, Kno
 
 
 def join_group(
-    app: WorkerApp, live: LiveRules, *, on_assigned: OnAssigned | None = None, on_revoked: OnRevoked | None = None
+    app: WorkerApp,
+    live: LiveRules,
+    *,
+    on_assigned: OnAssigned | None = None,
+    on_revoked: OnRevoked | None = None,
+    on_reset: OnReset = report_reset,
 ) -> None:
     """Say what follows assignments in the group of the app, whose members learn by which rule files each works."""
     options = replace(
         options_of(app),
         on_assigned=on_assigned,
         on_revoked=on_revoked,
+        on_reset=on_reset,
         # Of the files: rules of the topic are those of all workers.
         note=digest_of(live.base, app.worker_settings),
         on_notes=GroupRules().note,

@@ -18,7 +18,7 @@ from mode import Service
 
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Position, Unread
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, parts_of
-from astrocyte.pipeline.transport.client_log import StateLog
+from astrocyte.pipeline.transport.client_log import Silence, StateLog
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.consumer_thread import ConsumerThread, Fetched
 from astrocyte.pipeline.transport.options import TransportOptions, options_of
@@ -29,6 +29,9 @@ __all__ = ["Consumer"]
 _FETCH_S: Final = 0.1
 _COMMIT_S: Final = 10.0
 _UNAVAILABLE_S: Final = 2.0
+"""Time without a group coordinator after which the broker is reported as unavailable."""
+_FIRST_S: Final = 15.0
+"""The same at the start. The broker has answered then, and takes its time for a new group."""
 _COLLECT_S: Final = 2.0
 _ROUNDS_TO_FULL: Final = 30
 
@@ -160,6 +163,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self._deliver(tp, records, fetched, generation)
         for tp, position in fetched.positions.items():
             if tp not in fetched.records and tp in self.tracker and position != self.tracker.position(tp):
+                self._report_reset(tp, position)
                 self.tracker.advanced(tp, position)
 
     def _current(self, generation: int) -> bool:
@@ -169,6 +173,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         next_offset = fetched.positions[tp]
         highwater = fetched.highwaters.get(tp) or next_offset
         self.app.monitor.track_tp_end_offset(tp, highwater)
+        self._report_reset(tp, records[0].offset)
         await self._report_jump(tp, records[0].offset)
         if self._takes_chunks(tp.topic):
             parts = [*parts_of(records)]
@@ -217,6 +222,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     def _acked_topic(self, topic: str) -> bool:
         return bool(self.app.topics.acks_enabled_for(topic))
+
+    def _report_reset(self, tp: TP, first: int) -> None:
+        expected = self.tracker.position(tp)
+        if expected is not None and first < expected and self.options.on_reset is not None:
+            self.options.on_reset(tp, expected, first)
 
     async def _report_jump(self, tp: TP, first: int) -> None:
         expected = self.tracker.position(tp)
@@ -374,12 +384,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     @Service.task
     async def _report_broker(self) -> None:
         """Say once that the broker is away, and once that it is back."""
-        answered_at = monotonic()
+        silence = Silence(_FIRST_S, _UNAVAILABLE_S)
         while not self.should_stop:
             await self.sleep(0.5)
-            now = monotonic()
-            if self.connected:
-                answered_at = now
+            connected = self.connected
+            silent = silence.is_long(monotonic(), found=connected)
+            if connected:
                 self._state.back()
-            elif now - answered_at > _UNAVAILABLE_S:
+            elif silent:
                 self._state.away("the group coordinator does not answer")

@@ -13,12 +13,16 @@ from faust.types import TP
 from astrocyte.pipeline.kafka.security import security_arguments
 from astrocyte.pipeline.transport.assignor import OnNotes
 
-__all__ = ["OnAssigned", "OnRevoked", "TransportOptions", "client_security", "configure", "options_of"]
+__all__ = ["OnAssigned", "OnReset", "OnRevoked", "TransportOptions", "client_security", "configure", "options_of"]
 
 OnAssigned = Callable[[Mapping[TP, int | None]], "Mapping[TP, int] | Awaitable[Mapping[TP, int] | None] | None"]
 """Called with the assigned partitions and their committed offsets (None: nothing committed), before any delivery.
 Returns offsets to start at instead, for example those of snapshots. State that was built from these partitions before
 must be dropped or restored, because records may be delivered again."""
+
+OnReset = Callable[[TP, int, int], None]
+"""Called with a partition, the offset at which it was to go on, and the lower one at which it goes on: its topic was
+deleted and made anew, or has lost its end. Nothing of it was delivered yet."""
 
 OnRevoked = Callable[[set[TP]], Awaitable[None]]
 """Called when partitions are revoked, at a rebalance or a shutdown, while acknowledgements are still committed: finish
@@ -31,6 +35,7 @@ class TransportOptions:
 
     on_assigned: OnAssigned | None = None
     on_revoked: OnRevoked | None = None
+    on_reset: OnReset | None = None
     note: str = ""
     """What the members of the group learn of this one (`pipeline.transport.assignor`)."""
     on_notes: OnNotes | None = None

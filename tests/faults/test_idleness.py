@@ -7,112 +7,22 @@ forms as well, on both brokers, and prints a table.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from tests.support.broker import full_disk
-from tests.support.kafka import Kafka
-from tests.support.live import FORMS, NEIGHBOUR, Live, correlating
-
-Act = Callable[[Live], None]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What happens to the workers or the broker, between two quiet times, and settings under which it does."""
-
-    act: Act
-    options: Mapping[str, Any] = field(default_factory=dict)
-    repeats: bool = False
-    """A worker dies, so that it may emit matches twice."""
-    timeout_s: float = 120
-
-
-def nothing(_live: Live) -> None:
-    pass
-
-
-def sends_for(seconds: float) -> Act:
-    return lambda live: live.sending.wait(seconds)
-
-
-def stopped_for(seconds: float, *, times: int = 1, between_s: float = 0.1) -> Act:
-    def act(live: Live) -> None:
-        for _ in range(times):
-            live.worker.signal(signal.SIGSTOP)
-            live.sending.wait(seconds)
-            live.worker.signal(signal.SIGCONT)
-            live.sending.wait(between_s)
-
-    return act
-
-
-def workers_killed(times: int, *, after_s: float) -> Act:
-    """kill -9 of every worker in turn."""
-
-    def act(live: Live) -> None:
-        for _ in range(times):
-            for worker in live.workers:
-                live.sending.wait(after_s)
-                worker.kill()
-                worker.start()
-
-    return act
-
-
-def broker_killed(times: int, *, for_s: float, between_s: float) -> Act:
-    def act(live: Live) -> None:
-        for _ in range(times):
-            live.broker.kill()
-            live.sending.wait(for_s)
-            live.broker.start()
-            live.sending.wait(between_s)
-
-    return act
-
-
-def broker_full_for(seconds: float) -> Act:
-    """No file of the broker can grow. A Kafka whose only folder fails ends, and is started again when there is room."""
-
-    def act(live: Live) -> None:
-        with full_disk(live.broker.pid):
-            live.sending.wait(seconds)
-        if isinstance(live.broker, Kafka):
-            live.broker.kill()
-            live.broker.start()
-
-    return act
-
-
-def second_worker(*, for_s: float, killed: bool = False) -> Act:
-    """A second worker joins the group, and leaves it or dies."""
-
-    def act(live: Live) -> None:
-        other = live.add("correlate")
-        other.ready()
-        live.sending.wait(for_s)
-        if killed:
-            other.kill()
-        else:
-            other.stop()
-        live.sending.wait(for_s)
-
-    return act
-
-
-def check(broker: Any, folder: Any, fault: Fault, **options: Any) -> dict[str, int]:
-    with correlating(broker, folder, **fault.options, **options) as live:
-        if "backlog_s" not in fault.options:
-            live.sending.wait(2)
-        fault.act(live)
-        if "backlog_s" not in fault.options:
-            live.sending.wait(2)
-        return live.check(repeats=fault.repeats, timeout_s=fault.timeout_s)
-
+from tests.support.fault_acts import (
+    Fault,
+    broker_full_for,
+    broker_killed,
+    nothing,
+    second_worker,
+    sends_for,
+    stopped_for,
+    workers_killed,
+)
+from tests.support.live import FORMS, NEIGHBOUR
 
 HASTY = {"lateness": "200ms", "idle_timeout": "1s"}
 """The shortest times that may lie between events: what takes seconds is then as long a pause as minutes are."""
@@ -167,8 +77,8 @@ LONG = {
 
 
 @pytest.mark.parametrize(("fault", "form"), forms(SHORT))
-def test_nothing_is_late(own_embedded, tmp_path, fault, form):
-    check(own_embedded, tmp_path, SHORT[fault, form], form=form)
+def test_nothing_is_late(own_embedded, check, fault, form):
+    check(own_embedded, fault, SHORT[fault, form], form=form)
 
 
 @pytest.mark.parametrize(
@@ -176,14 +86,12 @@ def test_nothing_is_late(own_embedded, tmp_path, fault, form):
     forms((each, kind) for each in BROKERS for kind in ("embedded", "kafka")),
     indirect=["own_broker"],
 )
-def test_nothing_is_late_when_the_broker_is_away_or_full(own_broker, tmp_path, fault):
-    check(own_broker, tmp_path, BROKERS[fault])
+def test_nothing_is_late_when_the_broker_is_away_or_full(own_broker, check, fault):
+    check(own_broker, fault, BROKERS[fault])
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("fault", LONG)
-def test_nothing_is_late_in_the_long_form(own_broker, tmp_path, fault, form, record_property):
-    found = check(own_broker, tmp_path, LONG[fault], form=form)
-    kind = "Kafka" if isinstance(own_broker, Kafka) else "embedded"
-    record_property("experiment", {"fault": fault, "form": form, "broker": kind} | found)
+def test_nothing_is_late_in_the_long_form(own_broker, check, fault, form):
+    check(own_broker, fault, LONG[fault], form=form)

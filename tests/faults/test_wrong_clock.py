@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.live import FORMS, correlating
+from tests.support.live import FORMS, running
 
 ALL = [(form, by) for form in FORMS for by in ("key", "place")]
 SHORT = {("json", "place"), ("frames", "key")}
@@ -15,7 +15,7 @@ SHORT = {("json", "place"), ("frames", "key")}
 )
 def test_only_the_events_of_a_wrong_clock_are_refused_although_every_worker_is_killed(own_embedded, tmp_path, form, by):
     limits = {"lateness": "200ms", "idle_timeout": "1s", "session_timeout": "3s"}
-    with correlating(own_embedded, tmp_path, form=form, by=by, **limits) as live:
+    with running(own_embedded, tmp_path, form=form, by=by, **limits) as live:
         live.sending.wait(1)
         live.sending.wrong_clock = True
         live.sending.wait(2)
@@ -27,4 +27,4 @@ def test_only_the_events_of_a_wrong_clock_are_refused_although_every_worker_is_k
         # The events that follow decide about the last of them.
         live.sending.wait(2)
         assert live.sending.refused > 50
-        live.check(repeats=True)
+        live.outcome().check(repeats=True)

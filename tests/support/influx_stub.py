@@ -10,9 +10,10 @@ import csv
 import gzip
 import io
 import re
+import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from aiohttp import web
 from astrocyte.schemas.times import iso_from_us, us_from_iso
 from tests.support.line_protocol import Malformed, Point, read_points
 
-__all__ = ["Answer", "InfluxStub", "influx_stub"]
+__all__ = ["TOKEN", "Answer", "InfluxStub", "influx_stub", "influx_thread"]
 
 TOKEN = "the-token"
 _RANGE = re.compile(r'from\(bucket: "(?P<bucket>.*)"\) \|> range\(start: (?P<start>\S+), stop: (?P<stop>\S+)\)')
@@ -53,6 +54,12 @@ class InfluxStub:
     replaced: int = 0
     """Points that overwrote a different point of the same identity."""
     answers: deque[Answer] = field(default_factory=deque)
+    fault: Answer | None = None
+    """Answer of every request while it is set, after those of ``answers``."""
+    delay_s: float = 0.0
+    """How long each request takes."""
+    refusals: int = 0
+    """Requests that were answered by a fault."""
     requests: list[int] = field(default_factory=list)
     """Lines of each request that could be read."""
     types: dict[tuple[str, str], type] = field(default_factory=dict)
@@ -90,7 +97,10 @@ class InfluxStub:
         return None
 
     async def _write(self, request: web.Request) -> web.StreamResponse:
-        answer = self.answers.popleft() if self.answers else None
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        answer = self.answers.popleft() if self.answers else self.fault
+        self.refusals += answer is not None
         response = await self._answer(request) if answer is None or answer.applied else None
         if answer is None:
             assert response is not None
@@ -238,3 +248,25 @@ async def influx_stub(stub: InfluxStub | None = None, port: int = 0) -> AsyncIte
     finally:
         stub.away.set()
         await runner.cleanup()
+
+
+@contextmanager
+def influx_thread() -> Iterator[InfluxStub]:
+    """The stub in a loop of its own, for tests without one."""
+    stub, started, loop = InfluxStub(), threading.Event(), asyncio.new_event_loop()
+    done = asyncio.Event()
+
+    async def serve() -> None:
+        async with influx_stub(stub):
+            started.set()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield stub
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(30)
+        loop.close()

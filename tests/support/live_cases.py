@@ -28,7 +28,7 @@ from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS
 from astrocyte.simulator.emission.emitter import MemorySink
 from astrocyte.simulator.run import simulate
-from tests.support.live import Worker, stopping
+from tests.support.role_worker import Worker, stopping
 from tests.support.small_worlds import SMALL_WORLDS
 from tests.support.waiting import wait_until
 

@@ -1,10 +1,10 @@
-"""What Linux says about a process: signals that it handles, libraries that it has loaded, its descendants."""
+"""What Linux says about a process: signals that it handles, libraries that it has loaded, memory, its descendants."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["descendants", "handles", "has_loaded", "is_running"]
+__all__ = ["descendants", "handles", "has_loaded", "is_running", "peak_memory_bytes", "role_of", "workers_of"]
 
 
 def _read(pid: int, name: str) -> str:
@@ -23,6 +23,29 @@ def handles(pid: int, number: int) -> bool:
 def has_loaded(pid: int, library: str) -> bool:
     """Whether a file with ``library`` in its path is mapped into the process."""
     return library in _read(pid, "maps")
+
+
+def peak_memory_bytes(pid: int) -> int:
+    """Largest resident set so far; 0 of a process that is gone."""
+    return sum(int(line.split()[1]) << 10 for line in _read(pid, "status").splitlines() if line.startswith("VmHWM"))
+
+
+def role_of(pid: int) -> str:
+    """Role of a worker process, by its environment; ``worker`` where it has several or none."""
+    role = _environment(pid).get("ASTROCYTE_ROLES", "worker")
+    return "worker" if "," in role else role
+
+
+def workers_of(group: str, broker: str) -> dict[int, str]:
+    """Processes that run one role of a group of workers at a broker, with the role."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    mine = {"ASTROCYTE_GROUP": group, "ASTROCYTE_BROKER": broker}.items()
+    found = {pid: role_of(pid) for pid in pids if mine <= _environment(pid).items()}
+    return {pid: role for pid, role in found.items() if role != "worker" and is_running(pid)}
+
+
+def _environment(pid: int) -> dict[str, str]:
+    return dict(each.partition("=")[::2] for each in _read(pid, "environ").split("\0"))
 
 
 def _parent(pid: int) -> int:

@@ -100,7 +100,6 @@ LARGER_FOLDERS: dict[str, str] = {}  # folder: why it may hold more
 TEST_LEVELS = {"unit", "integration", "conformance", "faults", "docs", "support"}
 # Sleeps that do not wait for a condition: they place a fault at a random moment.
 MAY_PAUSE = {
-    "tests/faults/test_worker_kill.py": 1,  # the moment of a kill
     "tests/integration/kafka/test_transport_kafka.py": 3,  # the moments of sends, kills and restarts
 }
 

@@ -14,7 +14,7 @@ from astrocyte.pipeline.topology.plan import make_plan
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.frames import Frame
 from tests.support.kafka import free_port
-from tests.support.live import Worker
+from tests.support.role_worker import Worker
 from tests.support.waiting import wait_until
 
 START_US = 1_750_000_000_000_000

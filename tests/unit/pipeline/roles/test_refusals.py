@@ -21,7 +21,7 @@ from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, LetterLimit, TooMa
 from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.roles.worker import RESTART_STATUS, RoleProcesses
 from astrocyte.pipeline.settings import Settings, load_settings
-from astrocyte.pipeline.state.lost import SnapshotsLost
+from astrocyte.pipeline.state.lost import InputReset, SnapshotsLost
 from astrocyte.pipeline.topology import repartition
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner
@@ -298,7 +298,10 @@ def test_a_controller_whose_state_cannot_be_read_begins_anew():
     assert orjson.loads(records[-1].value) == {"sum": 3.0}
 
 
-@pytest.mark.parametrize("error", [SinkError("the file was deleted"), SnapshotsLost("no state goes with them")])
+@pytest.mark.parametrize(
+    "error",
+    [SinkError("the file was deleted"), SnapshotsLost("no state goes with them"), InputReset("the topic begins anew")],
+)
 def test_a_store_or_a_state_that_is_lost_ends_the_role_for_good_with_one_line(error, monkeypatch, caplog):
     ended = []
     monkeypatch.setattr("os._exit", ended.append)

@@ -1,0 +1,410 @@
+"""What fault tests do to workers, brokers and stores while events flow; schedules follow the experiment's seed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from astrocyte.schemas.topics import mono_topic
+from tests.support.broker import full_disk
+from tests.support.influx_stub import TOKEN, Answer
+from tests.support.kafka import Kafka
+from tests.support.live import Live, running
+from tests.support.outcome import Outcome
+from tests.support.processes import descendants, is_running, workers_of
+from tests.support.role_worker import Worker
+from tests.support.waiting import wait_until
+
+LIMIT_S = 300.0
+"""Longest wait for one step of a fault."""
+STOPPED = 76
+"""Exit status of a role that has stopped for good."""
+Act = Callable[[Live], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to the workers, the broker or a store, between two quiet times, and settings under which it does."""
+
+    act: Act
+    options: Mapping[str, Any] = field(default_factory=dict)
+    repeats: bool = False
+    """A worker dies, so that it may emit matches twice."""
+    timeout_s: float = 300
+
+
+def inject(broker: Any, folder: Any, fault: Fault, **options: Any) -> tuple[Outcome, str]:
+    """Run an experiment with the fault; returns what came of the events, and the kind of the broker."""
+    with running(broker, folder, **fault.options, **options) as live:
+        if "backlog_s" not in fault.options:
+            live.sending.wait(2)
+        fault.act(live)
+        if live.sending.runs:
+            live.sending.wait(2)
+        return live.outcome(timeout_s=fault.timeout_s), live.broker_kind
+
+
+def nothing(_live: Live) -> None:
+    """No fault."""
+
+
+def sends_for(seconds: float) -> Act:
+    """No fault but that of the options."""
+    return lambda live: live.sending.wait(seconds)
+
+
+def stopped_for(seconds: float, *, times: int = 1, between_s: float = 0.1) -> Act:
+    """SIGSTOP and SIGCONT of the worker that correlates."""
+
+    def act(live: Live) -> None:
+        for _ in range(times):
+            live.worker.signal(signal.SIGSTOP)
+            live.sending.wait(seconds)
+            live.worker.signal(signal.SIGCONT)
+            live.sending.wait(between_s)
+
+    return act
+
+
+def workers_killed(times: int, *, after_s: float) -> Act:
+    """kill -9 of every worker in turn."""
+
+    def act(live: Live) -> None:
+        for _ in range(times):
+            for worker in live.workers:
+                live.sending.wait(after_s)
+                worker.kill()
+                worker.start()
+
+    return act
+
+
+def killed_at_random(times: int, *, roles: Sequence[str], in_a_row: int = 1) -> Act:
+    """kill -9 at random moments of one role after another, each of which has come to read since its last start.
+
+    A worker that is never allowed to start would prove nothing. ``in_a_row``: kills of one role without that wait.
+    """
+
+    def act(live: Live) -> None:
+        for number in range(times):
+            worker = live.of(roles[number % len(roles)])
+            worker.ready()
+            for _ in range(in_a_row):
+                live.sending.wait(live.dice.uniform(0.05, 1.5))
+                worker.kill()
+                worker.start()
+
+    return act
+
+
+def broker_killed(times: int, *, for_s: float, between_s: float) -> Act:
+    """kill -9 of the broker, which is away for some time."""
+
+    def act(live: Live) -> None:
+        for _ in range(times):
+            live.broker.kill()
+            live.sending.wait(for_s)
+            live.broker.start()
+            live.sending.wait(between_s)
+
+    return act
+
+
+def broker_full_for(seconds: float) -> Act:
+    """No file of the broker can grow. A Kafka whose only folder fails ends, and is started again when there is room."""
+
+    def act(live: Live) -> None:
+        with full_disk(live.broker.pid):
+            live.sending.wait(seconds)
+        if isinstance(live.broker, Kafka):
+            live.broker.kill()
+            live.broker.start()
+
+    return act
+
+
+def second_worker(*, for_s: float, killed: bool = False) -> Act:
+    """A second worker joins the group, and leaves it or dies."""
+
+    def act(live: Live) -> None:
+        other = live.add("correlate")
+        other.ready()
+        live.sending.wait(for_s)
+        if killed:
+            other.kill()
+        else:
+            other.stop()
+        live.sending.wait(for_s)
+
+    return act
+
+
+def dies_at_steps(second: str = "") -> Act:
+    """Workers die at the steps of the options, and are started again each time. A second worker of a role may join."""
+
+    def act(live: Live) -> None:
+        if second:
+            live.of(second).ready()
+            live.add(second)
+
+        def done() -> bool:
+            for worker in live.workers:
+                if worker.ended == -signal.SIGKILL:
+                    worker.start()
+            return all(worker.starts > len(worker.kills) for worker in live.workers)
+
+        wait_until(
+            done,
+            3 * LIMIT_S,
+            lambda: ", ".join(f"{each.role}: {each.starts} starts, {each.kills}" for each in live.workers),
+        )
+
+    return act
+
+
+def terminated(*roles: str) -> Act:
+    """SIGTERM under load: what was read is written and committed, the status is 0 within the time of grace."""
+
+    def act(live: Live) -> None:
+        for role in roles:
+            worker = live.of(role)
+            worker.stop()
+            live.sending.wait(0.5)
+            worker.start()
+
+    return act
+
+
+def zombie(role: str) -> Act:
+    """A worker is stopped for longer than its session; a second one takes its partitions before it continues."""
+
+    def act(live: Live) -> None:
+        other = live.add(role)
+        other.ready()
+        first, reads = live.of(role), f"role {role} is ready and reads (topic and partitions)"
+        live.sending.wait(1)
+        before = other.said.count(reads)
+        first.signal(signal.SIGSTOP)
+        wait_until(lambda: other.said.count(reads) > before, LIMIT_S, "the second worker to take over")
+        live.sending.wait(2)
+        first.signal(signal.SIGCONT)
+        live.sending.wait(4)
+
+    return act
+
+
+def joins_and_leaves(role: str, times: int, *, every_s: float) -> Act:
+    """Workers join the group and leave it."""
+
+    def act(live: Live) -> None:
+        for _ in range(times):
+            other = live.add(role)
+            other.ready()
+            live.sending.wait(every_s)
+            other.stop()
+            live.sending.wait(every_s)
+
+    return act
+
+
+def supervisor_killed(times: int) -> Act:
+    """kill -9 of ``astrocyte worker``: its roles end by themselves, and after a new start each role runs once."""
+
+    def act(live: Live) -> None:
+        supervisor = live.worker
+        for _ in range(times):
+            orphans = descendants(supervisor.process.pid)
+            assert orphans
+            supervisor.kill()
+            supervisor.start()
+            live.sending.wait(1)
+            wait_until(lambda orphans=orphans: not any(map(is_running, orphans)), LIMIT_S, "orphans to end")
+            supervisor.ready()
+            live.sending.wait(2)
+        found = workers_of(live.settings.group, live.settings.broker)
+        assert sorted(found.values()) == sorted(supervisor.role.split(",")), f"each role runs once, found {found}"
+
+    return act
+
+
+def broker_stopped_for(seconds: float) -> Act:
+    """The broker hangs: connections stay open and nothing is answered."""
+
+    def act(live: Live) -> None:
+        os.kill(live.broker.pid, signal.SIGSTOP)
+        live.sending.wait(seconds)
+        os.kill(live.broker.pid, signal.SIGCONT)
+
+    return act
+
+
+def transactions(times: int) -> Act:
+    """A transactional producer commits every second transaction: offsets have holes, and aborted events are none."""
+
+    def act(live: Live) -> None:
+        live.sending.stop()
+        options = {"bootstrap.servers": live.settings.broker, "transactional.id": live.settings.group}
+        producer = Producer(options | {"transaction.timeout.ms": 60_000, "log_level": 0})
+        producer.init_transactions(60)
+        for number in range(2 * times):
+            producer.begin_transaction()
+            for message in live.sending.messages(number % 2 == 0):
+                producer.produce(
+                    message.topic, message.value, message.key, message.partition, headers=list(message.headers)
+                )
+            if number % 2 == 0:
+                producer.commit_transaction(60)
+            else:
+                assert producer.flush(60) == 0  # the broker has them
+                producer.abort_transaction(60)
+
+    return act
+
+
+def topic_recreated(live: Live) -> None:
+    """A topic that the rules read is deleted and made anew under way: the role that correlates stops and says why."""
+    topic = mono_topic(live.settings.streams[0])
+    admin = AdminClient({"bootstrap.servers": live.settings.broker})
+    for future in admin.delete_topics([topic]).values():
+        future.result(60)
+    wait_until(lambda: topic not in admin.list_topics(timeout=60).topics, LIMIT_S, "the topic to be gone")
+    for future in admin.create_topics([NewTopic(topic, live.settings.partitions)]).values():
+        future.result(60)
+    stops(live.worker, "its topic was deleted and made anew")
+
+
+def sqlite_locked_for(seconds: float) -> Act:
+    """Another program holds the write lock of the database."""
+
+    def act(live: Live) -> None:
+        with closing(sqlite3.connect(live.database, timeout=LIMIT_S, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            live.sending.wait(seconds)
+            other.execute("ROLLBACK")
+
+    return act
+
+
+def sqlite_deleted(live: Live) -> None:
+    """The role stops with the message of the docs; without its consumer group it writes everything again."""
+    worker = live.of("sql")
+    for path in live.database.parent.glob(f"{live.database.name}*"):
+        path.unlink()
+    stops(worker, "was deleted or replaced while it was written")
+    admin = AdminClient({"bootstrap.servers": live.settings.broker, "log_level": 0})
+
+    def deleted() -> bool:
+        futures = admin.delete_consumer_groups([f"{live.settings.group}-sql"]).values()
+        try:
+            return all(future.result(60) is None for future in futures)
+        except KafkaException as error:
+            # The member that ended without a word is one until its session ends.
+            if error.args[0].code() != KafkaError.NON_EMPTY_GROUP:
+                raise
+            return False
+
+    wait_until(deleted, LIMIT_S, "the end of the group's session")
+    worker.start()
+
+
+def stops(worker: Worker, why: str) -> None:
+    """The role ends by itself, with the status of one that has stopped for good and a line that says why."""
+    wait_until(lambda: worker.ended is not None, LIMIT_S, f"{worker.role} to stop")
+    assert worker.ended == STOPPED, worker.said[-3000:]
+    assert why in worker.said, worker.said[-3000:]
+
+
+def role_full_for(role: str, seconds: float) -> Act:
+    """No file of the role's process can grow."""
+
+    def act(live: Live) -> None:
+        with full_disk(live.of(role).process.pid):
+            live.sending.wait(seconds)
+
+    return act
+
+
+def influx_answers(*answers: Answer, requests: int = 5) -> Act:
+    """Each answer in turn is given to so many requests."""
+
+    def act(live: Live) -> None:
+        for answer in answers:
+            before = live.influx.refusals
+            live.influx.fault = answer
+            wait_until(lambda before=before: live.influx.refusals >= before + requests, LIMIT_S, "requests")
+            live.influx.fault = None
+            live.sending.wait(1)
+
+    return act
+
+
+def influx_takes(most_bytes: int, *, for_s: float) -> Act:
+    """Larger requests are refused with 413."""
+
+    def act(live: Live) -> None:
+        before, live.influx.most_bytes = live.influx.most_bytes, most_bytes
+        live.sending.wait(for_s)
+        live.influx.most_bytes = before
+
+    return act
+
+
+def influx_token_changed(live: Live) -> None:
+    """The role stops, and goes on once the token is right."""
+    live.influx.token = "another"
+    stops(live.of("influx"), "401")
+    live.influx.token = TOKEN
+    live.of("influx").start()
+
+
+def influx_is_slow(live: Live) -> None:
+    """The sink beside it is not slowed: it has no lag while the slow one has some."""
+    live.influx.delay_s = 5
+    live.sending.wait(5)
+    live.sending.stop()
+    lags: list[int | None] = []
+
+    def fast() -> bool:
+        lags.append(live.lag("influx"))
+        return live.lag("sql") == 0 and live.lag("correlate") == 0
+
+    wait_until(fast, LIMIT_S, "the fast sink")
+    assert lags[-1] != 0, "the slow sink was as fast"
+    live.influx.delay_s = 0
+
+
+def postgres_restarted(times: int, *, for_s: float, mode: str = "immediate") -> Act:
+    """The server ends, as in a crash, and is started again after some time."""
+
+    def act(live: Live) -> None:
+        for _ in range(times):
+            live.postgres.stop(mode)
+            live.sending.wait(for_s)
+            live.postgres.start()
+            live.sending.wait(1)
+
+    return act
+
+
+def postgres_connections_cut(times: int) -> Act:
+    """``pg_terminate_backend`` of every other connection, at random moments."""
+
+    def act(live: Live) -> None:
+        with psycopg.connect(live.postgres.url, autocommit=True) as admin:
+            for _ in range(times):
+                live.sending.wait(live.dice.uniform(0.1, 1.0))
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+
+    return act

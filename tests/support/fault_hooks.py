@@ -1,0 +1,148 @@
+"""A plugin that fault tests load into workers: it notes what is read, and kills the process at chosen steps.
+
+``FAULT_READ`` names the file to which it appends role, topic, partition and offsets of each chunk. ``FAULT_DEATHS``
+names a file that counts the deaths of this worker by one byte each, and ``FAULT_KILLS`` is a JSON list: each life of
+the worker ends by kill -9 at the step and call that the list has for it. Lives after the last one are left alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_CORRELATE = "astrocyte.pipeline.roles.correlate:Correlator"
+_CONSUMER = "astrocyte.pipeline.transport.consumer:Consumer"
+_SINK = "astrocyte.pipeline.roles.sink.runner:SinkRunner"
+_REPARTITION = "astrocyte.pipeline.roles.repartition:RepartitionRunner"
+_COMMON = {
+    "at start": f"before {_CONSUMER}._place",
+    "during commit": f"before {_CONSUMER}._commit",
+    "after commit": f"after {_CONSUMER}._commit",
+    "during revocation": f"before {_CONSUMER}._finish",
+    "after revocation": f"after {_CONSUMER}._finish",
+}
+_ACK = {"before ack": "before astrocyte.pipeline.transport.commits:Delivery.ack_through"}
+STEPS: dict[str, dict[str, str]] = {
+    "correlate": {
+        "after read": f"before {_CORRELATE}.handle",
+        "after match": "after astrocyte.agents.domain:Domain.feed",
+        "after produce": f"after {_CORRELATE}._send_output",
+        "before snapshot": "before astrocyte.pipeline.state.snapshot_store:KafkaStateStore.messages",
+        "during restore": f"after {_CORRELATE}._restore",
+    }
+    | _ACK
+    | _COMMON,
+    "sql": {
+        "while it opens": "before astrocyte.agents.sinks.sql.connection:SqlConnection.persist",
+        "after read": f"before {_SINK}.handle",
+        "in the transaction": "after astrocyte.agents.sinks.sql.sink:SqlSink._write_rows",
+        "after SQL write": "after astrocyte.agents.sinks.sql.sink:SqlSink._commit",
+    }
+    | _ACK
+    | _COMMON,
+    "influx": {
+        "after read": f"before {_SINK}.handle",
+        "after a request": "after astrocyte.agents.sinks.influx.sink:InfluxSink._post",
+        "after Influx write": "after astrocyte.agents.sinks.influx.sink:InfluxSink.write",
+    }
+    | _ACK
+    | _COMMON,
+    "repartition": {
+        "after read": f"before {_REPARTITION}.handle",
+        "after match": "after astrocyte.pipeline.topology.repartition:Repartitioner.step",
+        "after produce": f"after {_REPARTITION}._carry",
+    }
+    | _COMMON,
+}
+"""By role: where a step ends, as the function before or after whose call the process dies."""
+RARE = {"at start", "during restore", "while it opens", "during revocation", "after revocation"}
+"""Steps that happen once or twice in a life."""
+
+
+def _wrapped(where: str, act: Callable[[tuple[Any, ...]], None]) -> None:
+    """Replace a function by one that calls ``act`` with its arguments before or after it."""
+    when, _, place = where.partition(" ")
+    module, _, path = place.partition(":")
+    owner: Any = importlib.import_module(module)
+    *outer, name = path.split(".")
+    for each in outer:
+        owner = getattr(owner, each)
+    function = getattr(owner, name)
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def asynchronous(*args: Any, **options: Any) -> Any:
+            if when == "before":
+                act(args)
+                return await function(*args, **options)
+            found = await function(*args, **options)
+            act(args)
+            return found
+
+        setattr(owner, name, asynchronous)
+        return
+
+    @functools.wraps(function)
+    def plain(*args: Any, **options: Any) -> Any:
+        if when == "before":
+            act(args)
+            return function(*args, **options)
+        found = function(*args, **options)
+        act(args)
+        return found
+
+    setattr(owner, name, plain)
+
+
+def _note_reads(role: str, path: str) -> None:
+    places = {"correlate": f"{_CORRELATE}.handle", "repartition": f"{_REPARTITION}.handle"}
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def note(args: tuple[Any, ...]) -> None:
+        chunk = args[1]
+        os.write(
+            file, f"{role} {chunk.topic} {chunk.partition} {chunk.records[0].offset} {chunk.next_offset}\n".encode()
+        )
+
+    _wrapped(f"before {places.get(role, f'{_SINK}.handle')}", note)
+
+
+def _kill_at(role: str, step: str, call: int, deaths: Path) -> None:
+    left = call
+
+    def act(args: tuple[Any, ...]) -> None:
+        nonlocal left
+        if step.endswith("revocation") and not args[1]:
+            return  # a worker joins with nothing to give back
+        left -= 1
+        if left == 0:
+            with deaths.open("ab") as file:
+                file.write(b".")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _wrapped(STEPS[role][step], act)
+
+
+def _install() -> None:
+    role = os.environ.get("ASTROCYTE_ROLES", "")
+    if "," in role:
+        return  # the supervisor; its children load the plugin as well
+    if path := os.environ.get("FAULT_READ"):
+        _note_reads(role, path)
+    kills = json.loads(os.environ.get("FAULT_KILLS", "[]"))
+    if kills:
+        deaths = Path(os.environ["FAULT_DEATHS"])
+        lives = deaths.stat().st_size if deaths.exists() else 0
+        if lives < len(kills):
+            step, call = kills[lives]
+            _kill_at(role, step, call, deaths)
+
+
+_install()

@@ -1,0 +1,237 @@
+"""The oracle of fault tests: what topics and stores hold, against a run over the recorded log that nothing disturbed.
+
+The expected multi events are found twice: by an engine that is given the frames that were sent, and by ``match`` over
+the log that was recorded from the broker. The second also gives the alerts, the rows of SQL and the points of InfluxDB,
+each with its values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from astrocyte import Engine, load_rules
+from astrocyte.agents.domain import DomainOutput
+from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.recording.reader import read_log
+from astrocyte.pipeline.recording.record import record
+from astrocyte.pipeline.topology.topics import mono_topics
+from astrocyte.schemas.frames import CONTENT_TYPE, decode_frame
+from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS
+from tests.support.expected import expected_points, expected_rows, messages_for_sinks, rows_of, without_places
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.support.live import Live
+
+__all__ = ["Outcome", "find_outcome"]
+
+Items = dict[Any, Any]
+"""What one place holds, by identity."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of the events of one experiment."""
+
+    events: int
+    matches: int = 0
+    lost: int = 0
+    """Records, rows and points that are missing, over all places."""
+    twice_sql: int = 0
+    """Rows of multi events and alerts beyond one for each match."""
+    twice_influx: int = 0
+    wrong: int = 0
+    """Records, rows and points with other values, or that should not be there."""
+    late: int = 0
+    lag_0_s: float = 0.0
+    """Seconds from the end of the fault until every role has committed everything and nothing is missing."""
+    read_again: int = 0
+    """Events and outputs that a role has read more than once."""
+    peak_mb: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    repeated: int = 0
+    """Records in ``multi.events`` and ``alerts`` beyond one for each id."""
+
+    def line(self) -> dict[str, object]:
+        """The columns of the table."""
+        return {
+            "events": self.events,
+            "matches": self.matches,
+            "lost": self.lost,
+            "twice in SQL": self.twice_sql,
+            "twice in InfluxDB": self.twice_influx,
+            "wrong": self.wrong,
+            "late": self.late,
+            "s to lag 0": f"{self.lag_0_s:.1f}",
+            "read again": self.read_again,
+            "peak MB": " ".join(f"{role} {size}" for role, size in sorted(self.peak_mb.items())),
+        }
+
+    def check(self, *, repeats: bool) -> None:
+        """Nothing was lost, doubled, wrong or late. ``repeats``: topics may hold records twice."""
+        counted = ("lost", "twice_sql", "twice_influx", "wrong", "late")
+        assert {name: getattr(self, name) for name in counted} == dict.fromkeys(counted, 0), self._text()
+        assert not self.problems, self._text()
+        assert repeats or not self.repeated, f"{self.repeated} records were emitted twice"
+
+    def _text(self) -> str:
+        return f"{self.line()}\n" + "\n".join(self.problems)
+
+    def compare(self, place: str, found: Mapping[Any, Any], wanted: Mapping[Any, Any]) -> None:
+        """Count what is missing and what is wrong, with examples."""
+        lost = [key for key in wanted if key not in found]
+        wrong = [key for key in found if key not in wanted or found[key] != wanted[key]]
+        self.lost += len(lost)
+        self.wrong += len(wrong)
+        if lost:
+            self.problems.append(f"{place}: {len(lost)} of {len(wanted)} are lost, such as {wanted[lost[0]]}")
+        if wrong:
+            example = f"{found[wrong[0]]}, expected {wanted.get(wrong[0])}"
+            self.problems.append(f"{place}: {len(wrong)} of {len(found)} are wrong, such as {example}")
+
+
+def find_outcome(live: Live, ended_s: float, timeout_s: float) -> Outcome:
+    """Wait until everything has come, and compare. What does not come in time is lost."""
+    engine = Engine(load_rules(live.settings.rules[0]))
+    for frame in live.sending.right:
+        engine.push(frame)
+    wanted = {match.id for match in engine.flush().matches}
+    assert len(wanted) > 300, f"{len(wanted)} matches of {live.sending.events} events prove too little"
+    outcome = Outcome(live.sending.events, len(wanted))
+    try:
+        wait_until(lambda: _done(live, wanted), timeout_s, lambda: _state(live))
+    except pytest.fail.Exception as error:
+        outcome.problems.append(str(error))
+    outcome.lag_0_s = time.monotonic() - ended_s
+
+    log = live.folder / "recorded.jsonl.zst"
+    asyncio.run(record(live.settings.broker, [*mono_topics(live.settings.streams), CLOCK], log))
+    rules = load_rules(live.settings.rules[0])
+    run, outputs = run_rules(
+        rules, [log], lateness_us=live.settings.lateness, clock_tolerance_us=live.settings.clock_tolerance
+    )
+    made = list(outputs)
+    _compare_topics(outcome, live, made, wanted)
+    _compare_counters(outcome, live, run.counters.as_dict())
+    _compare_stores(outcome, live, made)
+    outcome.read_again = _read_again(live)
+    outcome.peak_mb = {role: size >> 20 for role, size in live.memory.peak_bytes.items()}
+    return outcome
+
+
+def _done(live: Live, wanted: set[str]) -> bool:
+    for worker in live.workers:
+        assert worker.ended is None, f"{worker.role} ended with status {worker.ended}: {worker.said[-3000:]}"
+    # Lags last: the sinks read what the domains have made.
+    if any(live.lag(role) != 0 for role in live.roles if role in ("correlate", "repartition")):
+        return False
+    # A worker at its end has counted everything in the snapshot that it stored last.
+    if live.counters()["received"] < live.sending.events:
+        return False
+    if live.records(LATE):
+        return True
+    if len({each.key_of for each in _bodies(live, MULTI_EVENTS, "event_id")}) < len(wanted):
+        return False
+    return all(live.lag(role) == 0 for role in live.roles)
+
+
+def _state(live: Live) -> str:
+    return f"lags { ({role: live.lag(role) for role in live.roles}) }, counters {live.counters()}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    key_of: str
+    body: dict[str, Any]
+
+
+def _bodies(live: Live, topic: str, name: str) -> list[_Body]:
+    found = [orjson.loads(each.value) for each in live.records(topic)]
+    return [_Body(body[name], without_places(body)) for body in found]
+
+
+def _compare_topics(outcome: Outcome, live: Live, made: Iterable[DomainOutput], wanted: set[str]) -> None:
+    for topic, name in ((MULTI_EVENTS, "event_id"), (ALERTS, "alert_id")):
+        bodies = _bodies(live, topic, name)
+        found: Items = {}
+        for each in bodies:
+            if found.setdefault(each.key_of, each.body) != each.body:
+                outcome.wrong += 1
+                outcome.problems.append(f"{topic}: one id, two contents: {each.body}, {found[each.key_of]}")
+        outcome.repeated += len(bodies) - len(found)
+        records = [each for out in made for each in (out.multi_events if topic == MULTI_EVENTS else out.alerts)]
+        offline = [orjson.loads(each.value) for each in records]
+        outcome.compare(topic, found, {body[name]: without_places(body) for body in offline})
+        if topic == MULTI_EVENTS:
+            outcome.compare("multi.events, by an engine", dict.fromkeys(found), dict.fromkeys(wanted))
+
+
+def _compare_counters(outcome: Outcome, live: Live, offline: Mapping[str, int]) -> None:
+    """Every event is accounted for, live and offline; only those of a wrong clock are refused."""
+    refused, counters = live.sending.refused, live.counters()
+    outcome.late = max(len(live.records(LATE)), counters["late"])
+    accounted = {"received": outcome.events, "processed": outcome.events - refused, "dead": refused, "late": 0}
+    outcome.compare("counters", {name: counters[name] for name in accounted}, accounted)
+    outcome.compare("counters of match", {name: offline[name] for name in accounted}, accounted)
+    letters = [orjson.loads(each.value) for each in live.records(DEAD_LETTERS)]
+    stages = Counter({each["letter_id"]: each["stage"] for each in letters}.values())
+    outcome.compare("dead letters", stages, Counter({"clock": refused} if refused else {}))
+
+
+def _compare_stores(outcome: Outcome, live: Live, made: Iterable[DomainOutput]) -> None:
+    rules, log = load_rules(live.settings.rules[0]), live.folder / "recorded.jsonl.zst"
+    messages = messages_for_sinks(log, made, live.settings.partitions)
+    if "sql" in live.roles:
+        wanted = expected_rows(live.settings, rules, messages, live.folder / "expected.db")
+        found = rows_of(live.settings.sql_url.get_secret_value())
+        for table, rows in wanted.items():
+            outcome.compare(f"SQL, {table}", found[table], rows)
+        sources: dict[str, list[tuple[int, str]]] = {}
+        for row in found["multi_event_sources"].values():
+            sources.setdefault(row["event_id"], []).append((row["position"], row["source_event_id"]))
+        events = [
+            (row["correlation_rule"], tuple(sorted(sources.get(row["event_id"], ()))))
+            for row in found["multi_events"].values()
+        ]
+        alerts = [(row["rule"], row["multi_event_id"]) for row in found["alerts"].values()]
+        outcome.twice_sql = _beyond_one(events) + _beyond_one(alerts)
+    if live.influx is not None:
+        points = dict(live.influx.points)
+        outcome.compare("InfluxDB", points, expected_points(live.settings, rules, messages))
+        ids = [
+            (measurement, fields["event_id" if measurement == "multi_events" else "alert_id"])
+            for (measurement, _, _), fields in points.items()
+            if measurement in ("multi_events", "alerts")
+        ]
+        outcome.twice_influx = _beyond_one(ids)
+        outcome.wrong += live.influx.replaced
+
+
+def _beyond_one(items: Iterable[Any]) -> int:
+    return sum(count - 1 for count in Counter(items).values())
+
+
+def _read_again(live: Live) -> int:
+    path = live.folder / "read.txt"
+    if not path.exists():
+        return 0
+    events: dict[tuple[str, int, int], int] = {}
+    for each in read_log(live.folder / "recorded.jsonl.zst"):
+        framed = dict(each.headers).get("content-type") == CONTENT_TYPE.encode()
+        events[each.topic, each.partition, each.offset] = decode_frame(each.value).num_rows if framed else 1
+    reads: Counter[tuple[str, str, int, int]] = Counter()
+    for line in path.read_text().splitlines():
+        role, topic, partition, first, following = line.split()
+        reads.update((role, topic, int(partition), offset) for offset in range(int(first), int(following)))
+    return sum(
+        (count - 1) * events.get((topic, partition, offset), 0 if topic.startswith("mono.") else 1)
+        for (_, topic, partition, offset), count in reads.items()
+    )
