@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from astrocyte.agents.controllers.base import Controller, check_made, dumped, function_controller, stepped
+from astrocyte.agents.controllers.base import Controller, check_made, dumped, function_controller, name_of, stepped
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.entrance import RefusedEvent
 from astrocyte.agents.engine.output import EngineOutput
@@ -237,13 +237,14 @@ def check_controller(
 
     ``controller`` may be a class, or a function of a frame as `register_controller` takes it. The same frame and state
     must give the same result and stay as they are, what a step returns must be a state and commands, and a state must
-    be equal after `dump` and `load`. Raises AssertionError.
+    be equal after `dump` and `load`. The values of commands are finite numbers, text, truth values or None; only the
+    scenario knows which of them it takes (it refuses and records others). Raises AssertionError.
     """
+    name = name_of(controller)
     if isinstance(controller, type):
         controller = controller()
     if not isinstance(controller, Controller):
         controller = function_controller(controller, frames[0].stream if frames else "frames")
-    name = getattr(controller, "name", type(controller).__name__)
     try:
         check_made(name, controller)
         return _commands(name, controller, frames)
@@ -264,7 +265,9 @@ def _commands(name: str, controller: Controller, frames: Sequence[Frame]) -> lis
             raise AssertionError("the controller changed its input frame; it must leave it as it is")
         for command in given[1]:
             if any(isinstance(value, float) and not math.isfinite(value) for value in command.values.values()):
-                raise AssertionError(f"a command has the values {command.values!r}; expected finite numbers")
+                raise AssertionError(
+                    f"a command has the values {command.values!r}; expected finite numbers, text, truth values or None"
+                )
         if given != stepped(name, controller, state, frame):
             raise AssertionError("the controller gave a different result for the same state and frame; it must be pure")
         after, more = given

@@ -8,7 +8,9 @@
     tester.advance("10s")
     tester.expect({"rule": "fever", "key": "ward 3"})
 
-Each ``check_*`` checks a contract, and raises AssertionError or returns a list of violations.
+Each ``check_*`` checks a contract, and raises AssertionError or returns a list of violations. `BrokerProcess` is the
+embedded broker in a process of its own, for tests that need one: ``with BrokerProcess(folder) as broker`` and
+``broker.address``.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from astrocyte._lazy import lazy
 if TYPE_CHECKING:
     from astrocyte.agents.sinks.testing import SinkUnderTest, check_sink
     from astrocyte.agents.testing import RuleTester, check_controller, check_validator
+    from astrocyte.pipeline.broker import BrokerProcess
     from astrocyte.simulator.testing import check_scenario
 
 _HOME = {
+    "BrokerProcess": "pipeline.broker",
     "RuleTester": "agents.testing",
     "SinkUnderTest": "agents.sinks.testing",
     "check_controller": "agents.testing",
@@ -32,6 +36,7 @@ _HOME = {
 }
 
 __all__ = [
+    "BrokerProcess",
     "RuleTester",
     "SinkUnderTest",
     "check_controller",

@@ -11,9 +11,10 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
+from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
 from astrocyte.agents.ingest.unused import Unused
 
-__all__ = ["DomainMetrics", "ReadingMetrics", "StoreMetrics", "UnusedMetrics", "queued_chunks"]
+__all__ = ["DecoderMetrics", "DomainMetrics", "ReadingMetrics", "StoreMetrics", "UnusedMetrics", "queued_chunks"]
 
 Figures = tuple[int, float, int, float, int]
 """Of the snapshots of a domain: partition, age in seconds, number, seconds that they took, bytes of the last one."""
@@ -115,6 +116,19 @@ def _unused(counts: Iterable[Unused]) -> Metric:
     for cause, subject, detail, found in total:
         family.add_metric((cause, subject, detail), found.count)
     return family
+
+
+class DecoderMetrics:
+    """Messages on which the ``recognise`` of a decoder failed, by the decoder's name."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Messages by decoder."""
+        family = CounterMetricFamily(
+            "astrocyte_recognise_failed", "Messages on which a decoder's recognise failed", labels=("decoder",)
+        )
+        for name, count in list(RECOGNISE_FAILED.items()):
+            family.add_metric((name,), count)
+        return [family]
 
 
 class StoreMetrics:

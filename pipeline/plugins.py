@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
-from astrocyte.schemas.registry import Registry, one_line
+from astrocyte.schemas.registry import Registry, install_hint, one_line
 
 __all__ = ["load_installed", "load_plugins"]
 
@@ -45,7 +45,8 @@ def load_plugins(modules: Iterable[str]) -> None:
             raise InvalidSettings(f"{what}: {error}") from error
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise InvalidSettings(f"{what}: it imports {error.name!r}, which is not installed") from error
+                hint = install_hint(error.name or "")
+                raise InvalidSettings(f"{what}: it imports {error.name!r}, which is not installed{hint}") from error
             raise InvalidSettings(
                 f"{what}: module {error.name!r} cannot be imported; name a module that is installed, or one in the "
                 f"working folder {folder}"

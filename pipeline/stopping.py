@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["Stop", "end_after", "end_at_once", "ends_on_signal", "interrupted_as_usual"]
+__all__ = ["Stop", "end_after", "end_at_once", "end_now", "ends_on_signal", "interrupted_as_usual"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _LIMIT_S: Final = 1.7
@@ -123,14 +123,15 @@ def end_after(limit_s: float, notice: str, status: int) -> None:
 
     Python waits for threads that are no daemons at its end, and nothing interrupts a function that does not return.
     """
-
-    def end() -> None:
-        _write(notice)
-        os._exit(status)
-
-    timer = threading.Timer(limit_s, end)
+    timer = threading.Timer(limit_s, end_now, (notice, status))
     timer.daemon = True
     timer.start()
+
+
+def end_now(notice: str, status: int) -> NoReturn:
+    """End the process with one line, whatever its threads do."""
+    _write(notice)
+    os._exit(status)
 
 
 def _byte(number: int) -> bytes:

@@ -124,8 +124,8 @@ def shared_topics(topics: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for stream, topic in topics.items():
         if first.setdefault(topic, stream) != stream:
             reason = (
-                f"streams {first[topic]!r} and {stream!r} both name the topic {topic!r}; a topic carries one stream: "
-                "declare it once and let the rules select by a field"
+                f"streams {first[topic]!r} and {stream!r} both read the topic {topic!r} (without a declaration it is "
+                "mono.<name>); a topic carries one stream: declare it once, and let all rules read that name"
             )
             yield stream, reason
 

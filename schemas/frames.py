@@ -420,7 +420,7 @@ def _retype(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
         try:
             return typed_column(to_list(array), wanted)
         except (pa.ArrowException, TypeError, OverflowError) as error:
-            raise SchemaMismatch(f"{where}: field {field.name!r}: expected {wanted}: {error}") from error
+            raise SchemaMismatch(f"{where}: field {field.name!r}: expected {_type_name(wanted)}: {error}") from error
     if _is_number(found) and _is_number(wanted) and not (found == pa.float64() and wanted == pa.float32()):
         try:
             return array.cast(wanted)
@@ -430,7 +430,12 @@ def _retype(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
         return array.dictionary_encode().cast(TEXT)
     if wanted == pa.utf8() and found == TEXT:
         return array.cast(pa.utf8())
-    raise SchemaMismatch(f"{where}: field {field.name!r} is {found}; expected {wanted}")
+    raise SchemaMismatch(f"{where}: field {field.name!r} is {_type_name(found)}; expected {_type_name(wanted)}")
+
+
+def _type_name(kind: pa.DataType) -> str:
+    """The type in the words of the catalog."""
+    return "string" if kind == TEXT or pa.types.is_string(kind) else str(kind)
 
 
 def _is_number(kind: pa.DataType) -> bool:

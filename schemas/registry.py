@@ -17,13 +17,26 @@ from typing import Any, Final, Generic, TypeVar
 
 from astrocyte.schemas.errors import InvalidSettings, shown_with_type
 
-__all__ = ["Registry", "described", "did_you_mean", "import_object", "one_line", "takes"]
+__all__ = ["Registry", "described", "did_you_mean", "import_object", "install_hint", "one_line", "takes"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_HINTS: Final = {"jax": "pip install 'astrocyte[simulator]'", "jaxlib": "pip install 'astrocyte[simulator]'"}
+_EXTRAS: Final = {
+    "jax": "simulator",
+    "jaxlib": "simulator",
+    "fastavro": "avro",
+    "psycopg": "postgres",
+    "pgvector": "postgres",
+}
+"""Modules that an extra of Astrocyte installs."""
+
+
+def install_hint(module: str) -> str:
+    """``; pip install ...`` for a module that an extra of Astrocyte installs; empty for others."""
+    extra = _EXTRAS.get(module.partition(".")[0])
+    return f"; pip install 'astrocyte[{extra}]'" if extra else ""
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
@@ -41,8 +54,8 @@ def import_object(reference: str, what: str) -> Any:
             found = getattr(found, part)
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
-        if missing in _HINTS:
-            raise InvalidSettings(f"{what} needs {missing}, which is not installed; {_HINTS[missing]}") from error
+        if hint := install_hint(missing):
+            raise InvalidSettings(f"{what} needs {missing}, which is not installed{hint}") from error
         raise InvalidSettings(f"{what}: module {error.name!r} cannot be imported; is it installed?") from error
     except AttributeError as error:
         raise InvalidSettings(f"{what}: module {module!r} has no {attribute!r}") from error

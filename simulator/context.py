@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from astrocyte.schemas.errors import PluginError
@@ -85,6 +86,7 @@ class Context:
         capacities: Mapping[str, int],
         int_metrics: Mapping[str, int] | None = None,
         float_metrics: tuple[str, ...] = (),
+        plant_kinds: tuple[str, ...] = (),
         platform: str = "cpu",
     ) -> None:
         self.tick = tick[0]
@@ -98,6 +100,7 @@ class Context:
         self._specs = {spec.kind: spec for spec in specs}
         self._capacities = capacities
         self._int_metrics, self._float_metrics = int_metrics or {}, float_metrics
+        self._plant_kinds = plant_kinds
         self._events: dict[str, Array] = {}
         self._counts: dict[str, Array] = {}
         self._needs: dict[str, Array] = {}
@@ -382,8 +385,13 @@ class Context:
         """Strength of the planted anomaly ``kind`` (its number in ``plant_kinds``) now, and whether it starts now.
 
         ``plants`` is the result of `anomalies.plant_params`. Strength is 0.0 while none is active; plants start before
-        tick 2**31.
+        tick 2**31. Raises PluginError for a number that is none of the scenario's kinds.
         """
+        if not isinstance(kind, int | np.integer) or not 0 <= kind < len(self._plant_kinds):
+            known = ", ".join(f"{number} ({name})" for number, name in enumerate(self._plant_kinds)) or "none"
+            raise PluginError(
+                f"planted() of kind {kind!r}; expected the number of a kind of plant_kinds, the scenario has: {known}"
+            )
         since = self.tick - plants["start"]
         holds = (plants["kind"] == kind) & (since < plants["ticks"]) & (self._tick_high == 0)
         strength = jnp.max(jnp.where(holds, plants["strength"], 0.0))

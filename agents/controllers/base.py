@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, ClassVar, Final, Literal
 
 import orjson
@@ -28,7 +29,16 @@ from astrocyte.schemas.registry import Registry, described, takes
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import metrics_topic, mono_topic
 
-__all__ = ["CONTROLLERS", "Controller", "check_made", "dumped", "function_controller", "register_controller", "stepped"]
+__all__ = [
+    "CONTROLLERS",
+    "Controller",
+    "check_made",
+    "dumped",
+    "function_controller",
+    "name_of",
+    "register_controller",
+    "stepped",
+]
 
 
 class Controller(ABC):
@@ -98,7 +108,19 @@ class _Function(Controller):
 
 def function_controller(definition: Callable[[Frame], Any], stream: str) -> Controller:
     """The controller that a function of a frame is when it is registered for the window ``stream``."""
-    return _Function(definition, getattr(definition, "__name__", "controller"), stream, "window")
+    return _Function(definition, name_of(definition), stream, "window")
+
+
+def name_of(controller: object) -> str:
+    """What errors call a controller, its class or its function: its registered name, else that of the definition."""
+    for name, made in CONTROLLERS.items():
+        if isinstance(made, _Function):
+            if controller is made or controller is made.definition:
+                return name
+        elif type(made) in (controller, type(controller)):
+            return name
+    kind = controller if isinstance(controller, FunctionType | type) else type(controller)
+    return str(getattr(controller, "name", kind.__name__))
 
 
 def check_made(name: str, controller: Controller) -> None:

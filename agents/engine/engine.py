@@ -27,7 +27,7 @@ from astrocyte.agents.engine.alerts import AlertPacing
 from astrocyte.agents.engine.early import Consistency, early_pass
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
-from astrocyte.agents.engine.output import EngineOutput, FailedRow
+from astrocyte.agents.engine.output import EngineOutput, FailedRow, pack_frames, unpack_frames
 from astrocyte.agents.engine.strata import Stratum, revision, stratify
 from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.dedup import Delivered
@@ -112,7 +112,7 @@ class Engine:
             self._strata.append(Stratum(self._catalog, self._clock))
         wanted += [([], [])] * (len(self._strata) - len(wanted))
         for stratum, (own, windows) in zip(self._strata, wanted, strict=True):
-            stratum.update(own, windows)
+            stratum.update(own, windows, self.watermark_us)
         if self._early is not None:
             self._early.update(wanted[0][0])
         if self._entrance is not None:
@@ -452,6 +452,8 @@ class Engine:
             "sequence": orjson.dumps(self._buffer.sequence),
             "rules": self.ruleset.model_dump_json().encode(),
             "alerts": self.alerts.snapshot(self.watermark_us),
+            "late": pack_frames(self._late),
+            "refused": b"" if self._entrance is None else self._entrance.pending(),
         }
         if self._early is not None:
             parts[self._early.name] = self._early.snapshot()
@@ -482,15 +484,16 @@ class Engine:
             if (state := snapshot["strata"].get(str(number))) is not None:  # else of other rules, and empty
                 stratum.restore(state, blocks, lambda name: self._ranks.get(name, PRIMARY))
         self.watermark_us, self.duplicates, self.late, refused, sampled, self._newest_us = snapshot["times"].tolist()
+        for stratum in self._strata:
+            stratum.pass_time(self.watermark_us)
         if self._entrance is not None:
-            self._entrance.take()
-            self._entrance.refused, self._entrance.sampled = refused, sampled
+            self._entrance.restore(bytes(snapshot["refused"]), refused, sampled)
         self._delivered.clear()
         for block in blocks:
             waiting = np.flatnonzero(block.frame.timestamps() >= self.watermark_us)
             if len(waiting) and self._ranks.get(block.frame.stream, PRIMARY) == PRIMARY:
                 self._delivered.again(block.frame.take(waiting))
-        self._late, self._failed = [], []
+        self._late, self._failed = unpack_frames(snapshot["late"]), []
         self.alerts.restore(bytes(snapshot["alerts"]))
         if self._early is not None:
             self._early.restore(snapshot.get(self._early.name), self._store)

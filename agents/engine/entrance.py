@@ -19,6 +19,7 @@ from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.text import dumps, loads
 from astrocyte.schemas.times import CEILING_US
 from astrocyte.schemas.values.nested import NON_FINITE
 
@@ -122,6 +123,25 @@ class Entrance:
         found, self._found = self._found, []
         return found
 
+    def pending(self) -> bytes:
+        """The same as JSON, for a snapshot, and they stay. A value that JSON cannot hold becomes text."""
+        found = [
+            [
+                _text(each.id),
+                _text(each.stream),
+                each.timestamp_us,
+                {_text(name): _json_form(value) for name, value in each.fields.items()},
+                _text(each.reason),
+            ]
+            for each in self._found
+        ]
+        return dumps({"events": found})
+
+    def restore(self, pending: bytes, refused: int, sampled: int) -> None:
+        """Take over what `pending` gave, and the counts."""
+        self._found = [RefusedEvent(*each) for each in loads(pending)["events"]]
+        self.refused, self.sampled = refused, sampled
+
 
 def _is_sound(value: Any) -> bool:
     """Whether a value of another type than Python's plain ones is a finite number; lists need a closer look."""
@@ -134,3 +154,16 @@ def _has_surrogate(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def _text(value: Any) -> str:
+    """Text without lone surrogates, which JSON cannot hold."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def _json_form(value: Any) -> Any:
+    """A value that JSON can hold; of any other the text that Python shows."""
+    try:
+        return loads(dumps({"": value}))[""]
+    except (TypeError, ValueError, RecursionError):
+        return ascii(value)

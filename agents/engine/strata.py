@@ -86,7 +86,7 @@ class Stratum:
         self.matcher = Matcher([], clock=clock, waiting=self.waiting.rows)
         self._windows: dict[str, _Window] = {}
 
-    def update(self, rules: Sequence[Rule], windows: Sequence[Window]) -> None:
+    def update(self, rules: Sequence[Rule], windows: Sequence[Window], watermark_us: int) -> None:
         """Put rules and windows in force; unchanged ones keep their state. Raises InvalidRule."""
         kept = self._windows
         made = {
@@ -97,6 +97,12 @@ class Stratum:
         }
         self.matcher.update(rules)
         self._windows = made
+        self.pass_time(watermark_us)
+
+    def pass_time(self, watermark_us: int) -> None:
+        """Tell windows that have seen no row how far event time is."""
+        for window in self._windows.values():
+            window.operator.pass_time(watermark_us)
 
     @property
     def streams(self) -> frozenset[str]:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from astrocyte.schemas.avro import Bounds
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings, TransientError
 from astrocyte.schemas.json.reader import KafkaRecord
+from astrocyte.schemas.json.text import loads
 
 __all__ = ["SchemaRegistryUnavailable", "configure"]
 
@@ -49,7 +51,7 @@ def configure(contract: Contract, options: Mapping[str, Any]) -> Callable[[Kafka
     if name == "registry" and not re.match(r"https?://", str(place)):
         raise InvalidSettings(f"{where}: registry is {place!r}; expected an address such as http://127.0.0.1:8081")
     fetch = _from_folder if name == "schemas" else _from_registry
-    known: dict[int, Any] = {}
+    known: dict[int, tuple[Any, Bounds]] = {}
 
     def decode(record: KafkaRecord) -> Any:
         value = record.value
@@ -60,11 +62,16 @@ def configure(contract: Contract, options: Mapping[str, Any]) -> Callable[[Kafka
         if number not in known:
             text = fetch(str(place), number)
             try:
-                known[number] = parse_schema(json.loads(text))
+                named: dict[str, Any] = {}
+                parsed = parse_schema(loads(text.encode()), named_schemas=named)
+                known[number] = (parsed, Bounds(parsed, named))
             except (ValueError, SchemaParseException) as error:
                 raise InvalidEvent(f"schema {number} is not an Avro schema: {error}") from error
+        schema, bounds = known[number]
+        if not bounds.is_closed:
+            bounds.check(value, _HEADER)
         stream = io.BytesIO(value[_HEADER:])
-        found = schemaless_reader(stream, known[number], None)
+        found = schemaless_reader(stream, schema, None)
         rest = len(value) - _HEADER - stream.tell()
         if rest:
             raise InvalidEvent(f"{rest} bytes follow the record of schema {number}; is it the schema of its writer?")

@@ -55,10 +55,27 @@ def configure(contract: Contract, options: Mapping[str, Any]) -> Callable[[Kafka
     def decode(record: KafkaRecord) -> list[dict[str, Any]]:
         if record.value is None:
             raise InvalidEvent("expected lines of CSV, got a message without a value (a tombstone)")
-        lines = csv.reader(io.StringIO(record.value.decode("utf-8-sig")), delimiter=delimiter, strict=True)
-        return [read(columns, line, number) for number, line in enumerate(lines, 1) if line]
+        try:
+            text = record.value.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InvalidEvent(
+                f"expected CSV in UTF-8, got the byte 0x{record.value[error.start]:02x} at {error.start}"
+            ) from None
+        lines = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+        try:
+            rows = [(number, line) for number, line in enumerate(lines, 1) if line]
+        except csv.Error as error:
+            raise InvalidEvent(f"line {max(1, lines.line_num)}: {_reason_of(error)}") from None
+        if not rows:
+            raise InvalidEvent(f"expected lines of CSV, got a message of {len(record.value)} bytes without any")
+        return [read(columns, line, number) for number, line in rows]
 
     return decode
+
+
+def _reason_of(error: csv.Error) -> str:
+    """What is wrong with a line, in words that say what to look for."""
+    return "a quotation mark is not closed" if "end of data" in str(error) else f"not CSV: {error}"
 
 
 class CsvRow(NamedTuple):
@@ -93,7 +110,7 @@ def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[CsvRow]:
             values = next(csv.reader(feed(), delimiter=delimiter, strict=True), None)
         except csv.Error as error:
             again.extendleft(reversed(taken[1:]))
-            yield CsvRow(taken[0][0], taken[0][1].rstrip("\r\n"), [], str(error))
+            yield CsvRow(taken[0][0], taken[0][1].rstrip("\r\n"), [], _reason_of(error))
             continue
         if values is None:
             return

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import NO_KAFKA_TIME_US
 from astrocyte.agents.ingest.declared import enforce, unmixed
-from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, Decoders, of_retried, row_ids, run_decoder
+from astrocyte.agents.ingest.decoders import ARROW, Decoder, Decoders, of_retried, row_ids, run_decoder
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import dead_letter, row_letter
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -55,7 +55,7 @@ def decode_chunk(
         records = [record for record in records if not contract.skips(record.value)]
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
-    for decoder, retried, run in _runs(records, _chosen(decoders, records, contract)):
+    for decoder, retried, run in _runs(records, decoders.chosen(records, contract)):
         if decoder.is_json:
             _read_json(_Run(topic, partition, run, contract, decoder.envelope), frames, letters)
             continue
@@ -272,18 +272,3 @@ class KafkaTimes:
 def _retried_frame(frame: Frame) -> Frame:
     """The frame of a dead letter that was sent again: it comes from a source that never delays event time."""
     return replace(frame, origin=RETRY_ORIGIN, watermark_us=None, end=False, peers=())
-
-
-def _chosen(decoders: Decoders, records: Sequence[KafkaRecord], contract: Contract) -> list[Decoder]:
-    """The decoder of each message; JSON, which refuses it with a reason, for one on which a recogniser raises."""
-    try:
-        return decoders.chosen(records, contract)
-    except Exception as error:  # noqa: BLE001  a recogniser is a function of the user's
-        reason_of("recognising a message", error)
-    chosen = []
-    for record in records:
-        try:
-            chosen += decoders.chosen([record], contract)
-        except Exception:  # noqa: BLE001  as above
-            chosen.append(JSON)
-    return chosen

@@ -10,11 +10,14 @@
 A stream's messages go to the decoder that its declaration names (``decoder:`` under ``streams:`` of a rule file). Where
 none is declared, a message goes to the decoder of its ``content-type`` header, else to the first that recognises its
 value, else it is a frame or a JSON record, whose envelope is recognised by its members (`schemas.contract`).
+A recogniser that raises recognises nothing, is named in one warning, and counted (`RECOGNISE_FAILED`).
 InvalidEvent, or any other exception except a TransientError, makes the message a dead letter with that reason.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -36,12 +39,13 @@ from astrocyte.schemas.json.reader import (
     retried_rows,
 )
 from astrocyte.schemas.json.text import dumps, loads
-from astrocyte.schemas.registry import Registry, described, takes
+from astrocyte.schemas.registry import Registry, described, one_line, takes
 
 __all__ = [
     "ARROW",
     "DECODERS",
     "JSON",
+    "RECOGNISE_FAILED",
     "REFUSED_HEADER",
     "Decoder",
     "Decoders",
@@ -52,6 +56,10 @@ __all__ = [
     "run_decoder",
 ]
 
+logger = logging.getLogger(__name__)
+
+RECOGNISE_FAILED: Final[Counter[str]] = Counter()
+"""Messages of this process on which the ``recognise`` of a decoder raised, by the decoder's name."""
 REFUSED_HEADER: Final = "astrocyte_refused"
 """Only header of a row of a file that holds no event: the reason."""
 
@@ -67,6 +75,8 @@ class Decoder:
     """For JSON records, which are read in bulk: their envelope; None where each is recognised by its members."""
     configure: Callable[[Contract, Mapping[str, Any]], Callable[[KafkaRecord], Any]] | None = None
     """Makes ``definition`` for one stream, from its contract and the options of its declaration."""
+    name: str = ""
+    """Name under which it is registered."""
 
     @property
     def is_json(self) -> bool:
@@ -86,8 +96,8 @@ def _read_json(record: KafkaRecord) -> Any:
     return loads(record.value or b"")
 
 
-ARROW: Final = Decoder(_read_arrow, CONTENT_TYPE, lambda value: value.startswith(ARROW_MAGIC))
-JSON: Final = Decoder(_read_json, JSON_CONTENT_TYPE, lambda _value: True)
+ARROW: Final = Decoder(_read_arrow, CONTENT_TYPE, lambda value: value.startswith(ARROW_MAGIC), name="arrow")
+JSON: Final = Decoder(_read_json, JSON_CONTENT_TYPE, lambda _value: True, name="json")
 _REFUSED: Final = Decoder(_refuse)
 _ROW: Final = Decoder(_read_json, envelope=FRAME_ROW)
 
@@ -123,15 +133,15 @@ def _convert(name: str, found: Any) -> Decoder:
         raise InvalidSettings(
             f"decoder {name!r}: expected a function of a message, got {described(decoder.definition)}"
         )
-    if not isinstance(decoder.content_type, str | None):
+    if not isinstance(decoder.content_type, str | None) or not (decoder.content_type or "").isascii():
         raise InvalidSettings(
-            f"decoder {name!r}: expected content_type to be text, got {described(decoder.content_type)}"
+            f"decoder {name!r}: expected content_type to be text in ASCII, got {described(decoder.content_type)}"
         )
     if decoder.recognise is not None and not takes(decoder.recognise, 1):
         raise InvalidSettings(
             f"decoder {name!r}: expected recognise to be a function of the value, got {described(decoder.recognise)}"
         )
-    return decoder
+    return decoder if decoder.name else replace(decoder, name=name)
 
 
 DECODERS: Final[Registry[Decoder]] = Registry("decoder", group="astrocyte.decoders", shipped=_SHIPPED, convert=_convert)
@@ -207,20 +217,21 @@ def register_decoder(
     """
 
     def add(given: Callable[[KafkaRecord], Any]) -> Callable[[KafkaRecord], Any]:
-        DECODERS.register(name, Decoder(given, content_type, recognise))
+        DECODERS.register(name, Decoder(given, content_type, recognise, name=name))
         return given
 
     return add if function is None else add(function)
 
 
 def chosen_decoders(records: Sequence[KafkaRecord]) -> list[Decoder]:
-    """The decoder of each message. Costs one comparison per message where no other decoders are registered."""
-    own = [decoder for name, decoder in DECODERS.items() if decoder is not _SHIPPED.get(name)]
+    """The decoder of each message; raises for none. One comparison per message where no others are registered."""
+    shipped = DECODERS.shipped
+    own = [decoder for name, decoder in DECODERS.items() if name not in shipped]
     if not own:
         return [
             ARROW if record.value is not None and record.value.startswith(ARROW_MAGIC) else JSON for record in records
         ]
-    by_type = {decoder.content_type.encode(): decoder for decoder in own if decoder.content_type is not None}
+    by_type = {decoder.content_type.lower().encode(): decoder for decoder in own if decoder.content_type is not None}
     recognisers = [decoder for decoder in own if decoder.recognise is not None]
     return [_choose(record, by_type, recognisers) for record in records]
 
@@ -234,9 +245,26 @@ def _choose(record: KafkaRecord, by_type: Mapping[bytes, Decoder], recognisers: 
     if record.value is None:
         return JSON
     for decoder in recognisers:
-        if decoder.recognise is not None and decoder.recognise(record.value):
+        if _recognises(decoder, record.value):
             return decoder
     return ARROW if record.value.startswith(ARROW_MAGIC) else JSON
+
+
+def _recognises(decoder: Decoder, value: bytes) -> bool:
+    """Whether a decoder recognises a value. It is asked about messages of every stream, so it can refuse none."""
+    try:
+        return decoder.recognise is not None and bool(decoder.recognise(value))
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it raises, the message may be of another decoder
+        if not RECOGNISE_FAILED[decoder.name]:
+            logger.warning(
+                "recognise of decoder %r failed: %s; it is given the value as bytes. Messages on which it fails are "
+                "not read by this decoder (said once)",
+                decoder.name, one_line(error),
+            )  # fmt: skip
+        RECOGNISE_FAILED[decoder.name] += 1
+        return False
 
 
 def row_ids(record: KafkaRecord, topic: str, partition: int, count: int) -> Ids:
@@ -250,7 +278,7 @@ def _events_of(decoder: Decoder, found: Any) -> list[Mapping[str, Any]]:
     """The events that a decoder returned. Raises PluginError where it returned anything else."""
     if isinstance(found, Mapping):
         return [found]
-    name = f"decoder {getattr(decoder.definition, '__name__', 'decoder')!r}"
+    name = f"decoder {decoder.name!r}"
     expected = "an event (a mapping), a list of them or a Frame"
     if isinstance(found, str | bytes) or not isinstance(found, Iterable):
         raise wrong_return(name, found, expected)
@@ -283,6 +311,6 @@ def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: in
         raise  # nothing is wrong with the message
     except AstrocyteError as error:
         raise InvalidEvent(str(error)) from error
-    except Exception as error:
-        raise InvalidEvent(f"the decoder failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InvalidEvent(f"decoder {decoder.name!r} failed: {type(error).__name__}: {error}") from error
     return records

@@ -52,7 +52,7 @@ def apart(count: int, attempt: Callable[[int, int], None], refuse: Callable[[int
                 waiting += [(middle, last), (first, middle)]
 
 
-def reason_of(doing: str, error: Exception) -> str:
+def reason_of(doing: str, error: BaseException) -> str:
     """Reason for a dead letter: ``doing`` failed with ``error``. Logs the traceback of each kind of fault once.
 
     Errors of this project state what was received and expected: their text alone is the reason.

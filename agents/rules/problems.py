@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.registry import did_you_mean
 
-__all__ = ["InvalidRules", "Location", "RuleProblem", "about", "problems_of", "shown", "unknown"]
+__all__ = ["InvalidRules", "Location", "RuleProblem", "about", "combined", "problems_of", "shown", "unknown"]
 
+T = TypeVar("T")
 Location = tuple[str | int, ...]
 _SAID: Final = 50
 _LONGEST: Final = 2000
@@ -80,6 +81,14 @@ def problems_of(
         message = _message(detail, path, known)
         problems.append(RuleProblem(message, rule=rule, kind=kind, field=field, path=path))
     return problems
+
+
+def combined(sets: Callable[[], T]) -> T:
+    """What ``sets`` makes of the parts of several rule sets. Raises InvalidRules in the words of `problems_of`."""
+    try:
+        return sets()
+    except ValidationError as error:
+        raise InvalidRules(problems_of(error)) from None
 
 
 def _message(detail: Mapping[str, Any], path: Location, known: Collection[str]) -> str:

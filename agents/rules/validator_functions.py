@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -41,8 +41,8 @@ FrameValidator = Callable[..., "tuple[Frame, Mapping[int, str]]"]
 """Takes a frame; returns it with fields changed or added, and the reason of each refused row."""
 
 _UNSET: Final = object()
-_PER: Final = "_astrocyte_per"
-"""Attribute of a registered function: whether it is called per event or per frame."""
+_AS: Final = "_astrocyte_validator"
+"""Attribute of a registered function: whether it is called per event or per frame, and its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,14 @@ class ValidatorFunction:
 
     definition: Callable[..., Any]
     per: Literal["event", "frame"] = "event"
+    registered: str = ""
+    """Name under which it is registered."""
 
     @property
     def name(self) -> str:
-        """What errors call it: the name of its function."""
-        return f"validator {getattr(self.definition, '__name__', type(self.definition).__name__)!r}"
+        """What errors call it: its registered name, else that of its function."""
+        known = self.registered or getattr(self.definition, "__name__", type(self.definition).__name__)
+        return f"validator {known!r}"
 
     @property
     def _no_reason(self) -> str:
@@ -85,8 +88,8 @@ class ValidatorFunction:
                 if isinstance(row, bool) or not isinstance(row, int | np.integer) or not 0 <= row < frame.num_rows:
                     raise ValueError(f"it refused row {row!r} of a frame of {frame.num_rows} rows")
             return changed, {int(row): str(reason) or self._no_reason for row, reason in refused.items()}
-        except Exception as error:  # noqa: BLE001  a user's function: rows that it fails on are refused, not lost
-            return frame, dict.fromkeys(range(frame.num_rows), _failure(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a user's: rows that it fails on are refused, not lost
+            return frame, dict.fromkeys(range(frame.num_rows), _failure(self.name, error))
 
     def _rows(
         self, frame: Frame, options: Mapping[str, Any], declared: Mapping[str, pa.DataType]
@@ -104,15 +107,15 @@ class ValidatorFunction:
                         changes.setdefault(name, [_UNSET] * frame.num_rows)[row] = value
                 elif verdict is not None and not isinstance(verdict, str):
                     raise wrong_return(self.name, verdict, "None, a reason (text) or fields to set (a mapping)")
-            except Exception as error:  # noqa: BLE001  as above
-                refused[row] = _failure(error)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  as above
+                refused[row] = _failure(self.name, error)
             else:
                 if isinstance(verdict, str):
                     refused[row] = verdict or self._no_reason
         before = dict(zip(names, columns, strict=True))
         for name, changed in changes.items():
             old = before.get(name, [None] * frame.num_rows)
-            column, misfits = _fitted(name, changed, old, declared.get(name))
+            column, misfits = _fitted(self.name, name, changed, old, declared.get(name))
             refused |= {row: reason for row, reason in misfits.items() if row not in refused}
             if column is not None:
                 frame = frame.with_column(name, column)
@@ -125,12 +128,13 @@ def _convert(name: str, found: Any) -> ValidatorFunction:
         raise InvalidSettings(
             f"validator {name!r}: expected a function of an event or a frame, got {described(made.definition)}"
         )
-    return made
+    return made if made.registered else replace(made, registered=name)
 
 
 def function_of(use: Callable[..., Any]) -> ValidatorFunction:
-    """The validator that a function is: called as it was registered, else per event."""
-    return ValidatorFunction(use, getattr(use, _PER, "event"))
+    """The validator that a function is: called and named as it was registered, else per event."""
+    registered: tuple[Literal["event", "frame"], str] = getattr(use, _AS, ("event", ""))
+    return ValidatorFunction(use, *registered)
 
 
 VALIDATORS: Final[Registry[ValidatorFunction]] = Registry("validator", group="astrocyte.validators", convert=_convert)
@@ -148,9 +152,9 @@ def register_validator(
         raise InvalidSettings(f"validator {name!r}: expected per to be event or frame, got {per!r}")
 
     def add(given: Callable[..., Any]) -> Callable[..., Any]:
-        VALIDATORS.register(name, ValidatorFunction(given, per))
+        VALIDATORS.register(name, ValidatorFunction(given, per, name))
         with contextlib.suppress(AttributeError):  # of an object without a dictionary
-            setattr(given, _PER, per)
+            setattr(given, _AS, (per, name))
         return given
 
     return add if function is None else add(function)
@@ -170,9 +174,9 @@ def like(column: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 
 def _fitted(
-    name: str, changed: list[Any], old: list[Any], wanted: pa.DataType | None
+    label: str, name: str, changed: list[Any], old: list[Any], wanted: pa.DataType | None
 ) -> tuple[pa.Array | None, dict[int, str]]:
-    """The column of a changed field (None: as before), and the rows whose value it cannot hold.
+    """The column of a field that the validator ``label`` changed (None: as before), and the rows that it cannot hold.
 
     ``wanted`` is the type that the catalog gives the field; otherwise each value keeps its own.
     """
@@ -188,12 +192,12 @@ def _fitted(
             try:
                 _column([value], wanted)
             except _UNFIT:
-                misfits[row] = f"the validator failed: it set {name!r} to {shown_object(value)}; expected {expected}"
+                misfits[row] = f"{label} failed: it set {name!r} to {shown_object(value)}; expected {expected}"
     try:
         return _column([old[row] if row in misfits else value for row, value in enumerate(made)], wanted), misfits
     except _UNFIT as error:
         return None, {
-            row: misfits.get(row, _failure(error)) for row, value in enumerate(changed) if value is not _UNSET
+            row: misfits.get(row, _failure(label, error)) for row, value in enumerate(changed) if value is not _UNSET
         }
 
 
@@ -232,5 +236,5 @@ def _check_identity(before: Frame, after: Frame) -> None:
         raise ValueError("it changed the numbers of rows, by which events have their ids; expected the same")
 
 
-def _failure(error: Exception) -> str:
-    return str(error) if isinstance(error, AstrocyteError) else f"the validator failed: {type(error).__name__}: {error}"
+def _failure(label: str, error: BaseException) -> str:
+    return str(error) if isinstance(error, AstrocyteError) else f"{label} failed: {type(error).__name__}: {error}"

@@ -255,7 +255,7 @@ async def opened(name: str, sink: Sink) -> None:
         await _awaited(f"open() of sink {name!r}", sink.open())
     except AstrocyteError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise plugin_raised(f"open() of sink {name!r}", error) from error
 
 
@@ -265,7 +265,10 @@ async def written(name: str, sink: Sink, batch: Sequence[Sourced]) -> list[Rejec
     Raises PluginError where the sink returns anything else, and what the sink raises.
     """
     what = f"write() of sink {name!r}"
-    found = await _awaited(what, sink.write(batch))
+    try:
+        found = await _awaited(what, sink.write(batch))
+    except SystemExit as error:
+        raise plugin_raised(what, error) from error
     expected = "a list of Rejected, empty where all rows were written; item.rejected(row, reason) makes one"
     if not isinstance(found, list | tuple):
         raise wrong_return(what, found, expected)

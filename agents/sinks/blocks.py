@@ -157,7 +157,17 @@ class BlockFolder:
         """
         if self._lock is None:
             raise SinkError(f"sink {self._sink!r} is not open; await open() first")
-        parts = [part for part in parts if part.lines]
+        try:
+            return self._append([part for part in parts if part.lines])
+        except OSError as error:
+            if self.retriable(error) is not None:
+                raise
+            raise SinkError(
+                f"{self.path()}: {error.strerror or error}; nothing was dropped, the batch is read again: mend the "
+                "file or folder, its permissions or the limit on the size of files, and start the role again"
+            ) from error
+
+    def _append(self, parts: Sequence[Rows]) -> int:
         if not parts:
             return 0
         self._check()

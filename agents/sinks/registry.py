@@ -73,6 +73,8 @@ class SinkType:
     """Called in a thread every ``retention_interval``, for maintenance of the store, such as retention."""
     own_streams: Callable[[], Iterable[str]] | None = None
     """With ``streams`` None: streams beside those of the catalog for which it has a place, such as a table."""
+    unstored: Callable[[str], str | None] | None = None
+    """With ``streams`` None: why it writes nothing of a stream; None of one that it writes. Default: it writes all."""
 
     def make(self, context: SinkContext) -> Sink:
         """The sink that the factory makes. Raises PluginError for one that raises, or makes anything else."""
@@ -80,7 +82,7 @@ class SinkType:
             sink = self.definition(context)
         except AstrocyteError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise plugin_raised(f"making the sink {context.name!r}", error) from error
         check_made(context.name, sink)
         return sink

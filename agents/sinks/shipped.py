@@ -76,8 +76,24 @@ def _dna_streams() -> list[str]:
     return [event_type.stream for event_type in CATALOG if event_type.envelope == "dna"]
 
 
+def _without_table(stream: str) -> str | None:
+    from astrocyte.agents.sinks.sql.targets import TABLES
+
+    return None if stream in TABLES else "it has no table; give it one (register_table), or take the role file"
+
+
+def _without_measurement(stream: str) -> str | None:
+    from astrocyte.schemas.measurements import measurement_of
+
+    if measurement_of(stream) is not None:
+        return None
+    return "it has no measurement, whose fields have the types of the catalog; list it there, or take the role file"
+
+
 # SQL indexes are written by page: larger batches rewrite fewer pages twice.
-SQL: Final = SinkType(_sql, batch_rows=100_000, upkeep=_retain, windows=True, own_streams=_own_tables)
-INFLUX: Final = SinkType(_influx, windows=True)
+SQL: Final = SinkType(
+    _sql, batch_rows=100_000, upkeep=_retain, windows=True, own_streams=_own_tables, unstored=_without_table
+)
+INFLUX: Final = SinkType(_influx, windows=True, unstored=_without_measurement)
 AUDIT: Final = SinkType(_audit, streams=_dna_streams, records=(), audited=True)
 FILE: Final = SinkType(_file)

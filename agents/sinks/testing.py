@@ -24,6 +24,7 @@ import pyarrow as pa
 from astrocyte.agents.sinks.base import (
     RECORD_KINDS,
     RecordKind,
+    Rejected,
     Sink,
     Sourced,
     SourcedFrame,
@@ -201,11 +202,10 @@ def _given(stream: str, events: Sequence[Mapping[str, Any]]) -> Frame:
 
 
 def _batch_of(
-    reads: Collection[str], events: Mapping[str, Sequence[Mapping[str, Any]]]
+    reads: Collection[str], events: Mapping[str, Sequence[Mapping[str, Any]]], *, unknown: bool
 ) -> tuple[list[Sourced], dict[str, int]]:
     """What is written, and the rows that the store then holds of each stream and kind."""
     batch: list[Sourced] = []
-    unlisted = {"timestamp": [START_US], "key": ["k"]}
     offset = 20
     for name in dict.fromkeys((*reads, *events)):
         if name == _RESULTS and name not in events:
@@ -218,13 +218,12 @@ def _batch_of(
             batch.append(SourcedFrame(_given(name, events[name]), f"mono.{name}", 0, 5))
         else:
             batch.append(SourcedFrame(own_stream(name), f"mono.{name}", 0, 5))
-    if any(isinstance(item, SourcedFrame) for item in batch):
-        batch.insert(1, SourcedFrame(Frame.from_columns("unlisted", "run-1", unlisted), "mono.x", 0, 3))
     expected: dict[str, int] = {}
     for item in batch:
-        rows = len(item.records) if isinstance(item, SourcedRecords) else item.frame.num_rows
-        expected[_name(item)] = expected.get(_name(item), 0) + rows
-    expected.pop("unlisted", None)
+        expected[_name(item)] = expected.get(_name(item), 0) + _rows(item)
+    if unknown:
+        columns = {"timestamp": [START_US], "key": ["k"]}
+        batch.insert(1, SourcedFrame(Frame.from_columns("unlisted", "run-1", columns), "mono.unlisted", 0, 3))
     return batch, expected
 
 
@@ -233,15 +232,19 @@ async def check_sink(
     *,
     reads: Collection[str] = (_RESULTS, "multi_events", "alerts"),
     events: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    unknown: bool = False,
+    rejects: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
     """Check that a kind of sink keeps its contract; ``make`` returns a new sink on the same, initially empty, store.
 
     ``reads`` names what it stores: streams of the catalog, also your own, and kinds of records (``multi_events``,
     ``alerts``, ``dead_letters``, ...). ``events`` are events of further streams by stream, or those to write of a
-    stream of the catalog instead of made-up ones. Raises AssertionError with the violated requirement, and
-    InvalidSettings for a stream that is unknown.
+    stream of the catalog instead of made-up ones. With ``unknown``, for a sink that is registered for all streams, an
+    event of a stream that it does not know is written as well, which it must accept. ``rejects`` are events or records,
+    by stream or kind, that it must return as `Rejected` while it stores all others of the batch. Raises AssertionError
+    with the violated requirement, and InvalidSettings for a stream that is unknown.
     """
-    batch, expected = _batch_of(reads, events or {})
+    batch, expected = _batch_of(reads, events or {}, unknown=unknown)
     made = await _open(make)
     frames = [encode_frame(item.frame) for item in batch if isinstance(item, SourcedFrame)]
     records = copy.deepcopy([item.records for item in batch if isinstance(item, SourcedRecords)])
@@ -267,8 +270,23 @@ async def check_sink(
     await _holds(made, expected, "after a new sink on the same store wrote the batch again")
     if _RESULTS in expected and _RESULTS not in (events or {}):
         await _takes(made, [SourcedFrame(results(first_seq=80, rows=5), f"mono.{_RESULTS}", 0, 6)], "a later batch")
-        await _holds(made, expected | {_RESULTS: expected[_RESULTS] + 5}, "after a later batch")
+        expected |= {_RESULTS: expected[_RESULTS] + 5}
+        await _holds(made, expected, "after a later batch")
+    if rejects:
+        await _refuses(made, batch, [_item(name, rows) for name, rows in rejects.items()])
+        await _holds(made, expected, "after a batch with rows that are to be rejected")
     await made.sink.close()
+
+
+def _item(name: str, rows: Sequence[Mapping[str, Any]]) -> Sourced:
+    """Events or records at offsets of their own."""
+    if name in _RECORDS:
+        return SourcedRecords(name, list(rows), _RECORDS[name][0], 0, 70)
+    return SourcedFrame(_given(name, rows), f"mono.{name}", 0, 70)
+
+
+def _rows(item: Sourced) -> int:
+    return len(item.records) if isinstance(item, SourcedRecords) else item.frame.num_rows
 
 
 def _name(item: Sourced) -> str:
@@ -290,6 +308,12 @@ def _called(made: SinkUnderTest) -> str:
 
 
 async def _takes(made: SinkUnderTest, batch: list[Sourced], what: str) -> None:
+    rejected = await _written(made, batch, what)
+    reasons = "; ".join(f"{item.stream}: {item.reason}" for item in rejected[:3])
+    _require(rejected == [], f"{what} must be accepted; {len(rejected)} rows were rejected: {reasons}")
+
+
+async def _written(made: SinkUnderTest, batch: list[Sourced], what: str) -> list[Rejected]:
     given = list(batch)
     try:
         rejected = await written(_called(made), made.sink, given)
@@ -299,8 +323,18 @@ async def _takes(made: SinkUnderTest, batch: list[Sourced], what: str) -> None:
         fault = plugin_raised(f"write() of sink {_called(made)!r}", error)
         raise AssertionError(f"{what} must be accepted; {fault}") from error
     _require(given == batch, "the sink changed the list that it was given")
-    reasons = "; ".join(f"{item.stream}: {item.reason}" for item in rejected[:3])
-    _require(rejected == [], f"{what} must be accepted; {len(rejected)} rows were rejected: {reasons}")
+    return rejected
+
+
+async def _refuses(made: SinkUnderTest, batch: list[Sourced], wrong: list[Sourced]) -> None:
+    found = await _written(made, [*wrong, *batch], "a batch with rows that are to be rejected")
+    expected = [item.rejected(row, "") for item in wrong for row in range(_rows(item))]
+    got, wanted = (sorted(_places(rows)) for rows in (found, expected))
+    _require(got == wanted, f"the sink rejected the rows {got}; expected {wanted} (stream, topic, offset, row)")
+
+
+def _places(rows: Sequence[Rejected]) -> list[tuple[str, str, int, int]]:
+    return [(each.stream, each.topic, each.offset, -1 if each.row is None else each.row) for each in rows]
 
 
 async def _holds(made: SinkUnderTest, expected: dict[str, int], when: str) -> None:

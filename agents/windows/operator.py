@@ -26,6 +26,7 @@ from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import Ids, match_ids
+from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.values.mixed import MIXED, column_of, concat_columns, members
 
 __all__ = ["WindowOperator", "result_ids"]
@@ -69,6 +70,11 @@ class WindowOperator:
         self._layout: Layout | None = None
         self._windows: _Windows | None = None
         self._corrections: list[Frame] = []
+        self._passed_us = NEVER_US
+
+    def pass_time(self, watermark_us: int) -> None:
+        """The watermark before this operator began: windows that it closed, and keeps no longer, take no late row."""
+        self._passed_us = max(self._passed_us, watermark_us)
 
     def prepare(self, frame: Frame) -> WindowRows:
         """The rows of a frame that satisfy ``where``, with the columns that the aggregates read."""
@@ -116,6 +122,7 @@ class WindowOperator:
 
         All rows older than the watermark must have been added.
         """
+        self.pass_time(watermark_us)
         if self._windows is None:
             return None
         if self.spec.late == "revise":
@@ -144,6 +151,7 @@ class WindowOperator:
         Rows that were prepared before this call must not be added after it.
         """
         frame = self.advance(FOREVER_US)
+        self._passed_us = NEVER_US
         if self._layout is not None:
             # The types of the columns are kept; keys, runs and the watermark are not.
             self._build(Layout(self._select, self._layout.kinds))
@@ -179,7 +187,7 @@ class WindowOperator:
         self._keys.restore(snapshot["keys"])
         self._runs = {run: number for number, run in enumerate(orjson.loads(bytes(snapshot["runs"])))}
         self._corrections = [decode_frame(data, bounded=False) for data in snapshot["corrections"].values()]
-        self._layout, self._windows = None, None
+        self._layout, self._windows, self._passed_us = None, None, NEVER_US
         if "windows" in snapshot:
             windows = self._build(Layout(self._select, orjson.loads(bytes(snapshot["kinds"]))))
             windows.restore(snapshot["windows"])
@@ -198,6 +206,8 @@ class WindowOperator:
             windows = PaneWindows(
                 groups, size_us=spec.size_us, step_us=spec.step_us, offset_us=spec.offset or 0, keep_us=keep_us
             )
+        for _ in windows.close(self._passed_us):
+            pass  # nothing is open yet
         self._layout, self._windows = layout, windows
         return windows
 

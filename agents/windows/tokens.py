@@ -1,8 +1,8 @@
 """Tokens: 64-bit representatives of values, used to count distinct values.
 
-Equal values have equal tokens: 3, 3.0 and an int32 3 are one value, true and "3" others. Integers represent
-themselves and so are exact; strings are hashed (the probability that any two of a million strings collide is one in 40
-million).
+Equal values have equal tokens: 3, 3.0 and an int32 3 are one value, true and "3" others. Integers of int64 represent
+themselves and so are exact. All other numbers and strings are hashed (the probability that any two of a million values
+collide is one in 40 million); two integers from 2**63 on, and two numbers that are no such integers, never collide.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ __all__ = ["hash_strings", "tokens_of"]
 
 _BOOLEANS: Final = np.array([0x9AE16A3B2F90404F, 0xC949D7C7509E6557], np.uint64)
 """Tokens of false and true, which are no numbers."""
+
+_SIGNED: Final = 2.0**63
+_UNSIGNED: Final = 2.0**64
+_NO_INTEGER: Final = np.uint64(0xD6E8FEB86659FD93)
+"""Tells the bits of a float that is no integer of 64 bits from the integer of the same bits."""
 
 
 @loop
@@ -64,11 +69,22 @@ def _tokens(values: Values) -> NDArray[np.uint64]:
     if values.data.dtype.kind == "i":
         return values.data.view(np.uint64)
     data = values.data
-    bits = data.view(np.uint64).copy()
-    whole = (data >= -(2.0**63)) & (data <= 2.0**64) & (data == np.trunc(data))
+    low = np.zeros_like(data) if values.low is None else values.low
+    above = (data > _SIGNED) | ((data == _SIGNED) & (low >= 0))
+    beyond = (data > _UNSIGNED) | ((data == _UNSIGNED) & (low >= 0))
+    whole = (data >= -_SIGNED) & ~beyond & (data == np.trunc(data))
     chosen = data[whole]
-    integers = np.where(chosen < 2.0**63, chosen, chosen - 2.0**64).astype(np.int64)
-    if values.low is not None:
-        integers += values.low[whole].astype(np.int64)
+    integers = np.where(chosen < _SIGNED, chosen, chosen - _UNSIGNED).astype(np.int64) + low[whole].astype(np.int64)
+    bits = data.view(np.uint64).copy()
+    bits ^= _NO_INTEGER
     bits[whole] = integers.view(np.uint64)
+    hashed = above | ~whole
+    bits[hashed] = _mixed(bits[hashed])
     return bits
+
+
+def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64, which gives different numbers for different ones."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from astrocyte.pipeline.cli.options import Broker
-from astrocyte.pipeline.console import printable, say
+from astrocyte.pipeline.console import say, short
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 
 __all__ = ["publish_command"]
+
+_LINE: Final = 500
+"""Characters that a line of the list has for what a file holds."""
 
 
 def publish_command(
@@ -32,7 +35,7 @@ def publish_command(
     from astrocyte.pipeline.kafka.client import producer_client
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.plan import checked_plan
-    from astrocyte.pipeline.topology.rule_updates import check_published
+    from astrocyte.pipeline.topology.rule_updates import check_published, check_together, published_files
     from astrocyte.pipeline.topology.topics import make_topics
     from astrocyte.schemas.topics import RULES
 
@@ -42,11 +45,11 @@ def publish_command(
             raise InvalidSettings("--list changes nothing; leave the files and --remove out")
         _list_published(settings.broker)
         return
-    messages: list[tuple[str, bytes | None]] = []
+    contents: dict[str, bytes] = {}
     for path in files or ():
         checked_plan(load_rules(path))
-        messages.append((path.stem, path.read_bytes()))
-    messages += [(name, None) for name in remove or ()]
+        contents[path.stem] = path.read_bytes()
+    messages: list[tuple[str, bytes | None]] = [*contents.items(), *((name, None) for name in remove or ())]
     if not messages:
         raise InvalidSettings("no rule file given; name one, or use --remove NAME")
 
@@ -58,6 +61,10 @@ def publish_command(
 
     if remove:
         asyncio.run(check_published(settings.broker, remove))
+    if contents:
+        published = asyncio.run(published_files(settings.broker))
+        stays = {name: text for name, text in published.items() if name not in (remove or ())}
+        check_together(stays, contents, checked_plan)
     asyncio.run(send())
     for name, text in messages:
         say(f"{name}: {'removed' if text is None else 'published'}")
@@ -80,6 +87,6 @@ def _list_published(broker: str) -> None:
                 "windows": [window.name for window in found.windows],
             }
             holds = "; ".join(f"{kind} {', '.join(names)}" for kind, names in named.items() if names)
-        sys.stdout.write(printable(f"{name}: {holds or 'no rules'}") + "\n")
+        sys.stdout.write(f"{short(name)}: {short(holds or 'no rules', _LINE)}\n")
     if not published:
         say("no rule file is published")

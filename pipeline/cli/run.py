@@ -232,7 +232,7 @@ def _show_role(role: str, state: Mapping[str, Any]) -> None:
         sys.stdout.write(f"{role}: {members}, {state['state']}, {lag}{waiting}\n")
     else:
         sys.stdout.write(f"{role}: no consumer group yet\n")
-    names = ("do", "rules", "waits", "copies", "lines", "absent")
+    names = ("do", "rules", "unstored", "waits", "copies", "lines", "absent")
     lines = [line for name in names for line in state.get(name, ())]
     process = state.get("process")
     if process is not None:

@@ -34,7 +34,7 @@ from astrocyte.pipeline.stopping import Stop
 from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, SIMULATIONS, STATS
 
 __all__ = ["Demo", "DemoOptions"]
 
@@ -319,6 +319,10 @@ def _clear(data: Path) -> None:
 
 
 async def _record(broker: str, path: Path) -> None:
+    from astrocyte.pipeline.kafka.client import topic_partitions
     from astrocyte.pipeline.recording.record import record
 
-    await record(broker, ["mono.*", MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS], path, overwrite=True)
+    # Rules without windows have no topics of metrics, and a pattern that matches none is an error.
+    windows = [topic for topic in await topic_partitions(broker) if topic.startswith(METRICS_PREFIX)]
+    topics = ["mono.*", SIMULATIONS, *windows, MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]
+    await record(broker, topics, path, overwrite=True)

@@ -78,7 +78,8 @@ class Consumer:
 
     Consumers of one ``group`` share the partitions and continue where the group was; an event is delivered again if the
     process ends before its chunk was committed, so a handler must be safe to repeat. Without a group each consumer gets
-    all events, from ``start`` on: the end of each topic, or its beginning. Topics that appear later are read from their
+    all events. A new group, and a consumer without one, begin at ``start``: the end of each topic, or its beginning.
+    Topics that appear later are read from their
     beginning. A handler that raises is logged and counted, or with ``on_error="stop"`` ends the consumer.
     """
 
@@ -90,7 +91,7 @@ class Consumer:
         start: Literal["latest", "earliest"] = "latest",
         on_error: Literal["continue", "stop"] = "continue",
     ) -> None:
-        if group is not None and not _GROUP.fullmatch(group):
+        if group is not None and not (isinstance(group, str) and _GROUP.fullmatch(group)):
             raise InvalidSettings(f"group {group!r}; expected letters, digits, '.', '_' and '-'")
         if start not in ("latest", "earliest"):
             raise InvalidSettings(f"start {start!r}; expected latest or earliest")
@@ -261,6 +262,7 @@ class Consumer:
                 client.seek(place, end)
             if self._group is not None:
                 self._starts |= ends
+                await self._report_skipped(client, ends)
         elif self._group is None:
             for place, begin in (await self._answer(lambda: client.beginning_offsets(assigned))).items():
                 client.seek(place, begin)
@@ -271,6 +273,17 @@ class Consumer:
         """The ends of the partitions in which the group has committed nothing."""
         fresh = [place for place in places if self._group is None or await client.committed(place) is None]
         return dict(await client.end_offsets(fresh)) if fresh else {}
+
+    async def _report_skipped(self, client: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> None:
+        """Say that a new group handles nothing of what is there already."""
+        begins = await self._answer(lambda: client.beginning_offsets(list(ends))) if ends else {}
+        skipped = {place: end - begins[place] for place, end in ends.items() if end > begins[place]}
+        if skipped:
+            _log.warning(
+                "group %s is new and begins at the end of its topics: %s earlier messages of %s are not handled; "
+                'Consumer(..., start="earliest") begins with them',
+                self._group, f"{sum(skipped.values()):,}", ", ".join(sorted({place.topic for place in skipped})[:5]),
+            )  # fmt: skip
 
     async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
         """The broker's answer, asked for again until it comes: without it reading would begin elsewhere.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
 from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.pipeline.transport.client_log import StateLog
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.partitioning import partitions_of
 
 if TYPE_CHECKING:
@@ -55,9 +56,21 @@ class Target:
 
 
 class MissedLog:
-    """A recorded log in a folder, begun with the first event that could not be sent. For one thread at a time."""
+    """A recorded log in a folder, begun with the first event that could not be sent. For one thread at a time.
+
+    Raises InvalidSettings for a folder that cannot be made, or in which no file can be written.
+    """
 
     def __init__(self, folder: Path, name: str, partitions: int) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder) as trial:
+                trial.write(b"\0")
+        except OSError as error:
+            raise InvalidSettings(
+                f"missed {str(folder)!r}: no file can be written there ({error.strerror or error}); expected a folder, "
+                "or the name of a new one, that this program may write to"
+            ) from None
         self.path = folder / f"{name}.jsonl.zst"
         self._partitions = partitions
         self._writer: LogWriter | None = None

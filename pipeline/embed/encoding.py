@@ -24,7 +24,7 @@ from astrocyte.schemas.json.cloudevents import OWN_SOURCE
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, ce_type
 from astrocyte.schemas.json.types import shown
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings
-from astrocyte.schemas.topics import MONO_PREFIX, MOST_CHARACTERS, is_legal, mono_topic
+from astrocyte.schemas.topics import MONO_PREFIX, MOST_CHARACTERS, SIMULATIONS, is_derived, is_legal, mono_topic
 from astrocyte.schemas.values import mixed, single
 from astrocyte.schemas.values.nested import first_non_finite
 
@@ -89,6 +89,15 @@ class StreamEncoder:
             raise InvalidEvent(
                 f"stream {stream!r}; expected letters, digits, '.', '_' and '-', at most "
                 f"{MOST_CHARACTERS - len(MONO_PREFIX)} of them"
+            )
+        if stream.startswith(MONO_PREFIX):
+            raise InvalidEvent(
+                f"stream {stream!r} is the name of a topic; give the stream alone, {stream.removeprefix(MONO_PREFIX)!r}"
+            )
+        if is_derived(stream) or stream == SIMULATIONS:
+            raise InvalidEvent(
+                f"stream {stream!r} has the name of a topic that the pipeline itself writes, by which consumers name "
+                f"that topic; nobody would find its events in {self.topic!r}. Choose another name"
             )
         self.event_type = found = catalog.find(stream)
         self.dna = found is not None and found.envelope == "dna"

@@ -19,6 +19,7 @@ OverflowPolicy = Literal["drop_newest", "drop_oldest"]
 Outcome = Literal["delivered", "logged"] | None
 FULL: Final = "the buffer is full"
 CLOSED: Final = "the publisher was closed before the broker confirmed"
+AFTER_CLOSE: Final = "the publisher was closed before they were emitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class PublisherCounts:
     """What became of a publisher's events: ``emitted`` is the sum of the other four at any moment."""
 
     emitted: int = 0
-    """Events for which ``emit`` was called."""
+    """Events that ``emit`` took, whether or not it could buffer them; not those for which it raised."""
     delivered: int = 0
     """Events that the broker has confirmed."""
     buffered: int = 0
@@ -94,7 +95,7 @@ class Outbox:
         with self._lock:
             self._emitted += 1
             if self._closed:
-                accepted, reason = False, CLOSED
+                accepted, reason = False, AFTER_CLOSE
             else:
                 size = event.size
                 while self._drops_oldest and self._waiting and self._lacks_room(size):

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Self, TypeVar, get_args
 from astrocyte.pipeline.embed.delivery import Delivery, MissedLog, Target
 from astrocyte.pipeline.embed.encoding import StreamEncoder
 from astrocyte.pipeline.embed.handlers import Dispatcher, Handler, Handlers
-from astrocyte.pipeline.embed.outbox import Outbox, OverflowPolicy, PublisherCounts
+from astrocyte.pipeline.embed.outbox import AFTER_CLOSE, Outbox, OverflowPolicy, PublisherCounts
 from astrocyte.pipeline.embed.vocabularies import CellEvents, DnaEvents, KernelEvents
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
@@ -47,24 +47,24 @@ def connect(
 
     ``broker`` is a Kafka address (default: ``ASTROCYTE_BROKER``). ``name`` says which program the events come from.
     Events that the broker has not confirmed are buffered, at most ``buffer_events`` and ``buffer_bytes``; beyond that
-    ``overflow`` decides which is dropped. With ``missed``, a folder, such events are written to a recorded log there
-    instead, which ``astrocyte replay`` sends later. ``invalid="drop"`` counts an event that cannot be encoded as
-    dropped instead of raising. Topics that are missing are created as the settings say. Raises InvalidSettings.
+    ``overflow`` decides which is dropped. With ``missed``, a folder, which is made here, such events are written to a
+    recorded log there instead, which ``astrocyte replay`` sends later. ``invalid="drop"`` counts an event that cannot
+    be encoded as dropped instead of raising. Topics that are missing are created as the settings say. Raises
+    InvalidSettings.
     """
-    if not name or not name.replace("-", "_").replace(".", "_").isidentifier():
+    if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier():
         raise InvalidSettings(f"name {name!r}; expected letters, digits, '_', '-' and '.', not beginning with a digit")
-    if buffer_events < 1 or buffer_bytes < 1:
-        raise InvalidSettings(
-            f"a buffer of {buffer_events} events and {buffer_bytes} bytes; expected at least 1 of both"
-        )
+    for option, size in (("buffer_events", buffer_events), ("buffer_bytes", buffer_bytes)):
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidSettings(f"{option} {size!r}; expected a whole number of 1 or more")
+    _check_seconds("close_timeout_s", close_timeout_s)
+    if not isinstance(missed, str | os.PathLike | None):
+        raise InvalidSettings(f"missed {missed!r}; expected the name of a folder")
     if overflow not in get_args(OverflowPolicy):
         raise InvalidSettings(f"overflow {overflow!r}; expected one of {', '.join(get_args(OverflowPolicy))}")
     if invalid not in ("raise", "drop"):
         raise InvalidSettings(f"invalid {invalid!r}; expected raise or drop")
     settings = load_settings(broker=broker)
-    folder = None if missed is None else Path(missed)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise InvalidSettings(f"missed {str(folder)!r} is a file; expected a folder")
     return Publisher(
         Target(settings.broker, settings.partitions, settings.replication),
         name=name,
@@ -72,9 +72,14 @@ def connect(
         buffer_bytes=buffer_bytes,
         overflow=overflow,
         raises=invalid == "raise",
-        missed=folder,
+        missed=None if missed is None else Path(missed),
         close_timeout_s=close_timeout_s,
     )
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= threading.TIMEOUT_MAX:
+        raise InvalidSettings(f"{name} {value!r}; expected a number of seconds, 0 or more")
 
 
 class Publisher:
@@ -111,6 +116,7 @@ class Publisher:
         self._closing = threading.RLock()
         self._closed = False
         self._pid = os.getpid()
+        log = None if missed is None else MissedLog(missed, self.run, target.partitions)
         self._outbox = Outbox(
             buffer_events,
             buffer_bytes,
@@ -118,7 +124,6 @@ class Publisher:
             on_drop=self._report_drop,
             make_room=None if missed is None else self._make_room,
         )
-        log = None if missed is None else MissedLog(missed, self.run, target.partitions)
         self._delivery = Delivery(self._outbox, target, self.run, log)
         self._missed_path = None if log is None else log.path
         atexit.register(self.close)
@@ -129,8 +134,9 @@ class Publisher:
         ``event`` is a mapping as docs/events.md describes it: ``timestamp`` (default: now; whole numbers in
         microseconds), ``type``, ``key`` and ``event_id`` are those of the event, all other members its fields.
         ``key`` wins over the mapping's own; both may be text, a number, a truth value or bytes. Raises InvalidEvent
-        for a value that no event has or that is not finite, and on a stream of the catalog for an unknown field or one
-        of another type, unless the publisher was made with ``invalid="drop"``.
+        for a stream with the name of a topic that the pipeline itself writes, for a value that no event has or that is
+        not finite, and on a stream of the catalog for an unknown field or one of another type, unless the publisher was
+        made with ``invalid="drop"``.
         """
         if not self._is_mine:
             raise InvalidEvent("this publisher belongs to the parent process; call astrocyte.connect() after forking")
@@ -188,8 +194,9 @@ class Publisher:
     def flush(self, timeout_s: float = _CLOSE_S) -> bool:
         """Wait until the events emitted so far are delivered or dropped, and handled; returns whether they are.
 
-        Not to be called by a handler, which it would wait for.
+        Not to be called by a handler, which it would wait for. Raises InvalidSettings for a wrong timeout.
         """
+        _check_seconds("timeout_s", timeout_s)
         if not self._is_mine:
             return True
         deadline = time.monotonic() + timeout_s
@@ -202,8 +209,11 @@ class Publisher:
         """Flush, disconnect, and return the final counts; returns within the timeout and some seconds.
 
         The timeout begins when this process has imported what delivers events, about a second after `connect`. What the
-        broker has not confirmed by then is dropped, or written to the log. Idempotent.
+        broker has not confirmed by then is dropped, or written to the log. Idempotent. Raises InvalidSettings for a
+        wrong timeout.
         """
+        if timeout_s is not None:
+            _check_seconds("timeout_s", timeout_s)
         if not self._is_mine:
             return self.counts
         with self._closing:
@@ -249,7 +259,9 @@ class Publisher:
         return self._delivery.make_room()
 
     def _report_drop(self, reason: str) -> None:
-        if len(self._reported) < 10 and reason not in self._reported and not self._closed:
+        # What is given up by closing is summed up there.
+        summed = self._closed and reason != AFTER_CLOSE
+        if len(self._reported) < 10 and reason not in self._reported and not summed:
             self._reported.add(reason)
             _log.warning("%s: an event is dropped: %s; further ones are counted in publisher.counts", self.run, reason)
 
@@ -258,12 +270,11 @@ class Publisher:
         if counts.dropped or counts.logged:
             reasons = ", ".join(f"{number:,} because {reason}" for reason, number in counts.reasons.items())
             _log.warning(
-                "%s: %s of %s events were not delivered: %s dropped%s, %s written to %s",
+                "%s: %s of %s events were not delivered: %s dropped%s%s",
                 self.run,
                 f"{counts.dropped + counts.logged:,}",
                 f"{counts.emitted:,}",
                 f"{counts.dropped:,}",
                 f" ({reasons})" if reasons else "",
-                f"{counts.logged:,}",
-                self._missed_path or "no log",
+                "" if self._missed_path is None else f", {counts.logged:,} written to {self._missed_path}",
             )

@@ -258,6 +258,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
     sources = list(dict.fromkeys(plan.copies.values()))
 
     memory = state_topic(str(app.conf.id))
+    lost = LostState(memory, settings.lost_state)
 
     async def prepare() -> None:
         found = await make_topics(settings, [*sources, *plan.copies, *output_topics(plan)], single=[memory])
@@ -284,6 +285,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
             ),
             memory,
             lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  it exists once the app has started
+            lost=lost,
         )
         for repartition in plan.repartitions
     ]
@@ -296,13 +298,15 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
         if done and not states:
             # The first message of a partition is written with a state, and a copy that is new has none of its own.
             with stopping():
-                LostState(memory, settings.lost_state).found("role repartition", done)
+                lost.found("role repartition", done)
         starts: dict[Any, int] = {}
         for runner in runners:
             source = runner.repartitioner.repartition.source
             mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == source}
             placed = {tp.partition for tp in committed if tp.topic == source}
-            for number, offset in runner.assigned(placed, mine, states).items():
+            with stopping():
+                begins = runner.assigned(placed, mine, states)
+            for number, offset in begins.items():
                 # Several copies of one topic: each skips what its own state contains.
                 starts[TP(source, number)] = min(offset, starts.get(TP(source, number), offset))
         return starts

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 
@@ -29,19 +29,22 @@ from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records, stats_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
 from astrocyte.pipeline.roles.stalls import StallWatch, Standing
-from astrocyte.pipeline.state.lost import LostState
-from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
+from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
+from astrocyte.pipeline.state.snapshot_store import StateStore
+from astrocyte.pipeline.state.snapshots import SnapshotDamaged, pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, TransientError
 from astrocyte.schemas.topics import CLOCK, STATS, TopicPartition
 
-__all__ = ["Correlator", "StateStore"]
+__all__ = ["Correlator"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 8
+FORMAT: Final = 9
 """Version of the content of a snapshot."""
+_SHOWN: Final = 300
+"""Characters of the error that a damaged snapshot causes."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of output that may await confirmation by the broker; above that, the domain waits."""
 _SNAPSHOT_SHARE: Final = 0.1
@@ -56,16 +59,6 @@ _LONGEST_PAUSE_S: Final = 60.0
 """Longest time between snapshots, and so between commits, unless the interval is longer."""
 
 
-class StateStore(Protocol):
-    """Where snapshots are kept (`pipeline.state.snapshot_store.KafkaStateStore`)."""
-
-    async def load(self, partition: int) -> tuple[int, bytes] | None:
-        """Number and bytes of the newest complete snapshot of a partition."""
-
-    def messages(self, partition: int, number: int, data: bytes) -> list[ProducerRecord]:
-        """Records that store a snapshot."""
-
-
 @dataclass(slots=True, eq=False)
 class _Partition:
     domain: Domain
@@ -74,7 +67,7 @@ class _Partition:
     """Number of the last snapshot."""
     life: str = field(default_factory=lambda: uuid.uuid4().hex)
     decisions: int = 0
-    """Number of the last record in `control.clock`; a snapshot has the effect of all up to the one that it names."""
+    """Number of the last record in `control.clock`; a snapshot has the effect of all up to its own."""
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """The newest delivery of each topic; acknowledging it covers those before it."""
     unconfirmed: list[tuple[asyncio.Future[Any], int]] = field(default_factory=list)
@@ -163,7 +156,8 @@ class Correlator:
         """Restore the domains of newly assigned partitions; returns the offset at which reading of each topic starts.
 
         A domain that exists already (a topic was added, or reading restarts without a revocation) continues from what
-        it has processed. Raises SnapshotsLost where offsets are committed and there is no snapshot that goes with them.
+        it has processed. Raises SnapshotsLost where offsets are committed and there is no snapshot that goes with them,
+        and for one that cannot be restored.
         """
         starts: dict[Any, int] = {}
         for partition in sorted({tp.partition for tp in committed}):
@@ -185,16 +179,30 @@ class Correlator:
         return starts
 
     async def _begin(self, partition: int, done: Mapping[str, int]) -> _Partition:
-        part = _Partition(self._make_domain(partition), Idleness(self._at_end), stored_s=self._monotonic())
-        part.next_snapshot_s = part.stored_s + self._interval_s
-        loaded = await self._store.load(partition)
-        if loaded is not None:
-            part.number = loaded[0]
-            await self._restore(part, loaded[1])
-        elif done:
-            # Nothing is committed before a snapshot holds it.
-            self._lost.found(f"partition {partition}", done)
+        part = self._new(partition)
+        try:
+            loaded = await self._store.load(partition)
+            if loaded is not None:
+                part.number = loaded[0]
+                await self._restore(part, loaded[1])
+            elif done:
+                # Nothing is committed before a snapshot holds it.
+                self._lost.found(f"partition {partition}", done)
+        except (MemoryError, SnapshotsLost, TransientError):
+            raise
+        except Exception as error:  # noqa: BLE001  whatever damaged bytes cause
+            number = error.number if isinstance(error, SnapshotDamaged) else part.number
+            named = "" if isinstance(error, AstrocyteError) else f"{type(error).__name__}: "
+            self._lost.damaged(f"partition {partition}", f"{named}{str(error)[:_SHOWN]}")
+            part = self._new(partition)
+            part.number = number
         self._domains[partition] = part
+        return part
+
+    def _new(self, partition: int) -> _Partition:
+        now_s = self._monotonic()
+        part = _Partition(self._make_domain(partition), Idleness(self._at_end), stored_s=now_s)
+        part.next_snapshot_s = now_s + self._interval_s
         return part
 
     async def _restore(self, part: _Partition, data: bytes) -> None:
@@ -202,8 +210,7 @@ class Correlator:
         if state.get("format") != FORMAT:
             raise AstrocyteError(
                 f"partition {part.domain.partition}: expected a snapshot of format {FORMAT}, got "
-                f"{state.get('format')}; finish with the version that wrote it, or delete the state topic to start "
-                "with an empty state"
+                f"{state.get('format')}; finish with the version that wrote it"
             )
         if bytes(state["fingerprint"]).decode() != self._fingerprint:
             logger.warning(
@@ -239,11 +246,11 @@ class Correlator:
             if sources.idle:
                 active = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
                 await self._wait_again(part, sources.idle if sources.all_idle else active)
-            received, entered, before = part.domain.counters.received, part.domain.entered, dict(part.domain.positions)
-            first = before.get(chunk.topic, 0)
-            output = part.domain.feed(chunk.topic, chunk.records)
-            part.domain.positions[chunk.topic] = max(first, chunk.next_offset)
-            if part.domain.entered > entered:
+            domain, before = part.domain, dict(part.domain.positions)
+            received, entered, first = domain.counters.received, domain.entered, before.get(chunk.topic, 0)
+            output = domain.feed(chunk.topic, chunk.records)
+            domain.positions[chunk.topic] = max(first, chunk.next_offset)
+            if domain.entered > entered:
                 # What is late of this chunk depends on how far the other topics have come: a replay keeps them there.
                 await self._record(part, positions=before)
                 await self._record(part)
@@ -318,9 +325,8 @@ class Correlator:
             for partition, part in self._domains.items()
         }
         changed = self._stalls.look(standing, self._monotonic(), self._now_us())
-        records = [self._stats(self._domains[partition].domain) for partition in changed]
-        if records:
-            await self._send_batch(STATS, 0, records)
+        if changed:
+            await self._send_batch(STATS, 0, [self._stats(self._domains[each].domain) for each in changed])
 
     def _stats(self, domain: Domain) -> ProducerRecord:
         return stats_record(domain, self._stalls.of(domain.partition))
@@ -386,10 +392,9 @@ class Correlator:
 
     async def _write_proof(self, part: _Partition) -> None:
         began_s = self._monotonic()
-        stats = self._stats(part.domain)
         # A refusal for good also fails the next snapshot, which reports it.
         with contextlib.suppress(DeliveryFailed):
-            await asyncio.gather(*await self._send_batch(STATS, 0, [stats]))
+            await asyncio.gather(*await self._send_batch(STATS, 0, [self._stats(part.domain)]))
         now_s = self._monotonic()
         if now_s - began_s <= _WRITE_PROOF_S:
             part.wrote_s = now_s
@@ -449,7 +454,7 @@ class Correlator:
             "positions": part.domain.positions if positions is None else positions,
         }
         part.recorded_until_us = part.until_us
-        key = str(part.domain.partition).encode()
+        key = str(body["partition"]).encode()
         futures = await self._send_batch(CLOCK, 0, [ProducerRecord(CLOCK, orjson.dumps(body), key, 0)])
         part.unconfirmed += [(future, 0) for future in futures]
 
@@ -465,12 +470,8 @@ class Correlator:
             if part.until_us != part.recorded_until_us:
                 await self._record(part)
             began_s = self._monotonic()
-            state = {
-                "format": FORMAT,
-                "fingerprint": self._fingerprint.encode(),
-                "domain": part.domain.snapshot(),
-                "decisions": part.decisions,
-            }
+            head = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "decisions": part.decisions}
+            state = head | {"domain": part.domain.snapshot()}
             stats_record = self._stats(part.domain)
             deliveries, part.deliveries = part.deliveries, {}
             unconfirmed = [future for future, _ in part.unconfirmed]
@@ -482,9 +483,8 @@ class Correlator:
         # Output that the state counts as emitted must be confirmed before the state may be restored.
         if unconfirmed:
             await asyncio.gather(*unconfirmed)
-        partition = part.domain.partition
         storing_s = self._monotonic()
-        await self._deliver([*self._store.messages(partition, number, data), stats_record])
+        await self._deliver([*self._store.messages(part.domain.partition, number, data), stats_record])
         for delivery in deliveries.values():
             delivery.ack_through()
         now_s = self._monotonic()

@@ -9,32 +9,46 @@ from typing import Any
 import orjson
 
 from astrocyte.agents.ingest.unused import Unused
-from astrocyte.pipeline.kafka.client import admin_client, consumer_client, topic_partitions
+from astrocyte.agents.sinks.registry import SINKS
+from astrocyte.pipeline.kafka.client import admin_client, consumer_client, partition_counts, topic_partitions
 from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.roles.stalls import doubt_line
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import messages_of_topic
 from astrocyte.pipeline.topology.group_rules import other_rules
-from astrocyte.pipeline.transport.assignor import note_of
-from astrocyte.schemas.topics import STATS
+from astrocyte.pipeline.topology.topics import unstored_streams
+from astrocyte.pipeline.transport.assignor import note_of, topics_of
+from astrocyte.schemas.topics import STATS, TopicPartition
 
 __all__ = ["correlate_health", "correlate_summary", "group_health", "group_lag", "remedy"]
 
 
 async def group_lag(broker: str, group: str) -> int | None:
-    """Messages that the group has not committed over all partitions it ever committed; None before its first commit."""
+    """Messages that the group has still to read; None before its first commit.
+
+    All partitions count of the topics to which its members subscribe, or of which it has committed any: one without a
+    commit is read from its beginning.
+    """
     async with admin_client(broker) as admin:
         committed = await admin.list_consumer_group_offsets(group)
-    places = {place: max(found.offset, 0) for place, found in committed.items()}
-    if not places:
+        members = (await admin.describe_consumer_groups([group]))[0].to_object()["groups"][0]["members"]
+        counts = await partition_counts(admin)
+    if not committed:
         return None
+    topics = {place.topic for place in committed}.union(*(topics_of(each["member_metadata"]) for each in members))
+    places = [TopicPartition(topic, number) for topic in sorted(topics) for number in range(counts.get(topic, 0))]
+    if not places:
+        return 0
     async with consumer_client(broker) as consumer:
-        ends = await consumer.end_offsets(list(places))
-    return int(sum(max(0, ends[place] - offset) for place, offset in places.items()))
+        begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+    starts = {place: max(committed[place].offset, 0) if place in committed else 0 for place in places}
+    return int(sum(max(0, ends[place] - max(begins[place], starts[place])) for place in places))
 
 
 async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
     """Members, state and lag of the consumer group of each role; ``rules`` says that its members have different ones.
+
+    ``unstored``: sentences on streams of the settings of which a sink writes nothing.
 
     Roles that are set are always among them, and others that run. Where none are set, they are those that have a group
     on the broker, since a worker chooses some itself; without any, the default ones.
@@ -56,6 +70,7 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
         found["lag"] = await group_lag(settings.broker, f"{settings.group}-{role}")
         line = other_rules(notes[role])
         found["rules"] = [] if line is None else [line]
+        found["unstored"] = unstored_streams(settings, SINKS.get(role)) if role in SINKS else []
     if "correlate" in states:
         states["correlate"] |= await correlate_health(settings.broker)
         if not states.get("repartition", {}).get("members"):

@@ -114,7 +114,7 @@ def producer_records(
 
 
 def stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
-    """The newest counters of a domain, and what its event time waits for."""
+    """Counters of a domain as they are now, and for what it waits."""
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
     stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
     if domain.groups:

@@ -15,9 +15,11 @@ import orjson
 
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.output_records import copy_records, letter_record
+from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.topology.repartition import Copy, Repartitioner
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
+from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.topics import CLOCK
 
@@ -36,12 +38,14 @@ class RepartitionRunner:
         state_topic: str,
         deliver: Callable[[Iterable[ProducerRecord]], Awaitable[None]],
         *,
+        lost: LostState | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.repartitioner = repartitioner
         self._state_topic = state_topic
         self._deliver = deliver
+        self._lost = lost or LostState(state_topic)
         self._monotonic = monotonic
         self._now_us = now_us
         self._next: dict[int, int] = {}
@@ -53,10 +57,11 @@ class RepartitionRunner:
     ) -> dict[int, int]:
         """Reading of some input partitions begins: returns the offsets at which, where a state says so.
 
-        ``all_partitions`` are those that the worker reads now, ``states`` what the state topic holds.
+        ``all_partitions`` are those that the worker reads now, ``states`` what the state topic holds. Raises
+        SnapshotsLost for a state that cannot be restored.
         """
         known = {number: states.get(self._key(number)) for number in placed}
-        loaded = {number: None if data is None else unpack_state(data) for number, data in known.items()}
+        loaded = {number: None if data is None else self._unpacked(number, data) for number, data in known.items()}
         self.repartitioner.assign(all_partitions, self._monotonic())
         self.repartitioner.restore(loaded)
         starts = {number: int(state["next_offset"]) for number, state in loaded.items() if state is not None}
@@ -64,6 +69,13 @@ class RepartitionRunner:
             self._due_s.pop(number, None)
             self._next[number] = starts.get(number, 0)
         return starts
+
+    def _unpacked(self, number: int, data: bytes) -> dict[str, Any] | None:
+        try:
+            return unpack_state(data)
+        except AstrocyteError as error:
+            self._lost.damaged(f"role repartition, {self.repartitioner.repartition.source}[{number}]", str(error))
+            return None
 
     async def handle(self, chunk: Any) -> tuple[int, list[DeadLetter]]:
         """Copy one chunk; returns when the broker has the copies, with the number of their rows and the letters."""

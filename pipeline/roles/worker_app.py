@@ -19,7 +19,7 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions, until_available
 from astrocyte.pipeline.logging import logging_config
-from astrocyte.pipeline.metrics import ReadingMetrics, queued_chunks
+from astrocyte.pipeline.metrics import DecoderMetrics, ReadingMetrics, queued_chunks
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import report_reset
 from astrocyte.pipeline.stopping import end_after
@@ -193,7 +193,7 @@ def make_app(settings: Settings, role: str) -> WorkerApp:
     watch.observe = lambda: _observed(app)
     watch.should_stop = lambda: bool(app.should_stop)
     watch.crash = lambda line: _crash(app, line)
-    watch.collectors.append(ReadingMetrics(app))
+    watch.collectors += [ReadingMetrics(app), DecoderMetrics()]
     return app
 
 

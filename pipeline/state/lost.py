@@ -49,6 +49,21 @@ class LostState:
             "(docs/operations.md, Lost snapshots)"
         )
 
+    def damaged(self, what: str, reason: str) -> None:
+        """The state of ``what`` is there and cannot be restored. Raises SnapshotsLost."""
+        if self.policy == "empty":
+            logger.warning(
+                "%s: its state in the topic %s cannot be restored (%s); it goes on at the committed offsets with an "
+                "empty state, as ASTROCYTE_LOST_STATE=empty says: matches and windows with earlier events are missing",
+                what, self.topic, reason,
+            )  # fmt: skip
+            return
+        raise SnapshotsLost(
+            f"{what}: its state in the topic {self.topic} cannot be restored: {reason}. Restore the topic; or delete "
+            "it and the offsets of the consumer group, to process everything again; or start once with "
+            "ASTROCYTE_LOST_STATE=empty, to go on from here with an empty state (docs/operations.md, Lost snapshots)"
+        )
+
 
 def refuse_reset(place: tuple[str, int], expected: int, first: int) -> None:
     """A partition that a state belongs to goes on at ``first``, before ``expected``. Raises InputReset."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 from astrocyte.pipeline.kafka.client import consumer_client
 from astrocyte.pipeline.state.snapshots import SnapshotParts, parts_of
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 
-__all__ = ["KafkaStateStore", "messages_of_topic"]
+__all__ = ["KafkaStateStore", "StateStore", "messages_of_topic"]
 
 
 async def messages_of_topic(
@@ -27,6 +28,16 @@ async def messages_of_topic(
             for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
                 for message in messages:
                     yield message.key, message.value
+
+
+class StateStore(Protocol):
+    """Where snapshots are kept (`KafkaStateStore`)."""
+
+    async def load(self, partition: int) -> tuple[int, bytes] | None:
+        """Number and bytes of the newest complete snapshot of a partition."""
+
+    def messages(self, partition: int, number: int, data: bytes) -> list[ProducerRecord]:
+        """Records that store a snapshot."""
 
 
 class KafkaStateStore:

@@ -16,10 +16,18 @@ import zstandard
 
 from astrocyte.schemas.errors import AstrocyteError
 
-__all__ = ["PART_BYTES", "SnapshotParts", "pack_state", "parts_of", "unpack_state"]
+__all__ = ["PART_BYTES", "SnapshotDamaged", "SnapshotParts", "pack_state", "parts_of", "unpack_state"]
 
 PART_BYTES: Final = 512 * 1024
 _MAGIC: Final = b"ASN1"
+
+
+class SnapshotDamaged(AstrocyteError):
+    """A message of the state topic that is no part of a snapshot; ``number`` is the greatest of the others."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.number = number
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:
@@ -43,7 +51,7 @@ def pack_state(state: Mapping[str, Any]) -> bytes:
 
     head = orjson.dumps({"tree": encode(state), "sizes": [len(buffer) for buffer in buffers]})
     body = b"".join([_MAGIC, len(head).to_bytes(4, "big"), head, *buffers])
-    return zstandard.ZstdCompressor(level=1).compress(body)
+    return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(body)
 
 
 def unpack_state(data: bytes) -> dict[str, Any]:
@@ -124,21 +132,23 @@ class SnapshotParts:
     _found: dict[str, dict[tuple[int, str], dict[int, bytes]]] = field(default_factory=dict)
     """Parts by name, by number and writer."""
     _counts: dict[tuple[str, int, str], int] = field(default_factory=dict)
+    _damaged: dict[bytes, str] = field(default_factory=dict)
+    """By key, why its newest message is no part of a snapshot."""
 
     def add(self, key: bytes, value: bytes | None) -> None:
-        """Add one message, in the order of the topic. Raises AstrocyteError for one that is not part of a snapshot."""
+        """Add one message, in the order of the topic."""
+        self._damaged.pop(key, None)
         if value is None:
             return
         try:
             name = key.decode().rsplit("/", 2)[0]
             length = int.from_bytes(value[:2], "big")
             head = orjson.loads(value[2 : 2 + length])
-            number, part, writer = head["number"], head["part"], head["writer"]
-        except (ValueError, KeyError, IndexError) as error:
-            raise AstrocyteError(
-                f"expected a part of a snapshot in the state topic, got the message {key!r}: {error}"
-            ) from error
-        self._counts[name, number, writer] = head["parts"]
+            number, part, writer, count = int(head["number"]), int(head["part"]), str(head["writer"]), head["parts"]
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            self._damaged[key] = f"expected a part of a snapshot in the state topic, got the message {key!r}: {error}"
+            return
+        self._counts[name, number, writer] = count
         self._found.setdefault(name, {}).setdefault((number, writer), {})[part] = value[2 + length :]
 
     def add_all(self, messages: Iterable[tuple[bytes, bytes | None]]) -> None:
@@ -147,7 +157,13 @@ class SnapshotParts:
             self.add(key, value)
 
     def newest(self, name: str) -> tuple[int, bytes] | None:
-        """Number and bytes of the newest snapshot of ``name`` that has all its parts; None if there is none."""
+        """Number and bytes of the newest snapshot of ``name`` that has all its parts; None if there is none.
+
+        Raises SnapshotDamaged if a message that could be a part of it is damaged.
+        """
+        for reason in self._damaged.values():
+            numbers = [number for _, number, _ in self._counts]
+            raise SnapshotDamaged(reason, max(numbers, default=0))
         for (number, writer), parts in sorted(
             self._found.get(name, {}).items(), key=lambda each: each[0], reverse=True
         ):

@@ -17,7 +17,7 @@ from astrocyte.agents.rules.circles import refuse_circles
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.contract import Contracts, shared_topics
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.topics import MOST_CHARACTERS, is_derived, is_legal, keyed_topic, metrics_topic, mono_topic
 
@@ -249,7 +249,8 @@ def contracts_of(
 ) -> Contracts:
     """The contracts of the streams that a rule set reads, and of ``streams``; ``existing`` as for `make_plan`.
 
-    Raises InvalidRule.
+    Raises InvalidRule for two streams of one topic, also where only one of them is declared: the other is one that the
+    rules read, or that the catalog lists and stores hold, and would lose its events to the first.
     """
     made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
     read = {stream for rule in ruleset.rules for stream in rule.streams} | {each.source for each in ruleset.windows}
@@ -259,7 +260,12 @@ def contracts_of(
         for stream in sorted((read | {*streams}) - made - declared)
         if stream in existing and mono_topic(stream) not in existing
     }
-    return Contracts(ruleset.streams, catalog, topics=topics)
+    contracts = Contracts(ruleset.streams, catalog, topics=topics)
+    listed = [event_type.stream for event_type in catalog]
+    others = dict.fromkeys([*sorted(read - made), *streams, *listed])
+    for _, reason in shared_topics(contracts.topics | {each: contracts.topic_of(each) for each in others}):
+        raise InvalidRule(reason)
+    return contracts
 
 
 def decoders_of(contracts: Contracts, *, json_only: bool = False) -> Decoders:

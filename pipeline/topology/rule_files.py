@@ -9,6 +9,7 @@ from typing import Final
 
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.problems import combined
 from astrocyte.schemas.errors import InvalidRule
 
 __all__ = ["DEFAULT_RULES", "join_rule_sets", "read_rule_files", "shipped_rules"]
@@ -46,6 +47,6 @@ def join_rule_sets(sets: Iterable[RuleSet]) -> RuleSet:
     sets = list(sets)
     parts = {name: tuple(item for each in sets for item in getattr(each, name)) for name in RuleSet.model_fields}
     try:
-        return RuleSet(**parts)
-    except ValueError as error:
+        return combined(lambda: RuleSet(**parts))
+    except InvalidRule as error:
         raise InvalidRule(f"the rule files cannot be combined: {error}") from None

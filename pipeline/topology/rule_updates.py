@@ -7,19 +7,29 @@ of the same name in the worker's own files. Rules that cannot be compiled are re
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.problems import combined
 from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import RULES
 
-__all__ = ["LiveRules", "RuleChange", "check_published", "follow_rules", "load_live_rules", "published_files"]
+__all__ = [
+    "LiveRules",
+    "RuleChange",
+    "check_published",
+    "check_together",
+    "follow_rules",
+    "load_live_rules",
+    "published_files",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -49,19 +59,23 @@ class LiveRules:
 
     def apply(self, key: str, value: bytes | None) -> RuleChange:
         """Apply one message; an invalid one changes nothing and is logged."""
-        parts = dict(self._parts)
         try:
-            if value:
-                parts[key] = load_rules(value.decode())
-            else:
-                parts.pop(key, None)
-            candidate = _merge(self.base, parts.values())
-            self.accept(candidate)
+            return RuleChange(key, self.take(key, value))
         except (InvalidRule, UnicodeDecodeError) as error:
             logger.error("rules %r were refused, the previous ones stay in force: %s", key, error)
             return RuleChange(key, self.ruleset, str(error))
+
+    def take(self, key: str, value: bytes | None) -> RuleSet:
+        """Apply one message, and return the rules now in force. Raises InvalidRule or UnicodeDecodeError instead."""
+        parts = dict(self._parts)
+        if value:
+            parts[key] = load_rules(value.decode())
+        else:
+            parts.pop(key, None)
+        candidate = _merge(self.base, parts.values())
+        self.accept(candidate)
         self._parts = parts
-        return RuleChange(key, candidate)
+        return candidate
 
 
 def _merge(base: RuleSet, parts: Iterable[RuleSet]) -> RuleSet:
@@ -70,10 +84,7 @@ def _merge(base: RuleSet, parts: Iterable[RuleSet]) -> RuleSet:
         for name, items in merged.items():
             for index, item in enumerate(getattr(each, name)):
                 items[getattr(item, "name", f"{id(each)}/{index}")] = item
-    try:
-        return RuleSet.model_validate({name: tuple(items.values()) for name, items in merged.items()})
-    except ValueError as error:
-        raise InvalidRule(str(error)) from None
+    return combined(lambda: RuleSet(**{name: tuple(items.values()) for name, items in merged.items()}))
 
 
 async def load_live_rules(broker: str, live: LiveRules) -> int:
@@ -116,6 +127,25 @@ async def published_files(broker: str) -> dict[str, bytes]:
             async for records in scan(client, {RULES: 1}):
                 newest |= {(each.key or b"").decode("utf-8", "replace"): each.value or b"" for each in records}
     return {name: text for name, text in sorted(newest.items()) if text}
+
+
+def check_together(
+    published: Mapping[str, bytes], files: Mapping[str, bytes], accept: Callable[[RuleSet], object]
+) -> None:
+    """Whether rule files can run beside those that are published; one of a published name replaces that.
+
+    ``accept`` as for `LiveRules`. Raises InvalidRule, naming the file.
+    """
+    live = LiveRules(RuleSet(), accept)
+    for name, text in published.items():
+        if name not in files:
+            with contextlib.suppress(InvalidRule, UnicodeDecodeError):  # workers have refused it
+                live.take(name, text)
+    for name, text in files.items():
+        try:
+            live.take(name, text)
+        except (InvalidRule, UnicodeDecodeError) as error:
+            raise InvalidRule(f"rule file {name!r} cannot run with what is published: {error}") from None
 
 
 async def check_published(broker: str, names: Iterable[str]) -> None:

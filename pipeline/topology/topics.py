@@ -46,6 +46,7 @@ __all__ = [
     "sink_streams",
     "sink_topics",
     "unread_streams",
+    "unstored_streams",
 ]
 
 _SINGLE: Final = (RULES, STATS, CLOCK, SIMULATIONS)
@@ -120,6 +121,18 @@ def unread_streams(settings: Settings, kind: SinkType) -> list[str]:
     own = () if kind.own_streams is None else kind.own_streams()
     read = set(sink_streams(settings, kind))
     return [stream for stream in own if stream not in read]
+
+
+def unstored_streams(settings: Settings, kind: SinkType) -> list[str]:
+    """Sentences on the streams that the settings name and of which a kind of sink writes nothing."""
+    if kind.streams is not None or kind.unstored is None:
+        return []
+    found = {stream: kind.unstored(stream) for stream in settings.streams}
+    return [
+        f"ASTROCYTE_STREAMS names stream {stream!r}, of which nothing is written here: {reason}"
+        for stream, reason in found.items()
+        if reason is not None
+    ]
 
 
 def sink_topics(settings: Settings, kind: SinkType, contracts: Contracts, windows: Iterable[Window]) -> list[str]:

@@ -10,7 +10,7 @@ import orjson
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
-__all__ = ["DomainAssignor", "OnNotes", "note_of"]
+__all__ = ["DomainAssignor", "OnNotes", "note_of", "topics_of"]
 
 OnNotes = Callable[[Mapping[str, int]], None]
 """Called at each assignment with the number of members that gave each note; without those that gave none."""
@@ -22,6 +22,14 @@ def note_of(metadata: bytes) -> str:
         return (ConsumerProtocolMemberMetadata.decode(metadata).user_data or b"").decode()
     except ValueError:  # of another client, or while the group is changing
         return ""
+
+
+def topics_of(metadata: bytes) -> list[str]:
+    """The topics in the metadata with which a member joined; none where the broker does not describe them."""
+    try:
+        return list(ConsumerProtocolMemberMetadata.decode(metadata).subscription)
+    except ValueError:  # as above
+        return []
 
 
 class DomainAssignor(AbstractPartitionAssignor):  # type: ignore[misc]

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Final
 
-__all__ = ["StateLog", "limit_client_log"]
+__all__ = ["Silence", "StateLog", "limit_client_log"]
 
 _LIMITED_LOGGERS: Final = (
     "aiokafka",
@@ -69,6 +69,26 @@ class StateLog:
             self._log.warning(
                 "%s: the broker at %s is available again after %.1f s", self._who, self._broker, downtime_s
             )
+
+
+class Silence:
+    """How long something has been looked for and not found; more patient before it is found for the first time.
+
+    A busy process looks seldom: the time counts from the first look in vain, not from the last one that found it.
+    """
+
+    def __init__(self, first_s: float, later_s: float) -> None:
+        self._limit_s, self._later_s = first_s, later_s
+        self._since_s: float | None = None
+
+    def is_long(self, now_s: float, *, found: bool) -> bool:
+        """Whether it is missing for longer than the limit; called at each look."""
+        if found:
+            self._limit_s, self._since_s = self._later_s, None
+            return False
+        if self._since_s is None:
+            self._since_s = now_s
+        return now_s - self._since_s > self._limit_s
 
 
 class _RateLimit(logging.Filter):

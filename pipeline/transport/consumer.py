@@ -18,7 +18,7 @@ from mode import Service
 
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Position, Unread
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, parts_of
-from astrocyte.pipeline.transport.client_log import StateLog
+from astrocyte.pipeline.transport.client_log import Silence, StateLog
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.consumer_thread import ConsumerThread, Fetched
 from astrocyte.pipeline.transport.options import TransportOptions, options_of
@@ -29,6 +29,9 @@ __all__ = ["Consumer"]
 _FETCH_S: Final = 0.1
 _COMMIT_S: Final = 10.0
 _UNAVAILABLE_S: Final = 2.0
+"""Time without a group coordinator after which the broker is reported as unavailable."""
+_FIRST_S: Final = 15.0
+"""The same at the start. The broker has answered then, and takes its time for a new group."""
 _COLLECT_S: Final = 2.0
 _ROUNDS_TO_FULL: Final = 30
 
@@ -381,12 +384,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     @Service.task
     async def _report_broker(self) -> None:
         """Say once that the broker is away, and once that it is back."""
-        answered_at = monotonic()
+        silence = Silence(_FIRST_S, _UNAVAILABLE_S)
         while not self.should_stop:
             await self.sleep(0.5)
-            now = monotonic()
-            if self.connected:
-                answered_at = now
+            connected = self.connected
+            silent = silence.is_long(monotonic(), found=connected)
+            if connected:
                 self._state.back()
-            elif now - answered_at > _UNAVAILABLE_S:
+            elif silent:
                 self._state.away("the group coordinator does not answer")

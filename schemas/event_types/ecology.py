@@ -46,7 +46,9 @@ EVENT_TYPES = (
                 "int32", "steps without resources until death", "steps", low=1, null=_AT_DEATH,
                 constant="the setting starvation_threshold",
             ),
-            "genome_id": Field("int64", "founding genome, inherited", low=0, high=63),
+            "genome_id": Field(
+                "int64", "founding genome, inherited; one that sweeps the population replaces it", low=0, high=63
+            ),
             "parent_id": Field("int64", "the parent", low=0, null="of founders, and in the record of a death"),
             "generation": Field("int32", "births between the agent and its founder", "generations", low=0),
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from astrocyte.schemas.catalog import CATALOG, Field
@@ -46,6 +47,9 @@ _COMMON: Final[Mapping[str, Field]] = {
 
 _OWN: Final[Mapping[str, Mapping[str, Field]]] = {
     "agent_states": {"id": Field("string", "'<agent_id>-<step_number>'")},
+    "agents": {
+        "genome_id": replace(CATALOG["agents"].about["genome_id"], doc="founding genome, inherited, at birth"),
+    },
     "alerts": {
         "alert_id": Field("string", "id of the alert, a function of its multi event"),
         "rule": Field("string", "rule that made it"),
@@ -131,7 +135,7 @@ _OWN: Final[Mapping[str, Mapping[str, Field]]] = {
         "experiment_id": Field("string", "experiment that the run belongs to", null="if none is known"),
         "start_time": Field("string", "earliest event time; of a run that a program logs itself, when it began",
                             "UTC, event time", null="before its first event"),
-        "end_time": Field("string", "latest event time; of a run that a program logs itself, when it ended",
+        "end_time": Field("string", "event time at which it ended; of a run that a program logs itself, when it ended",
                           "UTC, event time", null="while it runs"),
         "status": Field("string", "running, completed, or failed"),
         "parameters": Field("json", "parameters that a program sets", null="if not set"),

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.times import PER_UNIT
+from astrocyte.schemas.values.single import nearest_float
 
 __all__ = [
     "NON_FINITE",
@@ -104,6 +105,8 @@ def first_non_finite(name: str, value: Any) -> tuple[str, float | Decimal | np.f
             if not math.isfinite(value):
                 return name, value
             continue
+        if isinstance(value, int) and math.isinf(found := nearest_float(value)):
+            return name, found
         waiting += reversed(_inside(name, value))
     return None
 

@@ -125,7 +125,7 @@ def _narrowed(value: Any) -> Any:
         time_us = plain(value)
         return value if isinstance(time_us, int) and is_in_calendar(time_us) else time_us
     if isinstance(value, int) and not LEAST <= value <= MOST:
-        return float(value)
+        return nearest_float(value)
     if isinstance(value, Mapping):
         return {name: _narrowed(each) for name, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset) or (isinstance(value, np.ndarray) and value.dtype.kind == "M"):

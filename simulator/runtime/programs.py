@@ -171,6 +171,7 @@ def context_of(
         capacities=capacities,
         int_metrics=scenario.lanes(),
         float_metrics=scenario.float_metrics,
+        plant_kinds=tuple(scenario.Config.plant_kinds),
         platform=platform,
     )
 

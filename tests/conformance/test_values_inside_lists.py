@@ -112,6 +112,23 @@ VALUES: dict[str, tuple[list[Any], pa.DataType | None, list[str], str]] = {
 }  # fmt: skip
 
 
+def test_a_huge_integer_of_python_inside_is_infinite_as_in_json() -> None:
+    values = [[10**400], {"a": [1, -(10**400)]}, [2**70]]
+    events = [{"stream": "S", "timestamp": T0_US, "key": "k", "v": value} for value in values]
+    shown = ["[null]", '{"a":[1,null]}', "[1.1805916207174113e+21]"]
+    for read in (from_matches, from_single_events):
+        found, refused = read(events, "'null'")
+        assert (found, refused) == (shown, [])
+        found, refused = read(events, None)
+        assert found == shown[2:]
+        assert refused == [
+            "field 'v' is inf; expected a finite number",
+            "field 'v.a' is -inf; expected a finite number",
+        ]
+    messages = [orjson.dumps({"timestamp": T0_US, "v": 0})[:-2] + json.dumps(value).encode() + b"}" for value in values]
+    assert from_messages(messages, "'null'") == (shown, [])
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_a_number_inside_that_is_not_finite_is_what_the_policy_makes_of_it(name: str, tmp_path: Path) -> None:
     values, kind, finite, reason = VALUES[name]

@@ -98,6 +98,16 @@ print(check_scenario(Tired(), ticks=40, plants=[{"kind": "pause", "at_tick": 5}]
     assert run("-c", program, cwd=tmp_path) == "[]\n"
 
 
+def test_the_documents_name_no_module_but_those_that_may_be_imported():
+    """The index lists them: a program that imports another one breaks without notice."""
+    index = (FOLDER / "index.md").read_text()
+    allowed = {"astrocyte.pipeline.app", "astrocyte.schemas.tables"}
+    assert all(f"`{module}`" in index for module in allowed)
+    pages = [ROOT / "README.md", *FOLDER.parent.rglob("*.md")]
+    inner = re.compile(r"(?<!-m )(?<![\w.])astrocyte\.(?:agents|pipeline|schemas|simulator)(?:\.\w+)*")
+    assert {module for page in pages for module in inner.findall(page.read_text())} == allowed
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_of_the_pages_point_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (FOLDER / f"{page}.md").read_text()):
@@ -184,7 +194,7 @@ def test_own_stream_table_sink_and_agent_run_in_real_workers(worker, tmp_path):
     wait_until(lambda: len(stored(tmp_path / "own.db")) == 2, 60, log)
     assert stored(tmp_path / "own.db") == [("attic", 31.5), ("cellar", 12.0)]
     (letter,) = bodies(DEAD_LETTERS)
-    assert letter["reason"] == "the decoder failed: ValueError: could not convert string to float: 'much'"
+    assert letter["reason"] == "decoder 'climate_csv' failed: ValueError: could not convert string to float: 'much'"
 
 
 def test_the_table_of_the_page_is_enough_for_the_sql_role_to_store_its_stream(own_embedded, tmp_path, monkeypatch):  # noqa: F811

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Final
 
 from astrocyte.agents.sinks.base import SinkError
 
-__all__ = ["canonical", "point_fields", "point_key", "points_in"]
+__all__ = ["canonical", "point_fields", "point_key", "point_line", "points_in"]
 
 _MARK: Final = b"#"
+_FIELD: Final = re.compile(r'((?:[^\\,=]|\\.)+)=("(?:[^"\\]|\\.)*"|[^,]*)(?:,|\Z)', re.DOTALL)
+_ESCAPED: Final = re.compile(r"\\([,= ])")
 
 
 def point_key(line: str) -> str:
@@ -20,27 +23,25 @@ def point_key(line: str) -> str:
     return f"{line[: _end_of_series(line)]} {line.rpartition(' ')[2]}"
 
 
+def point_line(line: str) -> str:
+    """The point with its fields in the order of their names.
+
+    The order in which a sink writes them depends on which values the points written together lack, and means nothing.
+    """
+    first, last = _end_of_series(line) + 1, line.rindex(" ")
+    fields = sorted(_FIELD.findall(line[first:last]))
+    return f"{line[:first]}{','.join(f'{name}={value}' for name, value in fields)}{line[last:]}"
+
+
 def point_fields(line: str) -> dict[str, str]:
     """The fields of a point, each as `canonical` text."""
-    first = _end_of_series(line) + 1
-    body = line[first : line.rindex(" ")]
     fields: dict[str, str] = {}
-    at = 0
-    while at < len(body):
-        equals = _find(body, "=", at)
-        name = body[at:equals].replace("\\,", ",").replace("\\=", "=").replace("\\ ", " ")
-        if body[equals + 1] == '"':
-            end = equals + 2
-            while body[end] != '"':
-                end += 2 if body[end] == "\\" else 1
-            text = body[equals + 2 : end].replace('\\"', '"').replace("\\\\", "\\")
-            fields[name], at = canonical("string", text), end + 2
-            continue
-        end = body.find(",", equals)
-        end = len(body) if end < 0 else end
-        value = body[equals + 1 : end]
-        kind = "long" if value.endswith("i") else "boolean" if value in ("true", "false") else "double"
-        fields[name], at = canonical(kind, value.removesuffix("i")), end + 1
+    for name, value in _FIELD.findall(line[_end_of_series(line) + 1 : line.rindex(" ")]):
+        if value.startswith('"'):
+            kind, value = "string", value[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+        else:
+            kind = "long" if value.endswith("i") else "boolean" if value in ("true", "false") else "double"
+        fields[_ESCAPED.sub(r"\1", name)] = canonical(kind, value.removesuffix("i") if kind == "long" else value)
     return fields
 
 
@@ -84,6 +85,8 @@ def _is_whole(text: bytes) -> bool:
     """Whether every quote of the fields is closed; quotes of tags have no meaning."""
     if b'"' not in text:
         return True
+    if b"\\" not in text:
+        return text.count(b'"', text.find(b" ") + 1) % 2 == 0
     plain = text.decode(errors="surrogateescape")
     at, inside = _end_of_series(plain) + 1, False
     while at < len(plain):
@@ -96,7 +99,8 @@ def _is_whole(text: bytes) -> bool:
 
 
 def _end_of_series(line: str) -> int:
-    return _find(line, " ", 0)
+    end = line.find(" ")
+    return _find(line, " ", 0) if end < 0 or "\\" in line[:end] else end
 
 
 def _find(text: str, wanted: str, at: int) -> int:

@@ -125,10 +125,13 @@ def _seen(item: Sourced) -> Iterator[Seen]:
 
 
 def _seen_in_frame(frame: Frame) -> Iterator[Seen]:
+    # A run ends with its last frames. Later times in the batch, such as the ends of windows, are not of its events, and
+    # what is read together is not the same after a restart.
+    mark = frame.watermark_us if frame.end else None
+    mark = mark if mark is not None and 0 <= mark < CEILING_US else None
     if not frame.num_rows:
         if frame.run:
-            time = frame.watermark_us if frame.end else None
-            yield frame.run, None, time if time is not None and 0 <= time < CEILING_US else None, frame.end
+            yield frame.run, None, mark, frame.end
         return
     ids = simulation_ids(frame)
     times = frame.timestamps()
@@ -138,4 +141,5 @@ def _seen_in_frame(frame: Frame) -> Iterator[Seen]:
     for code in used:
         own = times[possible] if codes is None else times[possible & (codes == code)]
         first, last = (int(own.min()), int(own.max())) if len(own) else (None, None)
-        yield ids.dictionary[code].as_py(), first, last, frame.end
+        ends = [time for time in (last, mark) if time is not None] if frame.end else []
+        yield ids.dictionary[code].as_py(), first, max(ends, default=None), frame.end

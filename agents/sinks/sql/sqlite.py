@@ -224,8 +224,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def make_private(path: str) -> None:
     """Create the file of a database that does not exist yet, so that its owner alone can read it."""
     if path != ":memory:":
+        # Only one that is not there: closing a file releases the locks that this process has on it through SQLite.
         with suppress(OSError):  # SQLite says what is wrong with the path
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def configure(connection: sqlite3.Connection, *, enforces: bool = True, cache_bytes: int = 64 << 20) -> None:

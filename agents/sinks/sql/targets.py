@@ -244,6 +244,17 @@ def _resource_state_id(columns: Mapping[str, pa.Array]) -> pa.Array:
     return pc.bit_wise_or(pc.shift_left(columns["step_number"], 31), columns["resource_id"])
 
 
+def _at_birth(name: str) -> Computed:
+    """A value of an agent's birth; null in the record of its death, by which time the value may be another."""
+
+    def arrow(columns: Mapping[str, pa.Array]) -> pa.Array:
+        values = columns[name]
+        died = pc.equal(columns["type"].cast(pa.utf8()), "died").fill_null(False)
+        return pc.if_else(died, pa.scalar(None, values.type), values)
+
+    return Computed(f"CASE WHEN {{type}} = 'died' THEN NULL ELSE {{{name}}} END", arrow)
+
+
 def _agent(column: str = "agent_id") -> Parent:
     return Parent(_AGENT, column, {"agent_id": column, "simulation_id": "simulation_id"})
 
@@ -294,7 +305,13 @@ STREAM_TARGETS: Final[Mapping[str, Target]] = {
         for number in (1, 2, 3)
     },
     "population_metrics": _of_stream(PopulationMetrics, "population_metrics"),
-    "agents": _of_stream(AgentModel, "agents", conflict="fill"),
+    "agents": _of_stream(
+        AgentModel,
+        "agents",
+        "type",
+        conflict="fill",
+        computed={name: _at_birth(name) for name in ("agent_type", "genome_id", "generation")},
+    ),
     "agent_states": _of_stream(
         AgentStateModel,
         "agent_states",

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from astrocyte.agents.ingest.decoders import ARROW, DECODERS, JSON, Decoder, Decoders, run_decoder
+from astrocyte.agents.ingest.decoders import ARROW, DECODERS, Decoder, Decoders, run_decoder
 from astrocyte.schemas.contract import ENVELOPES, Contract, envelope_of
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
@@ -90,10 +90,7 @@ def forms_of(topic: str, partition: int, records: Sequence[RawRecord], decoders:
     contract = decoders.contracts.of_topic(topic)
     names = {id(decoder): name for name, decoder in DECODERS.items()}
     for record in records:
-        try:
-            (decoder,) = decoders.chosen([record], contract)
-        except Exception:  # noqa: BLE001  a recogniser is a function of the user's; reading says what it raises
-            decoder = JSON
+        (decoder,) = decoders.chosen([record], contract)
         if record.value is None:
             found.counts["tombstone"] += 1
         elif decoder is ARROW:

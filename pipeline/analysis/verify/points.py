@@ -11,7 +11,7 @@ from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
 from astrocyte.agents.sinks.block_marks import ranges_of
 from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
 from astrocyte.agents.sinks.influx.query import BucketReader
-from astrocyte.agents.sinks.influx.read_lines import point_fields, point_key, points_in
+from astrocyte.agents.sinks.influx.read_lines import point_fields, point_key, point_line, points_in
 from astrocyte.pipeline.analysis.verify.bodies import changes
 from astrocyte.pipeline.analysis.verify.ledger import Entry, Item, Ledger
 from astrocyte.pipeline.analysis.verify.outputs import Span
@@ -54,7 +54,7 @@ class PointSink:
         if not self._span.holds(time_us):
             return
         if self._place == FILES:
-            self._ledger.expect(self._place, Item(line, time_us, _short(key), {}), due=self._due)
+            self._ledger.expect(self._place, Item(point_line(line), time_us, _short(key), {}), due=self._due)
             return
         for name, value in point_fields(line).items():
             item = Item(f"{key} {name}", time_us, None, {"value": value})
@@ -77,7 +77,7 @@ def enter_files(folder: Path, ledger: Ledger, span: Span) -> dict[tuple[str, int
             key = point_key(line)
             time_us = _time_us(key)
             if span.holds(time_us):
-                ledger.found(FILES, Item(line, time_us, _short(key), {}), (number, line_number))
+                ledger.found(FILES, Item(point_line(line), time_us, _short(key), {}), (number, line_number))
     return reached
 
 
@@ -117,6 +117,7 @@ def compare_points(
                 continue
             replaced.add(other.identity)
             differing = tuple(changes(point_fields(other.identity), point_fields(entry.identity)))
+            differing = differing or (Change("line", other.identity, entry.identity),)
             place.add(_difference("wrong", place, entry, files, differing), show)
         elif entry.found is not None or entry.other is not None:
             there = entry.found if entry.found is not None else entry.other

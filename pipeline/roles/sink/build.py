@@ -13,30 +13,36 @@ import mode
 
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.sinks.base import OnRetry, RetryNotice, opened
+from astrocyte.agents.sinks.base import OnRetry, RetryNotice, Sink, opened
 from astrocyte.agents.sinks.registry import SINKS, SinkContext
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.metrics import StoreMetrics
 from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
+from astrocyte.pipeline.roles.sink.calls import SinkCalls
 from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import follow, join_group, repeat, rules_now
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import report_empty_store
+from astrocyte.pipeline.stopping import end_now
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.topics import make_topics, sink_streams, sink_topics, unread_streams
+from astrocyte.pipeline.topology.topics import make_topics, sink_streams, sink_topics, unread_streams, unstored_streams
 from astrocyte.pipeline.transport.transport import ack_handle
 from astrocyte.pipeline.watch.role import RoleWatch
 from astrocyte.schemas.errors import AstrocyteError, plugin_raised
 from astrocyte.schemas.topics import CONTROL_PREFIX, RULES
 
-__all__ = ["build_sink"]
+__all__ = ["build_sink", "close_sink"]
 
 logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.05
 _FINISH_S: Final = 10.0
+"""Time for the last batch when partitions are revoked, also at SIGTERM."""
+_SETTLE_S: Final = 3.0
+"""Further time for a call of the sink that still runs, before the process ends without `close`."""
+_UNFINISHED_STATUS: Final = 1
 
 
 def build_sink(app: Any, settings: Settings, role: str) -> None:
@@ -45,11 +51,14 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.make(context)
+    calls = SinkCalls()
     for stream in unread_streams(settings, kind):
         logger.warning(
             "%s: stream %r has a table but is not read, since ASTROCYTE_STREAMS does not name it; add it there",
             role, stream,
         )  # fmt: skip
+    for line in unstored_streams(settings, kind):
+        logger.warning("%s: %s", role, line)
     live, rules_start, known = rules_now(settings, app.watch)
 
     def read_by(ruleset: RuleSet) -> tuple[Decoders, list[str]]:
@@ -67,6 +76,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         decoders=decoders,
         acceptance=Acceptance(live.ruleset),
         busy=app.watch.busy,
+        calls=calls,
     )
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     app.store_runner = runner
@@ -76,7 +86,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     async def prepare() -> None:
         single = [topic for topic in topics if topic == RULES or topic.startswith(CONTROL_PREFIX)]
         await make_topics(settings, [topic for topic in topics if topic not in single], single=single)
-        await opened(role, sink)
+        await calls.run("open()", lambda: opened(role, sink))
 
     app.prepare = prepare
 
@@ -87,18 +97,11 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         except TimeoutError:
             logger.warning("%s: the store did not take the last batch in time; it is read again", role)
 
-    async def close() -> None:
-        retry.stop.set()
-        try:
-            await sink.close()
-        except Exception as error:  # noqa: BLE001  a method of the user's; everything written was confirmed before
-            logger.error("%s", plugin_raised(f"close() of sink {role!r}", error))
-
-    app.close_down = close
+    app.close_down = lambda: close_sink(role, sink, calls, retry.stop)
 
     async def assigned(committed: Mapping[Any, int | None]) -> dict[Any, int]:
         with stopping():
-            await report_empty_store(sink, role, str(app.conf.id), committed)
+            await calls.run("holds_nothing()", lambda: report_empty_store(sink, role, str(app.conf.id), committed))
         return {}
 
     join_group(app, live, on_assigned=assigned, on_revoked=revoked)
@@ -130,6 +133,23 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     if kind.upkeep is not None:
         upkeep = kind.upkeep
         repeat(app, lambda: _maintain(upkeep, context), settings.retention_interval / 1e6)
+
+
+async def close_sink(role: str, sink: Sink, calls: SinkCalls, stop: asyncio.Event) -> None:
+    """Close a sink once none of its calls runs; if one does not end in time, the process ends without `close`."""
+    stop.set()
+    running = await calls.unfinished(_SETTLE_S)
+    if running is not None:
+        end_now(
+            f"astrocyte: role {role!r}: {running} of the sink still runs {_SETTLE_S:g} s after the end of the work; "
+            "the process ends without close(), which must not run beside it. Its batch is not acknowledged and is read "
+            "again",
+            _UNFINISHED_STATUS,
+        )
+    try:
+        await sink.close()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a method of the user's; everything written was confirmed before
+        logger.error("%s", plugin_raised(f"close() of sink {role!r}", error))
 
 
 async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContext) -> None:

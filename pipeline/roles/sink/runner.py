@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ from astrocyte.agents.sinks.base import Rejected, Sink, Sourced, SourcedFrame, S
 from astrocyte.pipeline.roles.acceptance import EVERYTHING, Acceptance
 from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.refusals import LetterLimit
+from astrocyte.pipeline.roles.sink.calls import SinkCalls
 from astrocyte.pipeline.roles.sink.decode import decode_for_sink
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS
 from astrocyte.pipeline.transport.commits import Delivery
@@ -69,9 +71,11 @@ class SinkRunner:
         decoders: Decoders | None = None,
         acceptance: Acceptance = EVERYTHING,
         busy: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+        calls: SinkCalls | None = None,
     ) -> None:
         self.update(decoders, acceptance)
         self._sink = sink
+        self._calls = calls or SinkCalls()
         self._deliver = deliver
         self._partitions = partitions
         self._stage = stage or sink.name
@@ -172,7 +176,7 @@ class SinkRunner:
         while waiting:
             part = waiting.pop()
             try:
-                rejected += await written(self._stage, self._sink, part)
+                rejected += await self._calls.run("write()", partial(written, self._stage, self._sink, part))
             except _OF_ROWS as error:
                 halves = _halves(part)
                 if halves is None:

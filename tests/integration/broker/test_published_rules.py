@@ -1,11 +1,14 @@
 """Rule files that are published and removed by the command."""
 
+import asyncio
+
 import pytest
 from typer.testing import CliRunner
 
 from astrocyte.pipeline.cli.app import app
-from astrocyte.schemas.errors import InvalidSettings
-from tests.support.logs import running
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.schemas.errors import InvalidRule, InvalidSettings
+from tests.support.logs import produce, running
 
 BASE = "rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]"
 
@@ -45,5 +48,31 @@ def test_what_is_published_can_be_listed(tmp_path):
         publish(broker, str(tmp_path / "mine.yaml"), str(tmp_path / "gone.yaml"))
         publish(broker, "--remove", "gone")
         assert publish(broker, "--list") == ("mine: rules one; windows rate\n", "")
+        hostile = ConsumedRecord("rules", 0, 0, 0, b"\xff\x1b[2J" + b"x" * 5000, b"rules: 5 " * 2000)
+        asyncio.run(produce(broker, [hostile]))
+        listed = publish(broker, "--list")[0].splitlines()
+        assert [line[:5] for line in listed] == ["mine:", "\ufffd\\x1b"]
+        assert max(map(len, listed)) < 700
         with pytest.raises(InvalidSettings, match="--list changes nothing"):
             publish(broker, "--list", "--remove", "mine")
+
+
+def test_a_file_that_contradicts_a_published_one_is_not_published(tmp_path):
+    (tmp_path / "a.yaml").write_text("rules: [{name: one, seq: [{as: a, stream: A}]}]")
+    (tmp_path / "z.yaml").write_text(
+        "streams: [{name: Z, topic: mono.A}]\nrules: [{name: x, seq: [{as: a, stream: Z}]}]"
+    )
+
+    def publish(broker: str, *arguments: str) -> str:
+        result = CliRunner().invoke(app, ["rules", "publish", *arguments, "-b", broker])
+        if result.exception is not None:
+            raise result.exception
+        return result.stdout
+
+    with running(tmp_path / "data") as broker:
+        publish(broker, str(tmp_path / "a.yaml"))
+        with pytest.raises(InvalidRule, match="'z' cannot run with what is published: streams 'Z' and 'A' both read"):
+            publish(broker, str(tmp_path / "z.yaml"))
+        assert publish(broker, "--list") == "a: rules one\n"
+        publish(broker, "--remove", "a", str(tmp_path / "z.yaml"))
+        assert publish(broker, "--list") == "z: rules x\n"

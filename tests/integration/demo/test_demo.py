@@ -119,10 +119,10 @@ def test_the_printed_commands_work_as_printed(first):
             counts={"processed": 0, "late": 0, "dead": 0}, seconds=0.0, run="",
             rules=(Path("axons"),), world={},
         ).commands()  # fmt: skip
-    tap, explain, replay = (astrocyte(*shlex.split(line)[1:], cwd=folder) for line in lines)
+    tap, explain, verify = (astrocyte(*shlex.split(line)[1:], cwd=folder) for line in lines)
     assert len(tap.stdout.splitlines()) == 5
     assert "mono.axon_1[" in explain.stdout
-    assert "0 recorded but not produced now" in replay.stdout + replay.stderr
+    assert "\nequal: lost = 0, twice = 0, wrong = 0, unexpected = 0, events missing = 0" in verify.stdout
 
 
 def test_a_replay_into_an_empty_broker_gives_the_same_ids(first, tmp_path):

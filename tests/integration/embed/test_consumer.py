@@ -102,6 +102,34 @@ def test_a_consumer_that_gets_no_answer_about_the_ends_asks_again_and_reads_noth
     assert len(asked) > 1
 
 
+def test_a_new_group_that_begins_at_the_end_says_what_it_does_not_handle(embedded_address, prefix, caplog):
+    def lines() -> list[str]:
+        return [line for line in caplog.messages if line.startswith(f"group {prefix}")]
+
+    with astrocyte.connect(embedded_address) as publisher:
+        for value in range(3):
+            publisher.emit(f"{prefix}.a", {"value": value})
+        assert publisher.flush(30)
+    for start in ("earliest", "latest", "latest"):
+        group = f"{prefix}-{'first' if start == 'earliest' else 'second'}"
+        consumer = astrocyte.Consumer(embedded_address, group=group, start=start)
+        collecting(consumer, f"{prefix}.*")
+        before = len(lines())
+        with running(consumer) as failure:
+            assert consumer.is_ready.wait(30), failure
+            # It commits where it begins, so that it is no new group any more, before it handles the first event.
+            with astrocyte.connect(embedded_address) as publisher:
+                publisher.emit(f"{prefix}.a", {"value": 9})
+            wait_until(lambda: consumer.counts.handled)  # noqa: B023  called in this turn
+        if before:
+            assert len(lines()) == before
+    (line,) = lines()
+    assert line.startswith(
+        f"group {prefix}-second is new and begins at the end of its topics: 4 earlier messages of mono."
+    )
+    assert 'start="earliest"' in line
+
+
 def test_json_fields_of_the_catalog_are_values(embedded_address):
     consumer = astrocyte.Consumer(embedded_address)
     agent = uuid.uuid4().hex

@@ -14,6 +14,7 @@ from astrocyte.agents.sinks.sql.targets import STREAM_TARGETS
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.tables import AgentModel, Base, KernelGeometry, Simulation
+from astrocyte.schemas.topics import metrics_topic
 
 START_US = 1_735_689_600_000_000
 TABLE_OF = {
@@ -197,6 +198,17 @@ async def test_a_run_has_a_row_from_its_first_event_and_an_end(database):
     with engine.connect() as connection:
         ended = connection.execute(select(Simulation.status, Simulation.end_time)).one()
     assert ended == ("completed", datetime(2025, 1, 1, 0, 0, 0, 500))
+
+
+async def test_the_end_of_a_run_does_not_depend_on_what_is_read_with_it(database):
+    rows = frame_of("agent_states", 2)
+    last = Frame("agent_states", "run-1", rows.batch.slice(0, 0), end=True, watermark_us=START_US + 500)
+    later = START_US + 50_000_000
+    window = Frame.from_columns("w", "run-1", {"timestamp": [later], "key": ["k"], "type": ["w"], "n": [1.0],
+                                               "window_start": [START_US], "window_end": [later]})  # fmt: skip
+    assert await written(database, [sourced(last), SourcedFrame(window, metrics_topic("w"), 0, 0)]) == []
+    with engine_of(database).connect() as connection:
+        assert connection.execute(select(Simulation.end_time)).scalar() == datetime(2025, 1, 1, 0, 0, 0, 500)
 
 
 async def test_a_described_run_keeps_its_experiment_parameters_and_configuration(database):

@@ -128,16 +128,17 @@ def test_a_frame_on_which_decoding_raises_is_one_dead_letter(monkeypatch):
     assert is_accounted(domain)
 
 
-def test_a_recogniser_that_raises_leaves_its_message_to_the_json_reader(monkeypatch):
-    def broken(records):
-        if any(record.offset == 1 for record in records):
-            raise RuntimeError("a bug")
-        return chosen(records)
+def test_a_recogniser_that_raises_leaves_frames_and_records_to_their_readers(monkeypatch):
+    def broken(_value):
+        raise RuntimeError("a bug")
 
-    chosen = decoders.chosen_decoders
-    monkeypatch.setattr(decoders, "chosen_decoders", broken)
+    registry = decoders.Registry("decoder", group="no.such.group", convert=decoders._convert)
+    monkeypatch.setattr(decoders, "DECODERS", registry)
+    decoders.register_decoder("hive", lambda _message: {}, recognise=broken)
     output = run(domain_of(PAIRS), [json_record(0, 0.0), json_record(1, 1.0), json_record(2, 2.0)])
-    assert len(pairs(output)) == 2
+    assert (len(pairs(output)), output.dead_letters) == (2, [])
+    output = run(domain_of(PAIRS), [frame_record(0, [1.0]), frame_record(1, [2.0], first_seq=1)])
+    assert (len(pairs(output)), output.dead_letters) == (1, [])
 
 
 def test_messages_for_which_a_decoder_cannot_work_at_the_moment_are_given_again(monkeypatch):

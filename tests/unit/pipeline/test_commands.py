@@ -45,7 +45,7 @@ def test_health_says_in_words_that_a_role_has_read_nothing_yet(monkeypatch):
     async def states(_settings):
         return {
             "correlate": {"members": 1, "state": "Stable", "lag": None},
-            "sql": {"members": 2, "state": "Stable", "lag": 1234},
+            "sql": {"members": 2, "state": "Stable", "lag": 1234, "unstored": ["stream 'A' is not written"]},
         }
 
     monkeypatch.setattr("astrocyte.pipeline.roles.health.group_health", states)
@@ -53,6 +53,7 @@ def test_health_says_in_words_that_a_role_has_read_nothing_yet(monkeypatch):
     assert shown.splitlines() == [
         "correlate: 1 member, Stable, nothing read yet",
         "sql: 2 members, Stable, lag 1,234",
+        "  stream 'A' is not written",
     ]
 
 

@@ -111,6 +111,11 @@ def test_lag_held_chunks_and_queues_are_served():
     assert (found["astrocyte_queue_length chunks"], found["astrocyte_queue_length unconfirmed"]) == (4, 6)
 
 
+def test_messages_on_which_a_recogniser_failed_are_served(monkeypatch):
+    monkeypatch.setitem(metrics.RECOGNISE_FAILED, "hive", 4)
+    assert samples(metrics.DecoderMetrics()) == {"astrocyte_recognise_failed_total hive": 4.0}
+
+
 def test_a_role_that_has_not_begun_to_read_has_no_lag():
     app = SimpleNamespace(_consumer=None, _producer=None, agents={})
     assert samples(metrics.ReadingMetrics(app)) == {
@@ -121,7 +126,7 @@ def test_a_role_that_has_not_begun_to_read_has_no_lag():
 
 def test_the_documentation_lists_every_metric_with_its_kind_and_labels():
     watch = RoleWatch("sql", ProgressWatch(1.0, 1.0))
-    collectors = [domain_metrics(), store_metrics(), reading_metrics(), watch, Restarts()]
+    collectors = [domain_metrics(), store_metrics(), reading_metrics(), metrics.DecoderMetrics(), watch, Restarts()]
     made = {}
     for collector in collectors:
         for family in collector.collect():

@@ -1,5 +1,7 @@
 """A user's own modules: imported at the start, in every process, with their settings."""
 
+import sys
+
 import pytest
 
 from astrocyte.agents.controllers.base import Controller, register_controller
@@ -35,6 +37,14 @@ def test_a_plugin_of_the_working_folder_registers_a_role_that_settings_may_name(
     assert "test_own_a" in ROLES
     with pytest.raises(InvalidSettings, match=r"no role 'test_own_b'; known: correlate, .*did you mean 'test_own_a'"):
         load_settings(roles=("test_own_b",))
+
+
+def test_a_plugin_that_needs_an_extra_says_which(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)  # as if it were not installed
+    (tmp_path / "own_world.py").write_text("import jax.numpy\n")
+    monkeypatch.setenv("ASTROCYTE_PLUGINS", "own_world")
+    with pytest.raises(InvalidSettings, match=r"which is not installed; pip install 'astrocyte\[simulator\]'$"):
+        load_settings()
 
 
 @pytest.mark.parametrize(

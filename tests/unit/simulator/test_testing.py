@@ -98,6 +98,12 @@ class ShortColumn(Hives):
         return (EventSpec("weighing", "test_hives", columns, "weighing"),)
 
 
+class WrongPlant(Hives):
+    def step(self, static, params, state, ctx):
+        ctx.planted({}, 5)
+        return super().step(static, params, state, ctx)
+
+
 class NoIslands(Hives):
     def islands(self, config):
         return 0
@@ -128,6 +134,7 @@ PURE = "take random numbers from ctx, read no clock, and keep nothing outside th
             "the step emits the kind 'weighting', which events() does not declare; declared: weighing; did you",
         ),
         (WrongColumns, "kind 'weighing': expected columns ['kg'] (its EventSpec), got ['kg', 'temperature']"),
+        (WrongPlant, "planted() of kind 5; expected the number of a kind of plant_kinds, the scenario has: none"),
         (NoIslands, "islands() of scenario 'hives' returned 0; expected 1 or more"),
         (ReturnsNothing, "step() of scenario 'hives' returned None; expected the state after the tick"),
         (

@@ -8,11 +8,13 @@ import orjson
 import pytest
 
 from astrocyte import Controller, Frame, encode_frame, register_controller
+from astrocyte.agents.controllers import base
 from astrocyte.agents.controllers.base import CONTROLLERS
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.schemas.errors import InvalidSettings, PluginError
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.json.reader import RawRecord
+from astrocyte.schemas.registry import Registry
 from astrocyte.testing import check_controller
 
 
@@ -160,8 +162,20 @@ def test_a_controller_without_an_input_is_named_before_anything_is_read():
         ControlRunner("state", {"mine": NoStream()})
 
 
+def test_the_check_names_a_controller_as_it_is_registered(monkeypatch: pytest.MonkeyPatch):
+    registry = Registry("controller", group="no.such.group", of=Controller)
+    monkeypatch.setattr(base, "CONTROLLERS", registry)
+    vent = register_controller("vent", lambda _frame: 5, stream="room_stats")
+    register_controller("heating", Wrong)
+    for controller, name in ((vent, "vent"), (Wrong, "heating"), (Wrong(), "heating")):
+        with pytest.raises(AssertionError, match=f"controller '{name}' returned"):
+            check_controller(controller, [frame()])
+
+
 def test_check_controller_finds_a_value_that_is_no_number():
-    with pytest.raises(AssertionError, match=r"a command has the values {'heating': nan}; expected finite numbers"):
+    with pytest.raises(
+        AssertionError, match=r"a command has the values {'heating': nan}; expected finite numbers, text"
+    ):
         check_controller(lambda _frame: [{"heating": float("nan")}], [frame()])
 
 

@@ -118,3 +118,73 @@ windows: [{name: w, from: A, by: key, every: 10s, late: revise, keep: 5s, select
     outputs = list(outputs_of(Engine(rules), "push_event"))
     assert results([frame for output in outputs for frame in output.frames], "w") == [(1, 1.0, 0), (2, 10.0, 1)]
     assert [event.fields["value"] for output in outputs for event in output.refused] == [9.5]
+
+
+def restored(engine: Engine, rules: Any = RULES) -> Engine:
+    other = Engine(rules)
+    other.restore(engine.snapshot())
+    return other
+
+
+def test_late_events_that_wait_for_the_next_step_are_in_a_snapshot():
+    engine = Engine(RULES)
+    engine.push_event(event_of(1.0))
+    engine.advance(12 * S)
+    engine.push_event(event_of(9.0))
+    engine.push_event(event_of(2.0))
+    engine = restored(restored(engine))
+    output = engine.advance(13 * S)
+    assert [row["value"] for frame in output.late for row in frame.rows()] == [9.0, 2.0]
+    assert engine.late == 2
+    assert restored(engine).advance(14 * S).late == []
+
+
+def test_refused_events_that_wait_for_the_next_step_are_in_a_snapshot():
+    rules = load_rules('validators: [{stream: A, where: "value < 5"}]\nwindows: ' + RULES_OF_ONE)
+    engine = Engine(rules)
+    engine.push_event(event_of(7.0) | {"note": "a", "list": [1, {"x": None}]})
+    engine.push_event({"stream": "A", "timestamp": object(), "lone": "\ud800", 5: float("inf")})
+    expected = [(event.id, event.stream, event.timestamp_us, event.reason) for event in engine.advance(1 * S).refused]
+    assert len(expected) == 2
+    engine = Engine(rules)
+    engine.push_event(event_of(7.0) | {"note": "a", "list": [1, {"x": None}]})
+    engine.push_event({"stream": "A", "timestamp": object(), "lone": "\ud800", 5: float("inf")})
+    engine = restored(engine, rules)
+    assert engine.refused == 2
+    found = engine.advance(1 * S).refused
+    assert [(event.id, event.stream, event.timestamp_us, event.reason) for event in found] == expected
+    assert found[0].fields["note"] == "a"
+    assert found[1].fields["lone"] == "'\\ud800'"
+    assert engine.advance(2 * S).refused == []
+
+
+RULES_OF_ONE = '[{name: w, from: A, by: key, every: 4s, late: revise, keep: 5s, select: {n: "count()"}}]'
+
+
+@pytest.mark.parametrize("before", ["nothing", "a snapshot", "new rules", "new rules and a snapshot", "a flush"])
+@pytest.mark.parametrize(("at_s", "expected"), [(1.0, []), (7.9, []), (8.1, [(1, None, 0)]), (15.0, [(1, None, 0)])])
+def test_the_first_event_that_a_window_sees_is_not_taken_when_nothing_of_its_time_is_kept(before, at_s, expected):
+    rules = load_rules(f"windows: {RULES_OF_ONE}")
+    new = "new rules" in before
+    engine = Engine(load_rules("rules: [{name: r, seq: [{as: a, stream: A}]}]") if new else rules)
+    if before == "a flush":
+        engine.advance(100 * S)
+        engine.flush()
+    engine.advance(int(16.5 * S))
+    if new:
+        engine.update(rules)
+    if "a snapshot" in before:
+        engine = restored(engine, rules)
+    engine.push_event(event_of(at_s))
+    outputs = [engine.advance(18 * S), engine.flush()]
+    assert results([frame for output in outputs for frame in output.frames], "w") == expected
+    assert sum(frame.num_rows for output in outputs for frame in output.late) == 1
+
+
+@pytest.mark.parametrize("kind", ["session: 3s", "sliding: 3s", "every: 4s"])
+def test_event_time_may_begin_anew_after_a_flush_for_windows_that_saw_nothing_before(kind):
+    engine = Engine(load_rules(f'windows: [{{name: w, from: A, by: key, {kind}, select: {{n: "count()"}}}}]'))
+    engine.advance(100 * S)
+    engine.flush()
+    engine.push_event(event_of(5.0))
+    assert results(engine.flush().frames, "w") == [(1, None, 0)]

@@ -111,7 +111,7 @@ def test_a_stream_that_is_declared_twice_is_refused_with_both_places():
 
 
 def test_two_streams_of_one_topic_are_refused():
-    with pytest.raises(InvalidRule, match="'a' and 'b' both name the topic 't'"):
+    with pytest.raises(InvalidRule, match="'a' and 'b' both read the topic 't'"):
         Contracts([Stream(name="a", topic="t"), Stream(name="b", topic="t")])
 
 
@@ -415,6 +415,24 @@ def test_an_incomplete_structured_cloudevent_is_refused():
     assert letters[0].reason.endswith("it has no source, type")
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'"', "line 1: a quotation mark is not closed"),
+        (b'1,2\n3,"4', "line 2: a quotation mark is not closed"),
+        (b'1,"2"3', "line 1: not CSV: ',' expected after '\"'"),
+        (b"1,\xff", "expected CSV in UTF-8, got the byte 0xff at 2"),
+        (b"", "expected lines of CSV, got a message of 0 bytes without any"),
+        (b"\n\r\n", "expected lines of CSV, got a message of 3 bytes without any"),
+    ],
+)
+def test_a_message_that_is_no_csv_is_refused_with_what_is_wrong(value, reason):
+    text = "{name: a, decoder: {name: csv, columns: [n, value]}}"
+    rows, letters, _ = read(text, message(b"1,2"), message(value, offset=1))
+    assert len(rows) == 1
+    assert [(letter.offset, letter.reason) for letter in letters] == [(1, reason)]
+
+
 def test_lines_of_csv_keep_to_their_columns():
     text = "{name: a, decoder: {name: csv, columns: [time, key, value, note]}, fields: {value: float64}}"
     rows, letters, frames = read(
@@ -478,7 +496,7 @@ def test_avro_records_are_read_with_the_schemas_of_a_registry(registry):
     assert [(row["timestamp"], row["value"]) for row in rows] == [(START_US, 1.5)]
     reasons = {letter.offset: letter.reason for letter in letters}
     assert reasons[1].startswith("schema 8 is unknown to the registry")
-    assert "decoder failed" in reasons[2]
+    assert "decoder 'avro' failed" in reasons[2]
     assert "1 bytes follow the record of schema 7" in reasons[3]
     assert "expected Avro in Confluent's wire format" in reasons[4]
 

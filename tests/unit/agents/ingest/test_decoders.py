@@ -15,7 +15,7 @@ from astrocyte.agents.ingest.decoders import Decoders, register_decoder
 from astrocyte.schemas import registry as registries
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.declarations import StreamDeclaration
-from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.errors import InvalidEvent, InvalidSettings, TransientError
 from astrocyte.schemas.json.reader import RawRecord
 
 CSV = (("content-type", b"text/csv; charset=utf-8"),)
@@ -28,6 +28,7 @@ def _own_registry(monkeypatch):
         "decoder", group="no.such.group", shipped={"arrow": decoders.ARROW, "json": decoders.JSON}
     )
     monkeypatch.setattr(decoders, "DECODERS", registry)
+    decoders.RECOGNISE_FAILED.clear()
 
 
 def record(offset: int, value: bytes | None, headers: object = ()) -> RawRecord:
@@ -85,7 +86,7 @@ def test_a_message_that_a_decoder_refuses_is_a_dead_letter_with_its_bytes():
     assert frames == []
     assert [(letter.offset, letter.reason) for letter in letters] == [
         (7, "3 fields; expected 2"),
-        (8, "the decoder failed: ValueError: could not convert string to float: 'x'"),
+        (8, "decoder 'csv' failed: ValueError: could not convert string to float: 'x'"),
     ]
     assert letters[0].payload_b64 == "MSwyLDM="
 
@@ -185,10 +186,10 @@ def test_a_refused_event_among_several_messages_of_several_events_keeps_its_numb
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (None, "decoder 'returns' returned None; expected an event (a mapping), a list of them or a Frame"),
-        (7, "decoder 'returns' returned 7 of type int; expected an event (a mapping), a list of them or a Frame"),
-        ("{}", "decoder 'returns' returned '{}' of type str; expected an event (a mapping), a list of them or a Frame"),
-        ([{"value": 1}, 2], "decoder 'returns' returned [{'value': 1}, 2] of type list; expected an event"),
+        (None, "decoder 'odd' returned None; expected an event (a mapping), a list of them or a Frame"),
+        (7, "decoder 'odd' returned 7 of type int; expected an event (a mapping), a list of them or a Frame"),
+        ("{}", "decoder 'odd' returned '{}' of type str; expected an event (a mapping), a list of them or a Frame"),
+        ([{"value": 1}, 2], "decoder 'odd' returned [{'value': 1}, 2] of type list; expected an event"),
     ],
 )
 def test_what_a_decoder_may_not_return_is_the_dead_letter_of_its_message_and_names_it(found, reason):
@@ -200,3 +201,40 @@ def test_what_a_decoder_may_not_return_is_the_dead_letter_of_its_message_and_nam
     assert [letter.offset for letter in letters] == [3]
     assert letters[0].reason.startswith(reason)
     assert [item.offset for item in frames] == [4]
+
+
+@pytest.mark.parametrize("raised", [TypeError, ValueError, TransientError, SystemExit])
+def test_a_recogniser_that_raises_refuses_no_message_and_is_named_once_and_counted(raised, caplog):
+    def recognise(_value: bytes) -> bool:
+        raise raised("startswith\nfailed")
+
+    register_decoder("hive", csv, recognise=recognise)
+    register_decoder("lines", csv, recognise=lambda value: value.endswith(b"5"))
+    chunk = [
+        record(1, encode_frame(FRAME)),
+        record(2, b'{"timestamp": "2025-01-01T00:00:01Z", "value": 1}'),
+        record(3, b"2025-01-01T00:00:02Z,22.5"),
+    ]
+    with caplog.at_level(logging.WARNING):
+        frames, letters = decode_chunk("mono.other", 0, chunk)
+    assert ([item.offset for item in frames], letters) == ([1, 2, 3], [])
+    (line,) = [entry.getMessage() for entry in caplog.records]
+    assert line.startswith(f"recognise of decoder 'hive' failed: {raised.__name__}: startswith failed; it is given")
+    assert dict(decoders.RECOGNISE_FAILED) == {"hive": 3}
+
+
+def test_content_types_are_compared_without_regard_to_case():
+    register_decoder("csv", csv, content_type="Text/CSV")
+    frames, _ = decode_chunk("mono.room", 0, [record(3, b"2025-01-01T00:00:00Z,21.5", CSV)])
+    assert [item.frame.rows()[0]["value"] for item in frames] == [21.5]
+
+
+def test_a_content_type_that_no_header_can_hold_is_refused_when_it_is_registered():
+    with pytest.raises(InvalidSettings, match="decoder 'csv': expected content_type to be text in ASCII, got "):
+        decoders._convert("csv", decoders.Decoder(csv, "text/\udc80"))
+
+
+def test_a_decoder_that_raises_is_named_by_its_registered_name():
+    register_decoder("hive", lambda message: message.value.split(b",", 9)[9], recognise=lambda _value: True)
+    _, letters = decode_chunk("mono.room", 0, [record(3, b"x")])
+    assert letters[0].reason == "decoder 'hive' failed: IndexError: list index out of range"

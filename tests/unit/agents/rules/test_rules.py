@@ -377,12 +377,12 @@ ONE = "rules: [{name: r, seq: [{as: a, stream: A}]}]"
         (
             f"streams:\n  - {{name: A, topic: t}}\n  - {{name: B, topic: t}}\n{ONE}",
             (3, "B", "topic"),
-            "both name the topic 't'",
+            "both read the topic 't'",
         ),
         (
             f"streams:\n  - {{name: A, topic: mono.B}}\n  - {{name: B}}\n{ONE}",
             (3, "B", "topic"),
-            "both name the topic 'mono.B'",
+            "both read the topic 'mono.B'",
         ),
     ],
 )

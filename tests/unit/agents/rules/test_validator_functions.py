@@ -11,8 +11,10 @@ import pytest
 
 from astrocyte import Frame, RuleSet, Validator, load_rules, match
 from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.rules import validator_functions, validators
 from astrocyte.agents.rules.validator_functions import ValidatorFunction, register_validator
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule, InvalidSettings
+from astrocyte.schemas.registry import Registry
 from astrocyte.testing import check_validator
 
 
@@ -52,8 +54,8 @@ def test_an_event_is_accepted_refused_or_changed_and_an_exception_refuses_it():
     assert passed.refused == [
         (1, "one is refused"),
         (3, "three is not an event"),
-        (4, "the validator failed: ValueError: it set 'key', which validators cannot change; set another field"),
-        (5, "the validator failed: KeyError: 'missing'"),
+        (4, "validator 'judged' failed: ValueError: it set 'key', which validators cannot change; set another field"),
+        (5, "validator 'judged' failed: KeyError: 'missing'"),
     ]
 
 
@@ -175,7 +177,7 @@ def test_a_field_name_that_is_no_text_refuses_this_event_alone(name: Any) -> Non
     found = match(ruleset, events)
     assert [each.emit["v"] for each in found] == [0, 1, 3]
     assert [event.fields["value"] for event in found.refused] == [2]
-    assert found.refused[0].reason.startswith("the validator failed: ")
+    assert found.refused[0].reason.startswith("validator '<lambda>' failed: ")
 
 
 def test_an_event_on_which_a_validator_raises_is_refused_alone_as_in_a_worker() -> None:
@@ -226,7 +228,8 @@ def test_a_value_that_is_no_value_is_named_equally_each_time() -> None:
     reasons = check_validator(Validator(stream="s", use=lambda event: {"value": object()}), [{"value": 1}] * 2)
     assert (
         reasons
-        == ["the validator failed: it set 'value' to <object object>; expected a value that an event can have"] * 2
+        == ["validator '<lambda>' failed: it set 'value' to <object object>; expected a value that an event can have"]
+        * 2
     )
 
 
@@ -256,3 +259,32 @@ def test_a_validator_that_returns_a_number_is_named_and_an_empty_reason_is_fille
         (0, "validator 'odd' returned 3 of type int; expected None, a reason (text) or fields to set (a mapping)"),
         (1, "validator 'odd' refused it and gave no reason"),
     ]
+
+
+def test_a_validator_is_named_in_reasons_as_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(event: dict[str, Any]) -> Any:
+        return 3 if event["value"] == 1 else event["missing"]
+
+    registry = Registry("validator", group="no.such.group", convert=validator_functions._convert)
+    monkeypatch.setattr(validator_functions, "VALIDATORS", registry)
+    monkeypatch.setattr(validators, "VALIDATORS", registry)
+    register_validator("plausible", odd)
+    for use in ("plausible", odd):
+        passed = apply(Validator(stream="s", use=use), 1.0, 2.0)
+        assert [reason.partition(";")[0] for _, reason in passed.refused] == [
+            "validator 'plausible' returned 3 of type int",
+            "validator 'plausible' failed: KeyError: 'missing'",
+        ]
+
+
+@pytest.mark.parametrize("per", ["event", "frame"])
+def test_a_validator_that_exits_refuses_the_row_and_does_not_end_the_program(per):
+    def leave(_given: Any) -> Any:
+        raise SystemExit(4)
+
+    register_validator(f"test_leaves_{per}", leave, per=per)
+    rules = load_rules(
+        f"validators: [{{stream: s, use: test_leaves_{per}}}]\nrules: [{{name: r, seq: [{{as: a, stream: s}}]}}]"
+    )
+    found = match(rules, [{"stream": "s", "timestamp": 1, "value": 1.0}])
+    assert [each.reason for each in found.refused] == [f"validator 'test_leaves_{per}' failed: SystemExit: 4"]

@@ -1,5 +1,6 @@
 """Files of a folder that several processes write: each owns its file, no line is lost, cut or there twice."""
 
+import errno
 import gzip
 import os
 import shutil
@@ -276,3 +277,22 @@ async def test_rows_with_offsets_of_their_own_are_recognised_in_any_division(tmp
     await again.write([SourcedFrame(frame.take(np.arange(4, 10)), "mono.problem_solving", 2, 7, np.arange(7, 13))])
     await again.close()
     check_rows(tmp_path, 10)
+
+
+@pytest.mark.parametrize("number", [errno.EFBIG, errno.EROFS, errno.EACCES])
+async def test_an_error_that_no_retry_mends_ends_the_sink_with_one_line_and_nothing_is_confirmed(
+    kind, tmp_path, monkeypatch, number
+):
+    sink = await opened(kind, tmp_path)
+    await sink.write(part(0))
+
+    def fails(*_arguments):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sink._files, "_write", fails)
+        with pytest.raises(SinkError, match=f"{os.strerror(number)}; nothing was dropped, the batch is read again"):
+            await sink.write(part(1))
+    await sink.write(part(1))
+    await sink.close()
+    check_rows(tmp_path, 40)

@@ -40,6 +40,46 @@ async def test_a_stream_that_is_not_known_is_named_with_what_to_do():
         await check(Counted(), reads=("hive_scale",))
 
 
+async def test_a_sink_of_one_stream_gets_events_of_no_other_unless_that_is_asked_for():
+    sink = Counted()
+    await check(sink, reads=("axon_1",))
+    assert set(await sink.counts()) == {"axon_1"}
+    await check(sink, reads=("axon_1",), unknown=True)
+    assert set(await sink.counts()) == {"axon_1", "unlisted"}
+
+
+class TakesNoHeavyHive(Counted):
+    """A sink that rejects rows, ``lost`` with one row less than it should name."""
+
+    lost = 0
+
+    async def write(self, batch):
+        rejected, others = [], []
+        for item in batch:
+            heavy = []
+            if isinstance(item, SourcedFrame) and item.frame.has("kg"):
+                heavy = [row for row, kg in enumerate(item.frame.values("kg")) if kg > 100]
+            rejected += [item.rejected(row, "too heavy") for row in heavy]
+            others += [] if heavy else [item]
+        await super().write(others)
+        return rejected[self.lost :]
+
+
+class RejectsTooFew(TakesNoHeavyHive):
+    lost = 1
+
+
+async def test_rows_that_a_sink_must_reject_are_given_and_only_they_may_be():
+    options = {"events": {"hive_scale": [{"kg": 31.5}]}, "rejects": {"hive_scale": [{"kg": 200.0}, {"kg": 300.0}]}}
+    sink = TakesNoHeavyHive()
+    await check(sink, reads=(), **options)
+    assert (await sink.counts()) == {"hive_scale": 1}
+    with pytest.raises(
+        AssertionError, match=r"rejected the rows \[\('hive_scale', 'mono.hive_scale', 70, 1\)\]; expect"
+    ):
+        await check(RejectsTooFew(), reads=(), **options)
+
+
 class Forgets(Counted):
     async def open(self):
         self.events.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -352,6 +353,7 @@ def test_without_a_broker_emit_returns_at_once_and_there_is_one_warning_for_each
     assert (counts.emitted, counts.delivered, counts.buffered, counts.dropped) == (80, 0, 0, 80)
     assert set(counts.reasons) == {"the buffer is full", "the publisher was closed before the broker confirmed"}
     assert [caplog.text.count(text) for text in ("is unavailable", "is dropped", "were not delivered")] == [1, 1, 1]
+    assert "written to" not in caplog.text
 
 
 def test_what_cannot_be_sent_is_kept_in_a_log_that_every_tool_reads(tmp_path):
@@ -449,6 +451,43 @@ def test_a_log_that_is_deleted_under_a_publisher_is_reported_and_begun_again(tmp
     assert "was deleted or renamed while it was written" in caplog.text
 
 
+def test_connecting_makes_the_folder_of_missed_events_and_leaves_it_empty(tmp_path):
+    with astrocyte.connect(NOWHERE, missed=tmp_path / "new" / "missed", close_timeout_s=0):
+        assert list((tmp_path / "new" / "missed").iterdir()) == []
+
+
+def test_a_disk_that_fails_later_is_logged_at_once_and_counted(tmp_path, monkeypatch, caplog):
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(delivery.LogWriter, "write", full)
+    with astrocyte.connect(NOWHERE, buffer_events=40, missed=tmp_path, close_timeout_s=0) as publisher:
+        for n in range(100):
+            publisher.emit("rooms", {"value": n})
+        assert caplog.text.count("an event is dropped: the log ") == 1
+        counts = publisher.counts
+        assert counts.dropped + counts.buffered == 100
+        ((reason, dropped),) = counts.reasons.items()
+        assert (dropped, reason.endswith("No space left on device")) == (counts.dropped, True)
+        assert dropped >= 60
+    assert publisher.counts.dropped == 100
+
+
+@pytest.mark.parametrize(
+    "stream",
+    ["alerts", "multi.events", "late", "dead_letters", "rules", "simulations", "metrics.load", "control.ga",
+     "keyed.room.rooms", "state.g", "__consumer_offsets", "mono.rooms"],
+)  # fmt: skip
+def test_a_stream_with_the_name_of_a_topic_of_the_pipeline_is_refused(stream):
+    with astrocyte.connect(NOWHERE, close_timeout_s=0) as publisher:
+        with pytest.raises(
+            InvalidEvent,
+            match=r"has the name of a topic that the pipeline itself writes|is the name of a topic; give the stream",
+        ):
+            publisher.emit(stream, {"value": 1})
+        assert publisher.emit("alerts_of_mine", {"value": 1})
+
+
 def test_threads_and_coroutines_share_a_publisher():
     with astrocyte.connect(NOWHERE, buffer_events=3_000, close_timeout_s=0) as publisher:
         threads = [
@@ -472,19 +511,53 @@ async def test_closing_does_not_block_the_event_loop():
     assert (publisher.counts.emitted, publisher.counts.dropped) == (2, 2)
 
 
+def test_events_that_raise_are_not_counted_and_those_after_closing_have_their_own_reason(caplog):
+    publisher = astrocyte.connect(NOWHERE, close_timeout_s=0)
+    with pytest.raises(InvalidEvent):
+        publisher.emit("rooms", {"value": object()})
+    assert publisher.counts.emitted == 0
+    publisher.close()
+    caplog.clear()
+    for _ in range(2):
+        assert not publisher.emit("rooms", {"value": 1})
+    assert dict(publisher.counts.reasons) == {"the publisher was closed before they were emitted": 2}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "an event is dropped: the publisher was closed before they were emitted" in line
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"name": "no name"}, "name 'no name'"),
-        ({"buffer_events": 0}, "a buffer of 0 events"),
+        ({"name": 5}, "name 5; expected letters"),
+        ({"buffer_events": 0}, "buffer_events 0; expected a whole number of 1 or more"),
+        ({"buffer_events": 1e6}, "buffer_events 1000000.0; expected a whole number of 1 or more"),
+        ({"buffer_bytes": "1MB"}, "buffer_bytes '1MB'; expected a whole number of 1 or more"),
+        ({"buffer_bytes": True}, "buffer_bytes True; expected a whole number of 1 or more"),
+        ({"close_timeout_s": "5"}, "close_timeout_s '5'; expected a number of seconds, 0 or more"),
+        ({"close_timeout_s": -1}, "close_timeout_s -1; expected a number of seconds, 0 or more"),
+        ({"close_timeout_s": math.nan}, "close_timeout_s nan; expected a number of seconds, 0 or more"),
+        ({"close_timeout_s": math.inf}, "close_timeout_s inf; expected a number of seconds, 0 or more"),
+        ({"close_timeout_s": None}, "close_timeout_s None; expected a number of seconds, 0 or more"),
+        ({"missed": 5}, "missed 5; expected the name of a folder"),
         ({"overflow": "block"}, "overflow 'block'; expected one of drop_newest, drop_oldest"),
         ({"invalid": "ignore"}, "invalid 'ignore'"),
-        ({"missed": __file__}, "is a file; expected a folder"),
+        ({"missed": __file__}, "no file can be written there \\(File exists\\); expected a folder"),
+        ({"missed": "/proc/nope/missed"}, "missed '/proc/nope/missed': no file can be written there"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(InvalidSettings, match=message):
         astrocyte.connect(NOWHERE, **options)
+
+
+@pytest.mark.parametrize("timeout_s", ["5", -1, math.nan])
+def test_a_wrong_timeout_is_refused_before_anything_is_closed(timeout_s):
+    with astrocyte.connect(NOWHERE, close_timeout_s=0) as publisher:
+        for method in (publisher.flush, publisher.close):
+            with pytest.raises(InvalidSettings, match="expected a number of seconds, 0 or more"):
+                method(timeout_s)
+        assert publisher.emit("rooms", {"value": 1})
 
 
 def test_a_program_that_forgets_to_close_ends_and_says_what_was_lost():

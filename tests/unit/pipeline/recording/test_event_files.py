@@ -87,7 +87,7 @@ GOOD = b"2025-09-28T10:30:01Z,1\n", b"2025-09-28T10:30:02Z,2\n"
         (b"2025-09-28T10:30:01Z", "has 1 values; expected 2: timestamp, i"),
         (b"2025-09-28T10:30:01Z,1,2", "has 3 values"),
         (b'2025-09-28T10:30:01Z,"x"y', "',' expected after '\"'"),
-        (b'2025-09-28T10:30:01Z,"x', "unexpected end of data"),
+        (b'2025-09-28T10:30:01Z,"x', "a quotation mark is not closed"),
         (b"2025-09-28T10:30:01Z,\xe9", "not text in UTF-8"),
         (b'{"a":1}', "has 1 values"),
     ],

@@ -10,7 +10,6 @@ from faust.types import TP
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
 from astrocyte.pipeline.state.snapshots import pack_state, parts_of
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
-from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.topics import STATS
 from tests.support.correlate_role import START_US, TOPICS, Broker, Worker, frame, noted, record
 from tests.support.waiting import loop_turns
@@ -175,8 +174,45 @@ async def test_a_snapshot_of_another_format_is_refused_with_what_to_do():
     broker = Broker()
     for key, value in parts_of("d0", 0, 1, pack_state({"format": 99})):
         broker.records["state"].append(ProducerRecord("state", value, key, 0))
-    with pytest.raises(AstrocyteError, match=r"expected a snapshot of format 8, got 99; .*delete the state topic"):
+    with pytest.raises(SnapshotsLost, match=r"expected a snapshot of format 9, got 99; .*LOST_STATE=empty"):
         await Worker(broker).start()
+
+
+def flipped(value: bytes) -> bytes:
+    middle = (len(value) + 120) // 2
+    return value[:middle] + bytes([value[middle] ^ 4]) + value[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flipped,
+        lambda value: value[: len(value) // 2],
+        lambda value: b"\xff" + value[1:],
+        lambda _: b"",
+        lambda value: value[: 2 + int.from_bytes(value[:2], "big")] + pack_state({"format": 8, "fingerprint": b""}),
+    ],
+    ids=["a flipped bit", "half", "another head", "nothing", "another state"],
+)
+async def test_a_damaged_snapshot_is_refused_with_what_to_do_and_another_setting_goes_on(damage, caplog):
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    assert await stored_after(worker, 2.0)
+    broker.records["state"] = [each._replace(value=damage(each.value)) for each in broker.records["state"]]
+    with pytest.raises(SnapshotsLost, match=r"partition 0: its state in the topic state.mine .*LOST_STATE=empty"):
+        await Worker(broker, LostState("state.mine")).start(7)
+    caplog.clear()
+    worker = Worker(broker, LostState("state.mine", "empty"))
+    assert await worker.start(7) == {TP(topic, 0): 7 for topic in TOPICS.values()}
+    assert "cannot be restored" in caplog.text
+    assert "Traceback" not in caplog.text
+    for offset in (7, 8):  # both slots
+        await worker.feed("mono.axon_1", offset, frame("axon_1", float(offset), offset))
+        await worker.after(60.0)
+    again = Worker(broker, LostState("state.mine"))
+    await again.start(7)
+    assert again.correlator.domains[0].positions["mono.axon_1"] == 9
 
 
 async def test_committed_offsets_without_a_snapshot_are_refused_with_what_to_do():

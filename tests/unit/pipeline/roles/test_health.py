@@ -8,8 +8,11 @@ import pytest
 from astrocyte import load_rules
 from astrocyte.agents.domain import Domain
 from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.pipeline.roles.health import correlate_summary, remedy
 from astrocyte.pipeline.roles.output_records import stats_record
+from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.topics import unstored_streams
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.json.reader import RawRecord
 
@@ -64,3 +67,18 @@ def test_tombstones_that_were_skipped_are_shown():
 def test_each_state_of_a_group_comes_with_what_to_do(state, members, lag, said):
     found = remedy("sql", "g", {"state": state, "members": members, "lag": lag})
     assert (said in found) if said else not found
+
+
+@pytest.mark.parametrize(
+    ("role", "reason"),
+    [("influx", "it has no measurement, whose fields have the types of the catalog"), ("sql", "it has no table")],
+)
+def test_a_sink_names_the_streams_of_the_settings_of_which_it_writes_nothing(role, reason):
+    (line,) = unstored_streams(Settings(streams=("A", "population_metrics")), SINKS.get(role))
+    assert line.startswith("ASTROCYTE_STREAMS names stream 'A', of which nothing is written here: " + reason)
+    assert unstored_streams(Settings(), SINKS.get(role)) == []
+
+
+@pytest.mark.parametrize("role", ["file", "audit"])
+def test_a_sink_that_writes_any_stream_or_chooses_its_own_names_none(role):
+    assert unstored_streams(Settings(streams=("A",)), SINKS.get(role)) == []

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrocyte.agents.ingest.copies import CopiesOnce
 from astrocyte.pipeline.roles.repartition import RepartitionRunner
+from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
@@ -192,3 +194,22 @@ async def test_a_second_group_that_copies_the_same_stream_gives_a_reader_no_row_
         both.records += [written[second].pop(0)] if written[second] else []
     both.records += written[0] + written[1]
     assert sorted(taken(both)) == sorted(await uninterrupted(records))
+
+
+async def test_a_damaged_state_is_refused_with_what_to_do_and_another_setting_goes_on(caplog):
+    broker = Broker()
+    made, start = runner(broker)
+    await copy_all(made, events(6, 99, form="json"), start, 2)
+    states = {key: value[:-9] + bytes([value[-9] ^ 1]) + value[-8:] for key, value in broker.states().items()}
+    assert states
+    everything = range(PARTITIONS)
+    with pytest.raises(SnapshotsLost, match=r"repartition, mono.weather\[0\]: its state .*LOST_STATE=empty"):
+        made.assigned(everything, everything, states)
+    again = RepartitionRunner(
+        Repartitioner(REPARTITION, PARTITIONS, lateness_us=SECOND),
+        "state",
+        broker.deliver,
+        lost=LostState("state", "empty"),
+    )
+    assert again.assigned(everything, everything, states) == {}
+    assert "cannot be restored" in caplog.text

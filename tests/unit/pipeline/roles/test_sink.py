@@ -206,6 +206,19 @@ async def test_a_write_that_is_no_coroutine_is_the_fault_of_the_sink_and_of_no_r
     assert pipeline.done == []
 
 
+async def test_a_write_that_exits_is_the_fault_of_the_sink_and_acknowledges_nothing():
+    pipeline = Pipeline()
+
+    async def write(batch):
+        raise SystemExit(5)
+
+    pipeline.store.write = write
+    await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
+    with pytest.raises(PluginError, match=r"write\(\) of sink 'influx' raised SystemExit: 5"):
+        await pipeline.runner.finish()
+    assert pipeline.done == []
+
+
 def test_a_plugin_that_breaks_its_contract_ends_its_role_with_one_line(caplog, monkeypatch):
     ended = []
     monkeypatch.setattr("astrocyte.pipeline.roles.refusals.os._exit", ended.append)

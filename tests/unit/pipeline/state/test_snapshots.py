@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astrocyte.pipeline.state.snapshots import PART_BYTES, SnapshotParts, pack_state, parts_of, unpack_state
+from astrocyte.pipeline.state.snapshots import (
+    PART_BYTES,
+    SnapshotDamaged,
+    SnapshotParts,
+    pack_state,
+    parts_of,
+    unpack_state,
+)
 from astrocyte.schemas.errors import AstrocyteError
 
 leaves = (
@@ -88,8 +95,21 @@ def test_compaction_keeps_both_slots_complete():
 
 
 def test_a_foreign_message_in_a_state_topic_is_named():
-    with pytest.raises(AstrocyteError, match="expected a part of a snapshot in the state topic"):
-        SnapshotParts().add(b"key", b"hello")
+    for damaged in (
+        b"hello",
+        b"",
+        b"\0\2{}",
+        b"\0\4null",
+        b"\0\x3a" + b'{"number": "x", "part": 0, "parts": 1, "writer": "", "b": 1}',
+    ):
+        parts = SnapshotParts()
+        parts.add_all(parts_of("d0", 1, 5, b"five"))
+        parts.add(b"d0/0/0", damaged)
+        with pytest.raises(SnapshotDamaged, match="expected a part of a snapshot in the state topic") as raised:
+            parts.newest("d0")
+        assert raised.value.number == 5
+        parts.add_all(parts_of("d0", 0, 6, b"six"))
+        assert parts.newest("d0") == (6, b"six")
 
 
 def test_parts_that_a_successor_and_a_stopped_process_wrote_under_one_number_are_not_mixed():

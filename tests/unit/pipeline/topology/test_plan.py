@@ -2,6 +2,7 @@ import pytest
 
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.topology.plan import ALL_KEYS, Repartition, checked_plan, make_plan
+from astrocyte.pipeline.topology.rule_updates import LiveRules
 from astrocyte.schemas.catalog import Catalog, EventType
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.topics import is_legal, keyed_topic, stream_of
@@ -148,3 +149,32 @@ def test_a_stream_that_is_named_by_a_pattern_is_refused():
     rules = load_rules("rules: [{name: r, any: [{as: a, stream: 'dna.*'}]}]")
     with pytest.raises(InvalidRule, match=r"stream 'dna\.\*' looks like a pattern; .* write a step for each"):
         make_plan(rules)
+
+
+READS_A = "rules: [{name: one, seq: [{as: a, stream: A}]}]"
+ANOTHER_OF_A = "streams: [{name: Z, topic: mono.A}]\nrules: [{name: x, seq: [{as: a, stream: Z}]}]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ANOTHER_OF_A[:-1] + ", {name: one, seq: [{as: a, stream: A}]}]",
+        f"streams: [{{name: Z, topic: mono.A}}]\n{READS_A}",
+        f"{ANOTHER_OF_A}\nwindows: [{{name: w, from: A, every: 1s, select: {{n: count()}}}}]",
+    ],
+)
+def test_a_stream_of_the_default_topic_and_a_declared_one_of_the_same_topic_are_refused_with_both_names(text):
+    with pytest.raises(InvalidRule, match=r"streams 'Z' and 'A' both read the topic 'mono.A'"):
+        plan_of(text)
+
+
+def test_a_declared_stream_does_not_take_the_topic_of_a_listed_one():
+    with pytest.raises(InvalidRule, match=r"streams 'mine' and 'vitals' both read the topic 'mono.vitals'"):
+        plan_of("streams: [{name: mine, topic: mono.vitals}]\nrules: [{name: x, seq: [{as: a, stream: mine}]}]")
+
+
+def test_published_rules_with_another_stream_of_a_topic_are_refused_and_the_old_ones_stay():
+    live = LiveRules(load_rules(READS_A), accept=lambda ruleset: make_plan(ruleset, CATALOG))
+    change = live.apply("z", ANOTHER_OF_A.encode())
+    assert "streams 'Z' and 'A' both read the topic 'mono.A'" in change.refused
+    assert [each.name for each in live.ruleset.rules] == ["one"]

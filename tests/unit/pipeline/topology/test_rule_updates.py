@@ -1,5 +1,9 @@
+import pytest
+
 from astrocyte.agents.loading import load_rules
+from astrocyte.pipeline.topology.rule_files import join_rule_sets
 from astrocyte.pipeline.topology.rule_updates import LiveRules
+from astrocyte.schemas.errors import InvalidRule
 
 BASE = "rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]"
 
@@ -49,3 +53,15 @@ def test_a_rule_that_cannot_run_is_refused_by_its_engine():
     live = LiveRules(load_rules(BASE), accept=refuse)
     assert live.apply("mine", rule("two", "value > 1")).refused == "this domain cannot run it"
     assert set(versions(live.ruleset)) == {"one"}
+
+
+def test_a_published_window_of_the_name_of_a_rule_is_refused_in_the_words_of_a_rule_file():
+    live = LiveRules(load_rules(BASE))
+    window = b"windows: [{name: one, from: axon_1, every: 1s, select: {n: count()}}]"
+    refused = live.apply("mine", window).refused
+    assert "'one'" in refused
+    assert "pydantic" not in refused
+    assert "validation error" not in refused
+    with pytest.raises(InvalidRule, match="cannot be combined") as raised:
+        join_rule_sets([load_rules(BASE), load_rules(window.decode())])
+    assert "pydantic" not in str(raised.value)

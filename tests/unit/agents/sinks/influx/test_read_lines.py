@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.influx.lines import encode_points
-from astrocyte.agents.sinks.influx.read_lines import canonical, point_fields, point_key, points_in
+from astrocyte.agents.sinks.influx.read_lines import canonical, point_fields, point_key, point_line, points_in
 from tests.support.line_protocol import read_points
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
@@ -34,6 +34,21 @@ def test_a_point_is_read_as_it_was_written(tag, text, number, whole, tmp_path_fa
         "t": canonical("boolean", "true"),
     }
     assert point_key(found).endswith(" 1700000000000000001")
+
+
+@given(values=st.lists(st.none() | TEXT, min_size=1, max_size=4))
+def test_a_point_is_the_same_line_whatever_is_written_beside_it(values):
+    fields = {"key": pa.array(values, pa.utf8()), "a": pa.array(["x, y=1"] * len(values))}
+    times = np.arange(len(values))
+    together = encode_points("m", {}, fields, times).strings.to_pylist()
+    alone = [
+        encode_points("m", {}, {name: column[row : row + 1] for name, column in fields.items()}, times[row : row + 1])
+        for row in range(len(values))
+    ]
+    for line, own in zip(together, alone, strict=True):
+        (one,) = own.strings.to_pylist()
+        assert point_line(line[:-1]) == point_line(one[:-1])
+        assert point_fields(point_line(one[:-1])) == point_fields(one[:-1])
 
 
 def test_a_block_that_is_being_written_is_left_out_and_a_damaged_one_is_an_error(tmp_path):
