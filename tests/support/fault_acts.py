@@ -275,7 +275,7 @@ def transactions(times: int) -> Act:
 def topic_recreated(live: Live) -> None:
     """A topic that the rules read is deleted and made anew under way: the role that correlates stops and says why."""
     topic = mono_topic(live.settings.streams[0])
-    # A topic that is longer than before when the worker looks cannot be told from the old one.
+    # A topic that is longer than before when the worker looks cannot be distinguished from the old one.
     live.sending.stop()
     admin = AdminClient({"bootstrap.servers": live.settings.broker})
     for future in admin.delete_topics([topic]).values():
