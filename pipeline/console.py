@@ -1,4 +1,4 @@
-"""Console: progress bars, signals, closed pipes, and printing of results."""
+"""Console: progress bars, signals, closed pipes, key presses, and printing of results."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final
 
 import typer
 
 from astrocyte.schemas.errors import AstrocyteError, redacted
 
 __all__ = [
+    "decode_keys",
     "disk_may_fill",
     "interruptible",
+    "keys",
     "number_text",
     "pipe_may_close",
     "print_json",
@@ -28,6 +30,8 @@ __all__ = [
     "short",
     "size_text",
 ]
+
+_NAMES: Final = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left"}
 
 Move = Callable[[int, int | None], None]
 
@@ -154,3 +158,50 @@ def print_json(body: dict[str, Any]) -> None:
 def number_text(value: float) -> str:
     """A number for the screen: six digits, or all of them where six would cut its whole part (a time in seconds)."""
     return repr(value).removesuffix(".0") if 999_999.5 <= abs(value) < 1e16 else f"{value:.6g}"
+
+
+def decode_keys(data: bytes) -> list[str]:
+    """Names of the keys that a terminal sent as bytes: ``up down right left space``, else the character."""
+    found = []
+    # Some terminals send arrows in application mode.
+    data = data.replace(b"\x1bO", b"\x1b[")
+    while data:
+        name = _NAMES.get(data[:3])
+        if name is not None:
+            found.append(name)
+            data = data[3:]
+        else:
+            found.append("space" if data[:1] == b" " else data[:1].decode("latin-1"))
+            data = data[1:]
+    return found
+
+
+@contextlib.asynccontextmanager
+async def keys(actions: Mapping[str, Callable[[], None]]) -> AsyncIterator[bool]:
+    """Call the action of each key pressed; yields whether standard input is a terminal.
+
+    The mode of the terminal is restored afterwards.
+    """
+    if not sys.stdin.isatty():
+        yield False
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    loop = asyncio.get_running_loop()
+
+    def pressed() -> None:
+        for name in decode_keys(os.read(descriptor, 64)):
+            action = actions.get(name)
+            if action is not None:
+                action()
+
+    try:
+        tty.setcbreak(descriptor)  # Ctrl-C still interrupts
+        loop.add_reader(descriptor, pressed)
+        yield True
+    finally:
+        loop.remove_reader(descriptor)
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

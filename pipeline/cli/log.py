@@ -372,7 +372,7 @@ async def _note_newer_events(plan: Plan, broker: str, shift: Shift | None) -> No
 @contextlib.asynccontextmanager
 async def _key_control(tempo: Tempo, *, enabled: bool) -> AsyncIterator[Callable[[], str]]:
     """Let keys change the tempo within the context; yields a function that returns the current rate as text."""
-    from astrocyte.pipeline.cli.keyboard import keys
+    from astrocyte.pipeline.console import keys
 
     actions = {"space": tempo.toggle, "right": tempo.step, "up": tempo.faster, "down": tempo.slower}
 

@@ -238,6 +238,8 @@ class PartitionLog:
 
     def begin_flush(self) -> list[FlushJob]:
         """Sync jobs that are due; run them on any thread, then pass them to ``end_flush``."""
+        if not self.dirty and not self._unsealed:
+            return []  # as most logs in most rounds
         jobs: list[FlushJob] = []
         active = self.segments[-1]
         self._flushing = _End(self.end_offset, active.base_offset, active.size)

@@ -48,9 +48,10 @@ class Disk:
         """A copy of a folder as the disk has it, with whatever else the kernel may have written."""
         with self._lock:
             synced, named = dict(self._synced), set(self._named)
-        shutil.copytree(folder, image)
-        for path in [*folder.rglob("*.log"), *folder.rglob("*.index")]:
-            copy = image / path.relative_to(folder)
+        # Syncing threads of the broker still rename their drafts.
+        shutil.copytree(folder, image, ignore=shutil.ignore_patterns("*.new"))
+        for copy in [*image.rglob("*.log"), *image.rglob("*.index")]:
+            path = folder / copy.relative_to(image)
             if path not in named and dice.random() < 0.5:
                 copy.unlink()
                 continue

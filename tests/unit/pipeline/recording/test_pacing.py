@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from astrocyte.pipeline.cli.keyboard import decode_keys
+from astrocyte.pipeline.console import decode_keys
 from astrocyte.pipeline.recording.pacing import Tempo, parse_rate
 from astrocyte.schemas.errors import InvalidSettings
 
