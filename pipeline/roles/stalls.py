@@ -152,9 +152,8 @@ class StallWatch:
     def of(self, partition: int) -> list[Stall]:
         """What waits in the domain of a partition."""
         part = self._partitions.get(partition)
-        # A list: the metrics are read by another thread.
-        groups = [] if part is None else list(part.groups.values())
-        return [stall for group in groups if (stall := group.stall) is not None]
+        groups = () if part is None else part.groups.values()
+        return [group.stall for group in groups if group.stall is not None]
 
     def drop(self, partition: int) -> None:
         """The partition was revoked."""

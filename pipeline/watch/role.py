@@ -95,6 +95,7 @@ class RoleWatch:
         self._loop_thread = 0
         self._beats = 0
         self._stopping = False
+        self._process = ProcessCollector(namespace="astrocyte", registry=None)
         self._seen = _Seen()
         # Of the thread that watches the loop.
         self._time = RunningTime()
@@ -304,7 +305,7 @@ class RoleWatch:
             labels = (still.place.topic, str(still.place.partition), still.why)
             family.add_metric(labels, (self._now_us() - still.since_us) / 1e6)
         yield family
-        yield from ProcessCollector(namespace="astrocyte", registry=CollectorRegistry()).collect()
+        yield from self._process.collect()
 
     def _away_s(self) -> float:
         return (self._now_us() - self._store_since_us) / 1e6 if self._store else 0.0
