@@ -25,6 +25,7 @@ from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
+from astrocyte.pipeline.metrics import SnapshotFigures
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records, stats_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
@@ -134,8 +135,8 @@ class Correlator:
         """Time after which a chunk is acknowledged at the latest, beside the time that a snapshot takes."""
         return max(self._interval_s, LONGEST_PAUSE_S)
 
-    def snapshot_figures(self) -> Iterator[tuple[int, float, int, float, int]]:
-        """Of each domain: partition, age of the last snapshot that lacks something, number, seconds, last bytes."""
+    def snapshot_figures(self) -> Iterator[SnapshotFigures]:
+        """Of each domain; the age is that of a last snapshot that lacks something, else 0."""
         now_s = self._monotonic()
         for partition, part in self._domains.items():
             schedule = part.schedule
