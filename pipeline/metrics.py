@@ -29,9 +29,10 @@ SnapshotFigures = tuple[int, float, int, float, int]
 
 
 class DomainMetrics:
-    """Counters of every domain of a correlate worker, how far its event time lags behind the wall clock, and stalls.
+    """Counters of every domain of a correlate worker, how far its event time lags behind, stalls, and snapshots.
 
-    ``stalls`` gives what waits for event time that stands still (`pipeline.roles.stalls.Stall`).
+    ``stalls`` gives what waits for event time that stands still (`pipeline.roles.stalls.Stall`), ``snapshots`` the
+    figures of those that were stored.
     """
 
     def __init__(
