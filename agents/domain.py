@@ -25,12 +25,12 @@ from astrocyte.agents.event_time.watermarks import Source, Watermarks
 from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
-from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
+from astrocyte.agents.ingest.faults import OperatorFailed, reason_of
 from astrocyte.agents.ingest.letters import dead_letter
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.ingest.waiter import Waiter
-from astrocyte.agents.lane import DomainGroup, GroupTime, Lane
+from astrocyte.agents.lane import DomainGroup, GroupTime, Lane, push, push_late
 from astrocyte.agents.matches.grouped import grouped_alert_records
 from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
@@ -345,51 +345,12 @@ class Domain:
                 if self.copies.get(topic) not in self._copied_by:
                     self._accounting.keyless(intake, lane.correlated.get(kept.stream), kept, rows)
                 if verdict.late.any():
-                    self._push_late(intake, lane.engine, kept, rows, verdict.late)
-                twice = self._push(intake, lane.engine, kept, rows, verdict.on_time)
+                    push_late(intake, lane.engine, kept, rows, verdict.late)
+                twice = push(intake, lane.engine, kept, rows, verdict.on_time)
                 repeated = twice if len(twice) > len(repeated) else repeated
         if kept.end:
             self._clocks.forget(source)
         self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, limits_us=limits_us)
-
-    def _push(
-        self, intake: Intake, engine: Engine, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
-        """Give the rows that are on time to an engine; returns those that it refused as duplicates.
-
-        A row on which the engine raises is noted as failed; the engine has then changed nothing for it.
-        """
-        if not on_time.any():
-            return np.empty(0, np.int64)
-        chosen = np.flatnonzero(on_time)
-        repeated: list[NDArray[np.int64]] = []
-
-        def attempt(first: int, last: int) -> None:
-            part = chosen[first:last]
-            frame, places = (kept, rows) if len(part) == kept.num_rows else (kept.take(part), rows[part])
-            topic, partition, offsets = intake.origins(places)
-            if engine.push(frame, topic=topic, partition=partition, offsets=offsets):
-                repeated.append(places[engine.repeated])
-
-        def refuse(at: int, error: Exception) -> None:
-            intake.failed[int(rows[chosen[at]])] = reason_of("correlating an event", error)
-
-        apart(len(chosen), attempt, refuse)
-        return np.concatenate([np.empty(0, np.int64), *repeated])
-
-    def _push_late(
-        self, intake: Intake, engine: Engine, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.bool_]
-    ) -> None:
-        """Give late rows to the windows that revise their results."""
-        chosen = np.flatnonzero(late)
-
-        def attempt(first: int, last: int) -> None:
-            engine.push_late(kept.take(chosen[first:last]))
-
-        def refuse(at: int, error: Exception) -> None:
-            intake.failed[int(rows[chosen[at]])] = reason_of("revising a window by a late event", error)
-
-        apart(len(chosen), attempt, refuse)
 
     def _peers(self, lane: Lane, frame: Frame, topic: str) -> list[Source]:
         """Announce the peers of the frame's source, so that a slow start of one makes nothing late."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.agents.accounting import Intake
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.watermarks import Watermarks
+from astrocyte.agents.ingest.faults import apart, reason_of
+from astrocyte.schemas.frames import Frame
 
-__all__ = ["DomainGroup", "GroupTime", "Lane"]
+__all__ = ["DomainGroup", "GroupTime", "Lane", "push", "push_late"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +57,42 @@ class Lane:
     def time(self, engine: Engine) -> GroupTime:
         """Event time, and what waits for it in the lane's engine."""
         return GroupTime(self.name, self.topics, self.watermarks, engine.size()["waiting"])
+
+
+def push(
+    intake: Intake, engine: Engine, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Give the rows that are on time to an engine; returns those that it refused as duplicates.
+
+    A row on which the engine raises is noted as failed; the engine has then changed nothing for it.
+    """
+    if not on_time.any():
+        return np.empty(0, np.int64)
+    chosen = np.flatnonzero(on_time)
+    repeated: list[NDArray[np.int64]] = []
+
+    def attempt(first: int, last: int) -> None:
+        part = chosen[first:last]
+        frame, places = (kept, rows) if len(part) == kept.num_rows else (kept.take(part), rows[part])
+        topic, partition, offsets = intake.origins(places)
+        if engine.push(frame, topic=topic, partition=partition, offsets=offsets):
+            repeated.append(places[engine.repeated])
+
+    def refuse(at: int, error: Exception) -> None:
+        intake.failed[int(rows[chosen[at]])] = reason_of("correlating an event", error)
+
+    apart(len(chosen), attempt, refuse)
+    return np.concatenate([np.empty(0, np.int64), *repeated])
+
+
+def push_late(intake: Intake, engine: Engine, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.bool_]) -> None:
+    """Give late rows to the windows that revise their results."""
+    chosen = np.flatnonzero(late)
+
+    def attempt(first: int, last: int) -> None:
+        engine.push_late(kept.take(chosen[first:last]))
+
+    def refuse(at: int, error: Exception) -> None:
+        intake.failed[int(rows[chosen[at]])] = reason_of("revising a window by a late event", error)
+
+    apart(len(chosen), attempt, refuse)

@@ -14,23 +14,32 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
 from astrocyte.agents.ingest.unused import Unused
 
-__all__ = ["DecoderMetrics", "DomainMetrics", "ReadingMetrics", "StoreMetrics", "UnusedMetrics", "queued_chunks"]
+__all__ = [
+    "DecoderMetrics",
+    "DomainMetrics",
+    "ReadingMetrics",
+    "SnapshotFigures",
+    "StoreMetrics",
+    "UnusedMetrics",
+    "queued_chunks",
+]
 
-Figures = tuple[int, float, int, float, int]
+SnapshotFigures = tuple[int, float, int, float, int]
 """Of the snapshots of a domain: partition, age in seconds, number, seconds that they took, bytes of the last one."""
 
 
 class DomainMetrics:
-    """Counters of every domain of a correlate worker, how far its event time lags behind the wall clock, and stalls.
+    """Counters of every domain of a correlate worker, how far its event time lags behind, stalls, and snapshots.
 
-    ``stalls`` gives what waits for event time that stands still (`pipeline.roles.stalls.Stall`).
+    ``stalls`` gives what waits for event time that stands still (`pipeline.roles.stalls.Stall`), ``snapshots`` the
+    figures of those that were stored.
     """
 
     def __init__(
         self,
         domains: Callable[[], dict[int, Any]],
         stalls: Callable[[], Iterable[Any]] = tuple,
-        snapshots: Callable[[], Iterable[Figures]] = tuple,
+        snapshots: Callable[[], Iterable[SnapshotFigures]] = tuple,
     ) -> None:
         self._domains_of = domains
         self._stalls_of = stalls

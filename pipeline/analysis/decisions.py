@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from astrocyte.agents.domain import Domain, DomainOutput
@@ -71,7 +72,7 @@ class RepeatedDecisions:
             count = len(records)
             limit = self._limit(topic) if self._entries else None
             if count and limit is not None and records[-1].offset >= limit:
-                count = bisect_left(records, limit, key=_offset)
+                count = bisect_left(records, limit, key=attrgetter("offset"))
                 if count == 0 and not self._waits:
                     count = len(records)
             if count:
@@ -113,7 +114,3 @@ class RepeatedDecisions:
         domain.activate(active, asserting=asserting)
         self._named.update(entry["positions"], (place.topic for place in active))
         return output
-
-
-def _offset(record: KafkaRecord) -> int:
-    return record.offset

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, Literal
 
@@ -28,7 +29,7 @@ from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
+from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.topics import TopicPartition, is_derived, metrics_topic
 
 __all__ = ["OfflineRun", "run_rules"]
@@ -274,7 +275,7 @@ class OfflineRun:
         while first < len(raws):
             while trusted and trusted[0].offset <= raws[first].offset:
                 yield from self._trust(repartitioner, partition, trusted.popleft())
-            last = bisect_left(raws, trusted[0].offset, first, key=_offset) if trusted else len(raws)
+            last = bisect_left(raws, trusted[0].offset, first, key=attrgetter("offset")) if trusted else len(raws)
             copies, letters = repartitioner.step(partition, raws[first:last])
             first = last
             for letter in letters:
@@ -371,10 +372,6 @@ def _is_present(topic: str, number: int, found: Survey, made: set[str], *, repar
     if repartitioned:
         return any(name == topic for name, _ in found.places)
     return (topic, number) in found.places
-
-
-def _offset(raw: KafkaRecord) -> int:
-    return raw.offset
 
 
 def _batches(records: Iterable[ConsumedRecord]) -> Iterator[dict[tuple[str, int], list[RawRecord]]]:

@@ -180,7 +180,6 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         lambda: _absent(correlator.domains.values()),
         monotonic=time.monotonic,
     )
-    app.correlator = correlator
 
     async def assigned(committed: Mapping[Any, int | None]) -> dict[Any, int]:
         await _look_again(settings, known, read)

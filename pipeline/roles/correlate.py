@@ -25,11 +25,13 @@ from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
+from astrocyte.pipeline.metrics import SnapshotFigures
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records, stats_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
 from astrocyte.pipeline.roles.stalls import StallWatch, Standing
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
+from astrocyte.pipeline.state.snapshot_schedule import LONGEST_PAUSE_S, SnapshotSchedule
 from astrocyte.pipeline.state.snapshot_store import StateStore
 from astrocyte.pipeline.state.snapshots import SnapshotDamaged, pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
@@ -47,22 +49,17 @@ _SHOWN: Final = 300
 """Characters of the error that a damaged snapshot causes."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of output that may await confirmation by the broker; above that, the domain waits."""
-_SNAPSHOT_SHARE: Final = 0.1
-"""Share of its time that a domain may spend on snapshots; large states are stored less often."""
-_STORING_BYTES_PER_S: Final = 20 << 20
-"""Rate by which storing a snapshot is a cost; all beyond it is waiting for the broker, which costs nothing."""
 _WRITE_PROOF_S: Final = 2.0
 """A broker that takes longer than this for a record holds producers up, too."""
 _LETTERS_S: Final = 10.0
 """How long a role that stops waits for the broker to take its last dead letters."""
-_LONGEST_PAUSE_S: Final = 60.0
-"""Longest time between snapshots, and so between commits, unless the interval is longer."""
 
 
 @dataclass(slots=True, eq=False)
 class _Partition:
     domain: Domain
     sources: Idleness
+    schedule: SnapshotSchedule
     number: int = 0
     """Number of the last snapshot."""
     life: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -81,13 +78,6 @@ class _Partition:
     wrote_s: float = -math.inf
     """When the broker was last seen to take a record in time."""
     writing: asyncio.Task[None] | None = None
-    next_snapshot_s: float = 0.0
-    stored_s: float = 0.0
-    """When the last snapshot was stored, or this life of the domain began."""
-    snapshots: int = 0
-    cost_s: float = 0.0
-    """Time that they took together."""
-    stored_bytes: int = 0
     unproven: bool = False
     """Sources are silent, but the broker has not shown that it takes records."""
     dirty: bool = False
@@ -143,14 +133,15 @@ class Correlator:
     @property
     def longest_pause_s(self) -> float:
         """Time after which a chunk is acknowledged at the latest, beside the time that a snapshot takes."""
-        return max(self._interval_s, _LONGEST_PAUSE_S)
+        return max(self._interval_s, LONGEST_PAUSE_S)
 
-    def snapshot_figures(self) -> Iterator[tuple[int, float, int, float, int]]:
-        """Of each domain: partition, age of the last snapshot that lacks something, number, seconds, last bytes."""
+    def snapshot_figures(self) -> Iterator[SnapshotFigures]:
+        """Of each domain; the age is that of a last snapshot that lacks something, else 0."""
         now_s = self._monotonic()
         for partition, part in self._domains.items():
-            age_s = now_s - part.stored_s if part.dirty else 0.0
-            yield partition, age_s, part.snapshots, part.cost_s, part.stored_bytes
+            schedule = part.schedule
+            age_s = now_s - schedule.stored_s if part.dirty else 0.0
+            yield partition, age_s, schedule.count, schedule.cost_s, schedule.last_bytes
 
     async def assigned(self, committed: Mapping[Any, int | None]) -> dict[Any, int]:
         """Restore the domains of newly assigned partitions; returns the offset at which reading of each topic starts.
@@ -200,10 +191,8 @@ class Correlator:
         return part
 
     def _new(self, partition: int) -> _Partition:
-        now_s = self._monotonic()
-        part = _Partition(self._make_domain(partition), Idleness(self._at_end), stored_s=now_s)
-        part.next_snapshot_s = now_s + self._interval_s
-        return part
+        schedule = SnapshotSchedule(self._interval_s, self._monotonic())
+        return _Partition(self._make_domain(partition), Idleness(self._at_end), schedule)
 
     async def _restore(self, part: _Partition, data: bytes) -> None:
         state = await asyncio.to_thread(unpack_state, data)
@@ -315,7 +304,7 @@ class Correlator:
         now_s = self._monotonic()
         for part in list(self._domains.values()):
             await self._find_idle(part)
-        due = [part for part in self._domains.values() if part.dirty and now_s >= part.next_snapshot_s]
+        due = [part for part in self._domains.values() if part.dirty and now_s >= part.schedule.due_s]
         await asyncio.gather(*(self._snapshot(part) for part in due))
 
     async def look_for_stalls(self) -> None:
@@ -472,27 +461,23 @@ class Correlator:
             began_s = self._monotonic()
             head = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "decisions": part.decisions}
             state = head | {"domain": part.domain.snapshot()}
-            stats_record = self._stats(part.domain)
+            stats = self._stats(part.domain)
             deliveries, part.deliveries = part.deliveries, {}
             unconfirmed = [future for future, _ in part.unconfirmed]
             part.dirty = False
             part.number += 1
             number = part.number
         data = await asyncio.to_thread(pack_state, state)
-        cost_s = self._monotonic() - began_s
+        packing_s = self._monotonic() - began_s
         # Output that the state counts as emitted must be confirmed before the state may be restored.
         if unconfirmed:
             await asyncio.gather(*unconfirmed)
-        storing_s = self._monotonic()
-        await self._deliver([*self._store.messages(part.domain.partition, number, data), stats_record])
+        storing_began_s = self._monotonic()
+        await self._deliver([*self._store.messages(part.domain.partition, number, data), stats])
         for delivery in deliveries.values():
             delivery.ack_through()
         now_s = self._monotonic()
-        cost_s += min(now_s - storing_s, len(data) / _STORING_BYTES_PER_S)
-        part.stored_s, part.stored_bytes = now_s, len(data)
-        part.snapshots += 1
-        part.cost_s += cost_s
-        part.next_snapshot_s = now_s + max(self._interval_s, min(cost_s / _SNAPSHOT_SHARE, _LONGEST_PAUSE_S))
+        part.schedule.stored(now_s, packing_s=packing_s, storing_s=now_s - storing_began_s, size=len(data))
 
 
 def _holds_back(part: _Partition) -> bool:

@@ -17,6 +17,7 @@ from astrocyte.agents.event_time.watermarks import Holder, Source
 from astrocyte.agents.lane import GroupTime
 from astrocyte.pipeline.kafka.partition_end import Unread
 from astrocyte.pipeline.roles.idleness import Idleness
+from astrocyte.pipeline.watch.running_time import RunningTime
 from astrocyte.schemas.times import NEVER_US, iso_from_us
 from astrocyte.schemas.topics import TopicPartition
 
@@ -31,8 +32,6 @@ Why = Literal[
 
 _PASSING: Final[frozenset[Why]] = frozenset(("never", "silent", "others"))
 """What ends by itself, by the clock."""
-_LONGEST_LOOK_S: Final = 2.0
-"""More time than this between two looks is time in which this process did not run."""
 _INTERVAL_S: Final = 60.0
 """Time between two log lines of one group and source."""
 
@@ -139,8 +138,7 @@ class StallWatch:
     unread: Callable[[TopicPartition], Unread | None] = lambda _place: None
     copies: Mapping[str, str] = field(default_factory=dict)
     say: Callable[[str], None] = logger.warning
-    _counted_s: float = 0.0
-    _looked_s: float | None = None
+    _time: RunningTime = field(default_factory=RunningTime)
     _partitions: dict[int, _Partition] = field(default_factory=dict)
     _said_s: dict[tuple[str, str, Why], float] = field(default_factory=dict)
     _said: set[tuple[int, str]] = field(default_factory=set)
@@ -154,9 +152,8 @@ class StallWatch:
     def of(self, partition: int) -> list[Stall]:
         """What waits in the domain of a partition."""
         part = self._partitions.get(partition)
-        # A list: the metrics are read by another thread.
-        groups = [] if part is None else list(part.groups.values())
-        return [stall for group in groups if (stall := group.stall) is not None]
+        groups = () if part is None else part.groups.values()
+        return [group.stall for group in groups if group.stall is not None]
 
     def drop(self, partition: int) -> None:
         """The partition was revoked."""
@@ -168,7 +165,7 @@ class StallWatch:
         part = self._partitions.setdefault(place.partition, _Partition())
         for copy, source in self.copies.items() if events else ():
             if source == place.topic:
-                part.owed.setdefault(copy, _Owed(first, self._counted_s, first)).last = first
+                part.owed.setdefault(copy, _Owed(first, self._time.seconds, first)).last = first
 
     def _settle(self, part: _Partition, domain: Domain) -> None:
         """Forget the chunks of which copies have come, before or after the chunk itself."""
@@ -177,13 +174,11 @@ class StallWatch:
             if through > owed.last:
                 del part.owed[copy]
             elif through > owed.first:
-                owed.first, owed.since_s = owed.last, self._counted_s
+                owed.first, owed.since_s = owed.last, self._time.seconds
 
     def look(self, standing: Mapping[int, Standing], now_s: float, now_us: int) -> list[int]:
         """Find what stalls and what goes on again, and log it; returns the partitions of which this changed."""
-        if self._looked_s is not None:
-            self._counted_s += min(max(0.0, now_s - self._looked_s), _LONGEST_LOOK_S)
-        self._looked_s = now_s
+        self._time.look(now_s)
         changed = []
         begun: list[Stall] = []
         for partition, each in sorted(standing.items()):
@@ -205,11 +200,11 @@ class StallWatch:
         part = self._partitions[partition]
         group = part.groups.get(time.field)
         if group is None:
-            group = part.groups[time.field] = _Group(time.watermarks.watermark_us, self._counted_s)
+            group = part.groups[time.field] = _Group(time.watermarks.watermark_us, self._time.seconds)
             self._find_owed(part, each.domain, time)
         owed = {
-            copy: self._counted_s - debt.since_s for copy, debt in sorted(part.owed.items())
-            if copy in time.topics and self._counted_s - debt.since_s >= self.timeout_s
+            copy: self._time.seconds - debt.since_s for copy, debt in sorted(part.owed.items())
+            if copy in time.topics and self._time.seconds - debt.since_s >= self.timeout_s
         }  # fmt: skip
         moved = time.watermarks.watermark_us != group.watermark_us
         if moved and not owed:
@@ -224,8 +219,8 @@ class StallWatch:
             self._goes_on(group, partition, time)
             return
         if moved:
-            group.watermark_us, group.moved_s = time.watermarks.watermark_us, self._counted_s
-        seconds = max(self._counted_s - group.moved_s if waits else 0.0, *owed.values(), 0.0)
+            group.watermark_us, group.moved_s = time.watermarks.watermark_us, self._time.seconds
+        seconds = max(self._time.seconds - group.moved_s if waits else 0.0, *owed.values(), 0.0)
         if seconds < self.timeout_s:
             return
         since_us = group.stall.since_us if group.stall is not None else now_us - int(seconds * 1e6)
@@ -240,7 +235,7 @@ class StallWatch:
         for copy in time.topics & self.copies.keys():
             read = domain.positions.get(self.copies[copy], 0) and domain.counters.processed
             if read and not domain.copied_through(copy):
-                part.owed.setdefault(copy, _Owed(0, self._counted_s, 0))
+                part.owed.setdefault(copy, _Owed(0, self._time.seconds, 0))
 
     def _reason(
         self,
@@ -318,9 +313,9 @@ class StallWatch:
         for cause, found in _together(stalls):
             if all((each.partition, each.by) in self._said for each in found):
                 continue
-            if self._counted_s - self._said_s.get(cause, -_INTERVAL_S) < _INTERVAL_S:
+            if self._time.seconds - self._said_s.get(cause, -_INTERVAL_S) < _INTERVAL_S:
                 continue
-            self._said_s[cause] = self._counted_s
+            self._said_s[cause] = self._time.seconds
             self._said |= {(each.partition, each.by) for each in found}
             self.say(_line_of(found))
 
@@ -329,7 +324,7 @@ class StallWatch:
         reached_us = time.watermarks.watermark_us
         if group.stall is not None and (partition, time.field) in self._said:
             self._said.discard((partition, time.field))
-            seconds = self._counted_s - group.moved_s
+            seconds = self._time.seconds - group.moved_s
             how = "nothing waits any more"
             if reached_us != group.watermark_us:
                 how = (
@@ -339,7 +334,7 @@ class StallWatch:
                 )
             self.say(f"partition {partition}, rules by {time.field or 'null'}: {how} after {seconds:.0f} s")
         group.stall = None
-        group.watermark_us, group.moved_s = reached_us, self._counted_s
+        group.watermark_us, group.moved_s = reached_us, self._time.seconds
 
 
 _ORDER: Final[tuple[Why, ...]] = (

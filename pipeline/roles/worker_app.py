@@ -37,7 +37,7 @@ from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSetting
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["WorkerApp", "WorkerStalled", "follow", "join_group", "make_app", "repeat", "rules_now", "until_reached"]
+__all__ = ["WorkerApp", "WorkerStalled", "follow", "join_group", "make_app", "repeat", "rules_now"]
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +90,9 @@ class WorkerApp(faust.App):  # type: ignore[misc]
         self.watch.begin(asyncio.get_running_loop())
         try:
             if declared:
-                await until_reached(self.watch, lambda: make_topics(self.worker_settings, declared))
+                await _until_reached(self.watch, lambda: make_topics(self.worker_settings, declared))
             if self.prepare is not None:
-                await until_reached(self.watch, self.prepare)
+                await _until_reached(self.watch, self.prepare)
         except AstrocyteError as error:
             os.write(2, f"astrocyte: {error}\n".encode())  # Faust turns sys.stderr into log lines
             os._exit(2 if isinstance(error, InvalidRule | InvalidSettings | PluginError) else 1)
@@ -117,7 +117,7 @@ class WorkerStalled(AstrocyteError):
     """Records wait and the role makes no progress; the process ends, to be started again."""
 
 
-async def until_reached(watch: RoleWatch, step: Callable[[], Awaitable[Any]]) -> Any:
+async def _until_reached(watch: RoleWatch, step: Callable[[], Awaitable[Any]]) -> Any:
     """Result of ``step``, retried while the broker is away, of which the watch learns."""
 
     async def noted() -> Any:
@@ -220,7 +220,7 @@ def rules_now(settings: Settings, watch: RoleWatch) -> tuple[LiveRules, int, Kno
 
     # On a thread with an event loop of its own: Faust's does not run yet.
     with ThreadPoolExecutor(1) as pool:
-        found: tuple[LiveRules, int, KnownTopics] = pool.submit(asyncio.run, until_reached(watch, ask)).result()
+        found: tuple[LiveRules, int, KnownTopics] = pool.submit(asyncio.run, _until_reached(watch, ask)).result()
     return found
 
 

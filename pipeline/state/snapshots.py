@@ -161,9 +161,9 @@ class SnapshotParts:
 
         Raises SnapshotDamaged if a message that could be a part of it is damaged.
         """
-        for reason in self._damaged.values():
-            numbers = [number for _, number, _ in self._counts]
-            raise SnapshotDamaged(reason, max(numbers, default=0))
+        if self._damaged:
+            reason = next(iter(self._damaged.values()))
+            raise SnapshotDamaged(reason, max((number for _, number, _ in self._counts), default=0))
         for (number, writer), parts in sorted(
             self._found.get(name, {}).items(), key=lambda each: each[0], reverse=True
         ):

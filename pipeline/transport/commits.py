@@ -31,6 +31,13 @@ class _Log:
         self.live = True
         self.acks = 0
 
+    def unfinished(self) -> deque[Delivery]:
+        """The deliveries from the oldest one on that is not acknowledged; those before it are forgotten."""
+        pending = self.open
+        while pending and (pending[0].acked or pending[0].next <= self.through):
+            pending.popleft()
+        return pending
+
 
 class Delivery:
     """A range of delivered offsets, to be acknowledged once.
@@ -140,18 +147,15 @@ class CommitTracker(Generic[P]):
 
     def held(self, partition: P) -> int:
         """Number of deliveries from the oldest open one on, which are those that hold back a commit."""
-        self.acknowledged(partition)
         log = self._logs.get(partition)
-        return 0 if log is None else len(log.open)
+        return 0 if log is None else len(log.unfinished())
 
     def acknowledged(self, partition: P) -> int | None:
         """Offset before which everything that was delivered is acknowledged; None if unknown."""
         log = self._logs.get(partition)
         if log is None:
             return None
-        pending = log.open
-        while pending and (pending[0].acked or pending[0].next <= log.through):
-            pending.popleft()
+        pending = log.unfinished()
         return pending[0].first if pending else log.position
 
     def acks_of(self, partition: P) -> int:

@@ -297,7 +297,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             except Exception:
                 self.log.exception("on_revoked failed; what it did not acknowledge is read again")
         # An unavailable broker must not delay a shutdown: what is not committed is read again.
-        timeout_s = min(limit, _COMMIT_S) if self._thread.reading().connected else 0.5
+        timeout_s = min(limit, _COMMIT_S) if self.connected else 0.5
         try:
             await asyncio.wait_for(self.commit(), timeout_s)
         except TimeoutError:
@@ -360,13 +360,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     @property
     def connected(self) -> bool:
         """Whether the coordinator of the group is known."""
-        return self._thread.reading().connected
+        return self._thread.connected
 
     def positions(self) -> dict[TP, Position]:
         """How far the reader of each assigned partition has come that agents acknowledge; for `pipeline.watch`."""
-        reading = self._thread.reading()
         found = {}
-        for tp, fetched, end in reading.positions:
+        for tp, fetched, end in self._thread.positions():
             if not self._acked_topic(tp.topic):
                 continue
             placed = tp in self.tracker

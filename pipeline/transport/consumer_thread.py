@@ -20,7 +20,7 @@ from astrocyte.pipeline.transport.client_log import StateLog
 from astrocyte.pipeline.transport.options import client_security
 from astrocyte.pipeline.transport.partition_ends import observe_fetches
 
-__all__ = ["ConsumerThread", "Fetched", "Reading"]
+__all__ = ["ConsumerThread", "Fetched"]
 
 _COMMIT_S: Final = 10.0
 _RETRY_S: Final = 0.5
@@ -36,15 +36,6 @@ class Fetched:
     positions: dict[TP, int] = field(default_factory=dict)
     """Offset of the next fetch, for every requested partition whose position is known, with or without records."""
     highwaters: dict[TP, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Positions of the consumer."""
-
-    connected: bool
-    positions: tuple[tuple[TP, int | None, int], ...] = ()
-    """Of each assigned partition the offset of the next fetch, and the end as the last answer says."""
 
 
 def _end(state: Any) -> int:
@@ -159,17 +150,19 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         states = ((TP(tp.topic, tp.partition), assignment.state_value(TopicPartition(*tp))) for tp in names)
         return [(tp, state) for tp, state in states if state is not None]
 
-    def reading(self) -> Reading:
-        """Positions and ends; reads plain attributes, so it may be called from Faust's thread."""
+    @property
+    def connected(self) -> bool:
+        """Whether the coordinator of the group is known. Any thread may ask: it is a plain attribute, as below."""
         coordinator = getattr(self._consumer, "_coordinator", None)
-        if coordinator is None or getattr(coordinator, "coordinator_id", None) is None:
-            return Reading(connected=False)
-        return Reading(
-            connected=True,
-            positions=tuple(
-                (tp, state.position if state.has_valid_position else None, _end(state)) for tp, state in self._states()
-            ),
-        )
+        return getattr(coordinator, "coordinator_id", None) is not None
+
+    def positions(self) -> list[tuple[TP, int | None, int]]:
+        """Of each assigned partition the offset of the next fetch, and the end as the last answer says.
+
+        Empty while the broker is away.
+        """
+        states = self._states() if self.connected else []
+        return [(tp, state.position if state.has_valid_position else None, _end(state)) for tp, state in states]
 
     # -- positions and commits
 
@@ -229,7 +222,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=0.1)
-                stopping_offline = self.app.should_stop and not self.reading().connected
+                stopping_offline = self.app.should_stop and not self.connected
                 if not task.done() and (stopping_offline or monotonic() > deadline):
                     raise TimeoutError
         finally:

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from astrocyte.pipeline.watch.link import Link
 from astrocyte.pipeline.watch.progress import LONG
+from astrocyte.pipeline.watch.running_time import RunningTime
 from astrocyte.pipeline.watch.web import METRICS_TYPE, Answer, json_answer
 from astrocyte.schemas.errors import AstrocyteError
 
@@ -23,8 +24,6 @@ Cause = Literal["ended", "asked", "blocked", "hangs", "silent"]
 """Why a role was started again: it ended by itself, or asked for it; its event loop was blocked, it made no progress,
 or nothing was heard of it."""
 
-_LONGEST_LOOK_S: Final = 2.0
-"""More time than this between two looks is time in which this process did not run."""
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3600.0
 _LONGEST_WAIT_S: Final = 60.0
@@ -37,18 +36,20 @@ class ChildWatch:
     """Decides whether a child has to be ended. ``timeout_s`` 0: never."""
 
     timeout_s: float
-    quiet_s: float = 0.0
-    """For how long nothing has been heard of it, in time in which this process ran."""
+    _time: RunningTime = field(default_factory=RunningTime)
     _heard: int = 0
-    _looked_s: float | None = None
+    _heard_s: float = 0.0
+
+    @property
+    def quiet_s(self) -> float:
+        """For how long nothing has been heard of it, in time in which this process ran."""
+        return self._time.seconds - self._heard_s
 
     def look(self, heard: int, status: Mapping[str, Any] | None, now_s: float) -> tuple[Cause, str] | None:
         """The cause and a line, or None; ``heard`` is the number of reports so far, ``status`` the last one."""
-        if self._looked_s is not None:
-            self.quiet_s += min(max(0.0, now_s - self._looked_s), _LONGEST_LOOK_S)
-        self._looked_s = now_s
+        self._time.look(now_s)
         if heard != self._heard:
-            self._heard, self.quiet_s = heard, 0.0
+            self._heard, self._heard_s = heard, self._time.seconds
         if not self.timeout_s:
             return None
         if status is not None and status["end"]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from astrocyte.pipeline.kafka.partition_end import Position
+from astrocyte.pipeline.watch.running_time import RunningTime
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import TopicPartition
 
@@ -27,8 +28,6 @@ LONG: Final = 10
 _PATIENT: Final[frozenset[Why]] = frozenset(("restoring", "busy", "unanswered"))
 _EXCUSED: Final[frozenset[Why]] = frozenset(("broker", "store", "unwritten", "paused"))
 """A restart would change nothing."""
-_LONGEST_LOOK_S: Final = 2.0
-"""More time than this between two looks is time in which this process did not run."""
 _INTERVAL_S: Final = 60.0
 """Time between two log lines of one reason."""
 
@@ -112,8 +111,7 @@ class ProgressWatch:
     standstills: list[Standstill] = field(default_factory=list)
     hangs: str = ""
     """Why the role has to be started again; empty if it has not."""
-    _counted_s: float = 0.0
-    _looked_s: float | None = None
+    _time: RunningTime = field(default_factory=RunningTime)
     _known: Mapping[TopicPartition, Position] = field(default_factory=dict)
     _places: dict[TopicPartition, _Place] = field(default_factory=dict)
     _moved_s: float = 0.0
@@ -123,9 +121,7 @@ class ProgressWatch:
 
     def look(self, seen: Observation, now_s: float, now_us: int) -> None:
         """Find what stands still and what goes on again, and log it."""
-        if self._looked_s is not None:
-            self._counted_s += min(max(0.0, now_s - self._looked_s), _LONGEST_LOOK_S)
-        self._looked_s = now_s
+        self._time.look(now_s)
         if seen.connected:
             self._known = seen.positions
         else:
@@ -137,9 +133,9 @@ class ProgressWatch:
         for place, position in sorted(seen.positions.items()):
             waits, extra_s = self._waits(seen, position)
             if not waits:
-                self._places[place].moved_s = self._counted_s
+                self._places[place].moved_s = self._time.seconds
                 continue
-            stands_s = self._counted_s - self._places[place].moved_s
+            stands_s = self._time.seconds - self._places[place].moved_s
             why, detail = self._reason(seen, position)
             pending.append((why, extra_s))
             if stands_s >= self.report_s + extra_s:
@@ -156,7 +152,7 @@ class ProgressWatch:
             mark = (position.placed, position.read, position.acknowledged, position.acks)
             known = self._places.get(place)
             if known is None or known.mark != mark or seen.dividing:
-                self._places[place] = _Place(mark, self._counted_s)
+                self._places[place] = _Place(mark, self._time.seconds)
                 moved = True
         for place in self._places.keys() - seen.positions.keys():
             del self._places[place]
@@ -185,19 +181,19 @@ class ProgressWatch:
             return "busy", seen.busy
         if not position.answered and not any(each.held for each in seen.positions.values()):
             return "unanswered", "the broker does not answer its fetches"
-        if self._counted_s - self._moved_s < self.report_s:
+        if self._time.seconds - self._moved_s < self.report_s:
             return "behind", "other partitions of this role advance"
         return "hangs", "nothing that was handed to the agent is finished"
 
     def _find_hang(self, pending: Sequence[tuple[Why, float]], *, moved: bool, seen: Observation) -> None:
         pending = [(why, extra_s) for why, extra_s in pending if why not in _EXCUSED]
         if moved or seen.dividing or not pending:
-            self._moved_s = self._counted_s
+            self._moved_s = self._time.seconds
             self.hangs = ""
             return
         limit_s = self.timeout_s * (LONG if all(why in _PATIENT for why, _ in pending) else 1)
         limit_s += min(extra_s for _, extra_s in pending)
-        stands_s = self._counted_s - self._moved_s
+        stands_s = self._time.seconds - self._moved_s
         if self.timeout_s and stands_s >= limit_s:
             why = next((why for why, _ in pending if why not in _PATIENT), pending[0][0])
             self.hangs = f"nothing was read or acknowledged for {stands_s:.0f} s although records wait: {REMEDIES[why]}"
@@ -208,8 +204,8 @@ class ProgressWatch:
             by_why.setdefault(each.why, []).append(each)
         for why, items in by_why.items():
             fresh = any(each.place not in self._said for each in items)
-            if fresh and self._counted_s - self._said_s.get(why, -_INTERVAL_S) >= _INTERVAL_S:
-                self._said_s[why] = self._counted_s
+            if fresh and self._time.seconds - self._said_s.get(why, -_INTERVAL_S) >= _INTERVAL_S:
+                self._said_s[why] = self._time.seconds
                 self._said |= {each.place for each in items}
                 self.say(f"{_line_of(items)}; {REMEDIES[why]}")
         over = self._said - {each.place for each in found}

@@ -24,6 +24,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from astrocyte.pipeline.watch.link import Supervisor
 from astrocyte.pipeline.watch.progress import LONG, Observation, ProgressWatch
+from astrocyte.pipeline.watch.running_time import RunningTime
 from astrocyte.pipeline.watch.web import METRICS_TYPE, Answer, json_answer
 from astrocyte.schemas.times import iso_from_us
 
@@ -37,8 +38,6 @@ End = Literal["", "blocked", "hangs"]
 _BEAT_S: Final = 0.25
 """Time between two beats of the event loop."""
 _LOOK_S: Final = 1.0
-_LONGEST_LOOK_S: Final = 2.0
-"""More time than this between two looks is time in which this process did not run."""
 _COLLECT_S: Final = 4.0
 """How long a request of the metrics waits for the event loop."""
 _END_S: Final = 20.0
@@ -96,10 +95,10 @@ class RoleWatch:
         self._loop_thread = 0
         self._beats = 0
         self._stopping = False
+        self._process = ProcessCollector(namespace="astrocyte", registry=None)
         self._seen = _Seen()
         # Of the thread that watches the loop.
-        self._counted_s = 0.0
-        self._looked_s: float | None = None
+        self._time = RunningTime()
         self._beats_seen = -1
         self._beat_s = 0.0
         self._stopping_s: float | None = None
@@ -181,11 +180,9 @@ class RoleWatch:
     def watch(self) -> tuple[End, str]:
         """One look of the thread, about once a second: why the process must be started again, and a line; or empty."""
         now_s = self._monotonic()
-        if self._looked_s is not None:
-            self._counted_s += min(max(0.0, now_s - self._looked_s), _LONGEST_LOOK_S)
-        self._looked_s = now_s
+        self._time.look(now_s)
         if self._beats != self._beats_seen or (self._loop is None and self._broker):
-            self._beats_seen, self._beat_s = self._beats, self._counted_s
+            self._beats_seen, self._beat_s = self._beats, self._time.seconds
         if not self._end[0]:
             self._end = self._judge()
         self._say_blocked()
@@ -197,8 +194,8 @@ class RoleWatch:
             return "", ""
         if self._stopping:
             if self._stopping_s is None:
-                self._stopping_s = self._counted_s
-            stopping_s = self._counted_s - self._stopping_s
+                self._stopping_s = self._time.seconds
+            stopping_s = self._time.seconds - self._stopping_s
             if stopping_s >= limit_s:
                 return "hangs", f"role {self.role} was asked to stop {stopping_s:.0f} s ago and has not ended"
             return "", ""
@@ -214,7 +211,7 @@ class RoleWatch:
     @property
     def blocked_s(self) -> float:
         """For how long the event loop has not run, in time in which this process did; 0 while it does."""
-        late_s = self._counted_s - self._beat_s
+        late_s = self._time.seconds - self._beat_s
         return late_s if late_s > _LOOK_S + _BEAT_S else 0.0
 
     def _place(self) -> str:
@@ -308,7 +305,7 @@ class RoleWatch:
             labels = (still.place.topic, str(still.place.partition), still.why)
             family.add_metric(labels, (self._now_us() - still.since_us) / 1e6)
         yield family
-        yield from ProcessCollector(namespace="astrocyte", registry=CollectorRegistry()).collect()
+        yield from self._process.collect()
 
     def _away_s(self) -> float:
         return (self._now_us() - self._store_since_us) / 1e6 if self._store else 0.0

@@ -12,6 +12,7 @@ from urllib3.exceptions import HTTPError
 
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.influx.address import check_address
+from astrocyte.agents.sinks.influx.lines import escape_measurement
 from astrocyte.agents.sinks.influx.read_lines import canonical
 from astrocyte.schemas.times import iso_from_us, us_from_iso
 
@@ -19,8 +20,8 @@ __all__ = ["BucketReader"]
 
 _FIRST: Final = "1678-01-01T00:00:00Z"
 _LAST: Final = "2262-01-01T00:00:00Z"
-_NAMES: Final = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ "})
-_MEASUREMENTS: Final = str.maketrans({",": "\\,", " ": "\\ "})
+_TAG: Final = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ "})
+"""Not `escape_tag`: what is read has its dot after a final backslash already."""
 _OWN: Final = ("", "result", "table")
 
 
@@ -87,8 +88,8 @@ def _errors(url: str, bucket: str) -> Iterator[None]:
 
 def _key(cells: Mapping[str, str]) -> str:
     tags = {name: text for name, text in cells.items() if text and name not in _OWN and not name.startswith("_")}
-    series = "".join(f",{name.translate(_NAMES)}={text.translate(_NAMES)}" for name, text in sorted(tags.items()))
-    return f"{cells['_measurement'].translate(_MEASUREMENTS)}{series} {_nanoseconds(cells['_time'])}"
+    series = "".join(f",{name.translate(_TAG)}={text.translate(_TAG)}" for name, text in sorted(tags.items()))
+    return f"{escape_measurement(cells['_measurement'])}{series} {_nanoseconds(cells['_time'])}"
 
 
 def _nanoseconds(text: str) -> int:

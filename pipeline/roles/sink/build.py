@@ -79,7 +79,6 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         calls=calls,
     )
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
-    app.store_runner = runner
     app.watch.progress.acknowledges_s = 0.0
     app.watch.collectors.append(StoreMetrics(runner))
 

@@ -142,9 +142,8 @@ async def test_the_first_event_of_another_producer_is_late_in_the_replay_only_wh
 async def test_a_decision_that_no_snapshot_holds_when_the_worker_dies_is_not_repeated(experiment, tmp_path):
     await begin(experiment)
     await experiment.silence(2.0)
-    experiment.worker.correlator._interval_s = 1e9
     for part in experiment.worker.correlator._domains.values():
-        part.next_snapshot_s = 1e9
+        part.schedule.due_s = 1e9
     await experiment.silence(10.0)
     await experiment.die()
     # Of the time that the first life took for passed.
