@@ -9,6 +9,7 @@ from typing import Final
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
 from astrocyte.agents.sinks.block_marks import ranges_of
+from astrocyte.agents.sinks.influx.file import OFFSETS
 from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
 from astrocyte.agents.sinks.influx.query import BucketReader
 from astrocyte.agents.sinks.influx.read_lines import point_fields, point_key, point_line, points_in
@@ -21,7 +22,6 @@ __all__ = ["FILES", "SERVER", "PointSink", "compare_points", "enter_bucket", "en
 
 FILES: Final = "influx files"
 SERVER: Final = "influx server"
-_OFFSETS: Final = b"# offsets "
 
 
 class PointSink:
@@ -61,24 +61,28 @@ class PointSink:
             self._ledger.expect(self._place, item, due=self._due, replace=True)
 
 
-def enter_files(folder: Path, ledger: Ledger, span: Span) -> dict[tuple[str, int], int]:
-    """Enter the points of the files of a folder as found; returns how far their sinks had read. Raises SinkError."""
+def enter_files(folder: Path, ledger: Ledger, span: Span) -> tuple[list[str], dict[tuple[str, int], int]]:
+    """Enter the points of the files of a folder as found; returns their names, and how far their sinks had read.
+
+    Raises SinkError.
+    """
     if not folder.is_dir():
         raise SinkError(f"there is no folder {folder} of points; name it with --influx-dir or ASTROCYTE_INFLUX_DIR")
     reached: dict[tuple[str, int], int] = {}
 
     def mark(comment: bytes) -> None:
-        if comment.startswith(_OFFSETS):
-            for place, (_, following) in ranges_of(comment.removeprefix(_OFFSETS)).items():
+        if comment.startswith(OFFSETS):
+            for place, (_, following) in ranges_of(comment.removeprefix(OFFSETS)).items():
                 reached[place] = max(reached.get(place, 0), following)
 
-    for number, path in enumerate(sorted(folder.glob("points-*.lp*"))):
+    paths = sorted(folder.glob("points-*.lp*"))
+    for number, path in enumerate(paths):
         for line_number, line in points_in(path, mark):
             key = point_key(line)
             time_us = _time_us(key)
             if span.holds(time_us):
                 ledger.found(FILES, Item(point_line(line), time_us, _short(key), {}), (number, line_number))
-    return reached
+    return [path.name for path in paths], reached
 
 
 def enter_bucket(reader: BucketReader, ledger: Ledger, span: Span) -> None:

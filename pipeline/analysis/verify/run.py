@@ -97,6 +97,8 @@ class _Points:
     ledger: Ledger
     kind: str = FILES
     name: str = ""
+    files: Sequence[str] = ()
+    """Names of the files, in the order in which they were read."""
     reached: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """How far the writers of the files had read."""
     kept_s: int | None = None
@@ -205,7 +207,7 @@ class _Job:
         settings = self.settings
         if settings.influx_url is None or settings.influx_token is None:
             points.name = f"influx {settings.influx_dir}"
-            points.reached = enter_files(settings.influx_dir, points.ledger, self.span)
+            points.files, points.reached = enter_files(settings.influx_dir, points.ledger, self.span)
             return
         token = settings.influx_token.get_secret_value()
         reader = BucketReader(settings.influx_url, token=token, org=settings.influx_org, bucket=settings.influx_bucket)
@@ -319,18 +321,11 @@ class _Job:
             points = self.points
             excuses.ahead = self.done is None and self.gaps.is_behind(points.reached)
             excuses.bucket_s = points.kept_s
-            files = [path.name for path in sorted(self.settings.influx_dir.glob("points-*.lp*"))]
-            result.places.append(
-                compare_points(
-                    points.ledger,
-                    points.kind,
-                    points.name,
-                    show=show,
-                    excuse=excuses.point,
-                    files=files,
-                    tell=self.tell,
-                )
-            )
+            place = compare_points(
+                points.ledger, points.kind, points.name, show=show, excuse=excuses.point, files=points.files,
+                tell=self.tell,
+            )  # fmt: skip
+            result.places.append(place)
         return result
 
     def _compare_tables(self, found: ReadDatabase, excuses: Excuses) -> None:
