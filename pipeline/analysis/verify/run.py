@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
-from astrocyte.agents.accounting import DomainOutput
+from astrocyte.agents.accounting import OUTCOMES, DomainOutput
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import Sink
 from astrocyte.agents.sinks.influx.points import PointRules
@@ -46,7 +46,6 @@ __all__ = ["Places", "verify"]
 Where = Literal["topics", "sql", "influx"]
 Places = tuple[Where, ...]
 _EVERYWHERE: Final[Places] = ("topics", "sql", "influx")
-_OUTCOMES: Final = ("processed", "late", "dead", "duplicate", "sampled", "skipped")
 _CONFIGURED: Final = "simulation_config"
 """Table that is filled from the topic ``simulations`` alone."""
 _EACH: Final = 10_000
@@ -275,8 +274,7 @@ class _Job:
             replica.finish()
         self._expect_letters()
         counters = run.counters.as_dict()
-        self.result.events = {name: counters[name] for name in ("received", *_OUTCOMES)}
-        self.result.missing_events = counters["received"] - sum(counters[name] for name in _OUTCOMES)
+        self.result.events = {name: counters[name] for name in ("received", *OUTCOMES)}
 
     def _is_done(self, record: ConsumedRecord) -> bool:
         """Whether what follows from a message must be in the topics by now."""

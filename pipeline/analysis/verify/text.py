@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from astrocyte.agents.accounting import OUTCOMES
 from astrocyte.pipeline.analysis.verify.report import Difference, Verification
 from astrocyte.pipeline.console import number_text, short
 from astrocyte.schemas.times import iso_from_us
@@ -12,7 +13,6 @@ from astrocyte.schemas.times import iso_from_us
 __all__ = ["difference_lines", "lines_of"]
 
 _COLUMNS: Final = ("expected", "found", "lost", "twice", "wrong", "unexpected", "waiting")
-_OUTCOMES: Final = ("processed", "late", "dead", "duplicate", "sampled", "skipped")
 _NAMES: Final = {
     "lost": "lost",
     "twice": "there twice",
@@ -72,7 +72,7 @@ def _span_line(done: Verification) -> str:
 
 
 def _events_line(done: Verification) -> str:
-    parts = [f"{done.events[name]:,} {name}" for name in _OUTCOMES if done.events.get(name) or name == "processed"]
+    parts = [f"{done.events[name]:,} {name}" for name in OUTCOMES if done.events.get(name) or name == "processed"]
     return f"events: {done.events['received']:,} received = {' + '.join(parts)}, {done.missing_events:,} missing"
 
 
