@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from astrocyte.pipeline.analysis.verify.ledger import Item
-from astrocyte.pipeline.analysis.verify.report import Change
+from astrocyte.pipeline.analysis.verify.ledger import Entry, Item
+from astrocyte.pipeline.analysis.verify.report import Change, Kind
 from astrocyte.pipeline.roles.sink.decode import record_body
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import format_ids
@@ -19,7 +19,7 @@ from astrocyte.schemas.json.text import read_object
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, is_derived
 
-__all__ = ["IDENTITIES", "about", "changes", "item_of", "window_items"]
+__all__ = ["IDENTITIES", "about", "changes", "item_of", "kind_of", "window_items"]
 
 _PLACE: Final = ("topic", "partition", "offset")
 IDENTITIES: Final[Mapping[str, str]] = {
@@ -74,6 +74,18 @@ def about(topic: str, body: Mapping[str, Any]) -> str:
         return f"{body.get('stage')}: {body.get('topic')}[{body.get('partition')}]@{body.get('offset')}"
     named = {"rule": body.get("correlation_rule") or body.get("rule"), "key": body.get("key")}
     return " ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+
+
+def kind_of(entry: Entry) -> tuple[Kind | None, tuple[Change, ...]]:
+    """In what way a record differs, None where it does not, and the values that do."""
+    if entry.times == 0:
+        return "lost", ()
+    if entry.expected is None:
+        return "unexpected", ()
+    for there in (entry.found, entry.other):
+        if there is not None and (differing := tuple(changes(entry.expected, there))):
+            return "wrong", differing
+    return ("twice" if entry.times > 1 else None), ()
 
 
 def changes(expected: Any, found: Any, name: str = "") -> Iterator[Change]:

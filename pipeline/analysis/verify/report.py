@@ -90,6 +90,12 @@ class Place:
         if sum(each.kind == difference.kind for each in self.differences) < most:
             self.differences.append(difference)
 
+    def leave_out(self, kind: Kind, why: str) -> None:
+        """Count under a reason what cannot be compared, and would else be a difference."""
+        self.left_out[why] += 1
+        self.expected -= kind == "lost"
+        self.found -= kind == "unexpected"
+
     def as_json(self) -> dict[str, Any]:
         """Counts, and what was not compared."""
         return {

@@ -252,6 +252,18 @@ def test_one_id_with_two_contents_is_wrong(folder, pair):
     assert counted(place(done, "topic multi.events")) == only(wrong=1)
 
 
+def test_true_in_place_of_one_is_another_value(folder, pair):
+    def change(records):
+        at = next(number for number, each in enumerate(records) if each.topic == MULTI_EVENTS)
+        body = orjson.loads(records[at].value)
+        assert body["confidence"] == 1
+        records[at] = records[at]._replace(value=orjson.dumps(body | {"confidence": True}))
+        return records
+
+    done = verified(folder, pair, log=rewritten(folder, change), where=("topics",))
+    assert counted(place(done, "topic multi.events")) == only(wrong=1)
+
+
 def test_a_record_that_no_rule_makes_is_unexpected(folder, pair):
     log = rewritten(folder, lambda records: again(records, event_id="made-up"))
     done = verified(folder, pair, log=log, where=("topics",))
