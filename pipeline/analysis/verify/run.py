@@ -250,7 +250,10 @@ class _Job:
             self.ruleset, inputs, lateness_us=settings.lateness, clock_tolerance_us=settings.clock_tolerance
         )
 
+        behind = False
+
         def messages() -> Iterator[ConsumedRecord]:
+            nonlocal behind
             for number, record in enumerate(inputs.records()):
                 if progress is not None and number % _EACH == 0:
                     progress(number, inputs.found.records)
@@ -260,12 +263,14 @@ class _Job:
                         replica.message(record)
                     if self._is_done(record):
                         yield record
+                    else:
+                        behind |= record.topic in run.inputs
 
         for output in run.feed(messages()):
             self._expect(output, due=True)
         for output in run.settle(None if done is None else done.clock):
             self._expect(output, due=True)
-        if done is not None:
+        if behind:
             for output in run.feed(record for record in inputs.records() if not self._is_done(record)):
                 self._expect(output, due=False)
         for output in run.finish():
