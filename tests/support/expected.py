@@ -30,9 +30,8 @@ from astrocyte.schemas.tables import Base
 from astrocyte.schemas.topics import is_derived
 from tests.support.line_protocol import read_points
 
-__all__ = ["expected_points", "expected_rows", "messages_for_sinks", "rows_of", "without_places"]
+__all__ = ["expected_points", "expected_rows", "messages_for_sinks", "rows_of"]
 
-_PLACE = ("topic", "partition", "offset")
 _NOT_COMPARED = {"recorded_at", "creation_date", "source_topic", "source_partition", "source_offset"}
 """Columns of rows: when they were written, and places in internal topics, which depend on how frames were cut."""
 
@@ -41,16 +40,6 @@ Rows = dict[str, dict[tuple[Any, ...], dict[str, Any]]]
 """By table: rows by their primary key."""
 Points = dict[Any, dict[str, Any]]
 """Fields of each point by its identity in InfluxDB."""
-
-
-def without_places(body: dict[str, Any]) -> dict[str, Any]:
-    """A record without the offsets in internal topics: they depend on how frames were cut on the way."""
-    for entry in body.get("lineage", {}).values():
-        for each in (entry, *entry.get("also", ())):
-            if not str(each.get("topic", "")).startswith("mono."):
-                for name in _PLACE:
-                    each.pop(name, None)
-    return body
 
 
 def messages_for_sinks(log: Path, made: Iterable[DomainOutput], partitions: int) -> Messages:

@@ -19,7 +19,7 @@ from astrocyte.schemas.json.text import read_object
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, is_derived
 
-__all__ = ["IDENTITIES", "about", "changes", "item_of", "kind_of", "window_items"]
+__all__ = ["IDENTITIES", "about", "changes", "forget_places", "item_of", "kind_of", "window_items"]
 
 _PLACE: Final = ("topic", "partition", "offset")
 IDENTITIES: Final[Mapping[str, str]] = {
@@ -50,7 +50,7 @@ def item_of(topic: str, record: KafkaRecord) -> Item:
         status = dict(record.headers).get(_STATUS, b"").decode(errors="replace")
         body.pop("provisional", None)
     if topic == MULTI_EVENTS:
-        _forget_places(body)
+        forget_places(body)
     time_us = _time(body.get("timestamp"))
     if topic == DEAD_LETTERS:
         body.pop("timestamp", None)  # when it was written
@@ -100,7 +100,8 @@ def changes(expected: Any, found: Any, name: str = "") -> Iterator[Change]:
         yield Change(name, expected, found)
 
 
-def _forget_places(body: dict[str, Any]) -> None:
+def forget_places(body: dict[str, Any]) -> None:
+    """Take the places in internal topics out of a multi event: frames are cut by what was fetched together."""
     for entry in (body.get("lineage") or {}).values():
         for each in (entry, *(entry.get("also") or ())):
             if is_derived(str(each.get("topic", ""))):

@@ -110,7 +110,7 @@ def compare_points(
     replaced: set[str] = set()
     for entry in ledger.differing(form):
         kind, differing = kind_of(entry)
-        if kind in ("lost", "unexpected") and (why := excuse(entry)) is not None:
+        if kind in ("lost", "unexpected", "wrong") and (why := excuse(entry)) is not None:
             place.leave_out(kind, why)
         elif kind == "unexpected":
             other = ledger.lost_of(form, entry.run) if entry.run else None

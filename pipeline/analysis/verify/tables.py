@@ -157,7 +157,7 @@ def compare_table(
                 place.add(difference("lost", wanted), show)
         elif wanted is None:
             place.found += 1
-            if (why := excuses.unexpected_row(there, time_of(there))) is not None:
+            if (why := excuses.unexpected_row(table.name, there, time_of(there))) is not None:
                 place.leave_out("unexpected", why)
             else:
                 place.add(difference("unexpected", there), show)
@@ -168,7 +168,7 @@ def compare_table(
             one, other = _plain(wanted, owned), _plain(there, owned)
             if one == other:
                 continue
-            if (why := excuses.wrong_row(table.name, time_of(wanted))) is not None:
+            if (why := excuses.wrong_row(table.name, wanted, time_of(wanted))) is not None:
                 place.leave_out("wrong", why)
             else:
                 place.add(difference("wrong", wanted, changes=tuple(changes(one, other))), show)
