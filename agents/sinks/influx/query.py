@@ -19,6 +19,7 @@ __all__ = ["BucketReader"]
 
 _FIRST: Final = "1678-01-01T00:00:00Z"
 _LAST: Final = "2262-01-01T00:00:00Z"
+# What is stored went through `lines.escape_tag` when it was written, so here only what a line gives up is put back.
 _NAMES: Final = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ "})
 _MEASUREMENTS: Final = str.maketrans({",": "\\,", " ": "\\ "})
 _OWN: Final = ("", "result", "table")

@@ -41,11 +41,11 @@ from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS, SIMULATIONS, is_derived
 
-__all__ = ["Places", "verify"]
+__all__ = ["EVERYWHERE", "Places", "verify"]
 
 Where = Literal["topics", "sql", "influx"]
 Places = tuple[Where, ...]
-_EVERYWHERE: Final[Places] = ("topics", "sql", "influx")
+EVERYWHERE: Final[Places] = ("topics", "sql", "influx")
 _CONFIGURED: Final = "simulation_config"
 """Table that is filled from the topic ``simulations`` alone."""
 _EACH: Final = 10_000
@@ -135,7 +135,7 @@ class _Job:
 
     def take_live(self, where: Places | None, wait_s: float) -> None:
         """How far the roles of a broker have come, their stores, and copies of the topics, in this order."""
-        chosen = where or _EVERYWHERE
+        chosen = where or EVERYWHERE
         settings, notes = self.settings, self.result.not_compared
         system = asyncio.run(live.live_system(settings, [each for each in chosen if each != "topics"]))
         self.ruleset = system.ruleset
