@@ -5,7 +5,7 @@ Nothing here raises because of an event: one that no JSON record can hold is a d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -30,15 +30,17 @@ from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, is_retried
 from astrocyte.schemas.times import DOUBTED_US, PER_UNIT, fitting_unit, iso_from_us
 from astrocyte.schemas.topics import KEYED_PREFIX, METRICS_PREFIX, metrics_topic
 
-__all__ = ["Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent"]
+__all__ = ["OUTCOMES", "Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent", "accounted"]
 
 _MADE: Final = (KEYED_PREFIX, METRICS_PREFIX)
 """Topics that the pipeline itself writes: nobody else reports what happens to their events."""
+OUTCOMES: Final = ("processed", "late", "dead", "duplicate", "sampled", "skipped")
+"""Counters of events, of which each that was received counts in exactly one."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled + skipped.
+    """Counts of a domain's events: received is the sum of the `OUTCOMES`.
 
     An event that waits until the log shows whether its clock is right (`ClockGuard`) is not counted before that.
     """
@@ -60,6 +62,11 @@ class Counters:
     def as_dict(self) -> dict[str, int]:
         """Names and values."""
         return {name: int(getattr(self, name)) for name in self.__slots__}
+
+
+def accounted(counts: Mapping[str, int]) -> int:
+    """Number of events of which the counters say what became of them."""
+    return sum(counts.get(name, 0) for name in OUTCOMES)
 
 
 class UnusedEvent(NamedTuple):

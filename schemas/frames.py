@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -33,6 +33,8 @@ __all__ = [
     "conform",
     "decode_frame",
     "encode_frame",
+    "pack_frames",
+    "unpack_frames",
 ]
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
@@ -316,6 +318,16 @@ def decode_frame(payload: bytes | memoryview, *, bounded: bool = True) -> Frame:
     if bounded and frame.num_rows * (len(frame.run) + len(frame.stream)) > MOST_BYTES:
         raise InvalidFrame(f"frame of stream {frame.stream[:100]!r}: the name of its run is too long; shorten it")
     return frame
+
+
+def pack_frames(frames: Sequence[Frame]) -> dict[str, bytes]:
+    """Frames as part of a snapshot."""
+    return {str(number): encode_frame(frame) for number, frame in enumerate(frames)}
+
+
+def unpack_frames(packed: Mapping[str, Any]) -> list[Frame]:
+    """The frames that `pack_frames` packed."""
+    return [decode_frame(bytes(packed[str(number)]), bounded=False) for number in range(len(packed))]
 
 
 def _number(meta: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:

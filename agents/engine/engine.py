@@ -27,7 +27,7 @@ from astrocyte.agents.engine.alerts import AlertPacing
 from astrocyte.agents.engine.early import Consistency, early_pass
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
-from astrocyte.agents.engine.output import EngineOutput, FailedRow, pack_frames, unpack_frames
+from astrocyte.agents.engine.output import EngineOutput, FailedRow
 from astrocyte.agents.engine.strata import Stratum, revision, stratify
 from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.dedup import Delivered
@@ -41,7 +41,7 @@ from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidRule
-from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.frames import Frame, pack_frames, unpack_frames
 from astrocyte.schemas.times import NEVER_US
 
 __all__ = ["Consistency", "Engine"]

@@ -1,17 +1,15 @@
-"""Output of one step of an engine, and the parts of it that a snapshot holds until the next step."""
+"""Output of one step of an engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from astrocyte.agents.engine.entrance import RefusedEvent
 from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.table import FailedRow, MatchTable
-from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
+from astrocyte.schemas.frames import Frame
 
-__all__ = ["EngineOutput", "FailedRow", "pack_frames", "unpack_frames"]
+__all__ = ["EngineOutput", "FailedRow"]
 
 
 @dataclass(slots=True)
@@ -32,13 +30,3 @@ class EngineOutput:
 
     def __bool__(self) -> bool:
         return bool(len(self.matches) or self.frames or self.late or self.refused or self.grouped or self.failed)
-
-
-def pack_frames(frames: Sequence[Frame]) -> dict[str, bytes]:
-    """Frames as part of a snapshot."""
-    return {str(number): encode_frame(frame) for number, frame in enumerate(frames)}
-
-
-def unpack_frames(packed: Mapping[str, Any]) -> list[Frame]:
-    """The frames that `pack_frames` packed."""
-    return [decode_frame(bytes(packed[str(number)]), bounded=False) for number in range(len(packed))]

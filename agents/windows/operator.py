@@ -24,7 +24,7 @@ from astrocyte.agents.windows.sliding import SlidingWindows
 from astrocyte.agents.windows.tokens import hash_strings
 from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
+from astrocyte.schemas.frames import Frame, pack_frames, unpack_frames
 from astrocyte.schemas.ids import Ids, match_ids
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.values.mixed import MIXED, column_of, concat_columns, members
@@ -173,7 +173,7 @@ class WindowOperator:
         parts: dict[str, Any] = {
             "keys": self._keys.snapshot(self._live_keys()),
             "runs": orjson.dumps(list(self._runs)),
-            "corrections": {str(number): encode_frame(frame) for number, frame in enumerate(self._corrections)},
+            "corrections": pack_frames(self._corrections),
         }
         if self._layout is not None and self._windows is not None:
             parts["kinds"] = orjson.dumps(self._layout.kinds)
@@ -186,7 +186,7 @@ class WindowOperator:
         self._keys = KeyTable(least=_EVICT_ABOVE)
         self._keys.restore(snapshot["keys"])
         self._runs = {run: number for number, run in enumerate(orjson.loads(bytes(snapshot["runs"])))}
-        self._corrections = [decode_frame(data, bounded=False) for data in snapshot["corrections"].values()]
+        self._corrections = unpack_frames(snapshot["corrections"])
         self._layout, self._windows, self._passed_us = None, None, NEVER_US
         if "windows" in snapshot:
             windows = self._build(Layout(self._select, orjson.loads(bytes(snapshot["kinds"]))))

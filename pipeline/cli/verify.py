@@ -25,7 +25,6 @@ __all__ = ["register"]
 _DIFFERENT: Final = 1
 _UNCHECKED: Final = 2
 _WAIT: Final = "60s"
-_PLACES: Final = ("topics", "sql", "influx")
 
 
 def register(app: typer.Typer) -> None:
@@ -131,9 +130,12 @@ def _settings(broker: str | None, rules: Sequence[str] | None, db: str | None, i
 
 
 def _places(names: Sequence[str] | None) -> Places | None:
-    unknown = next((name for name in names or () if name not in _PLACES), None)
+    from astrocyte.pipeline.analysis.verify import EVERYWHERE
+
+    unknown = next((name for name in names or () if name not in EVERYWHERE), None)
     if unknown is not None:
-        raise InvalidSettings(f"--place: expected topics, sql or influx, got {unknown!r}")
+        *others, last = EVERYWHERE
+        raise InvalidSettings(f"--place: expected {', '.join(others)} or {last}, got {unknown!r}")
     return cast("Places", tuple(dict.fromkeys(names))) if names else None
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from astrocyte.agents.accounting import OUTCOMES, accounted
 from astrocyte.agents.warm import warm
 from astrocyte.pipeline.analysis.backtest import recorded_outputs
 from astrocyte.pipeline.analysis.score import Score, planted_in, score_outputs
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.console import say
-from astrocyte.pipeline.demo.view import OUTCOMES, DemoView, Summary, accounted
+from astrocyte.pipeline.demo.view import DemoView, Summary
 from astrocyte.pipeline.demo.world import WorldSink
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.worker import RoleProcesses, needed_roles

@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
+from astrocyte.agents.accounting import accounted
 from astrocyte.agents.sinks.sql.url import database_url
 from astrocyte.pipeline.analysis.score import Score
 from astrocyte.pipeline.demo.stores import count_points, read_database
 from astrocyte.pipeline.demo.world import sparkline
 
-__all__ = ["OUTCOMES", "DemoView", "Summary", "accounted"]
-
-OUTCOMES: Final = ("processed", "late", "dead", "duplicate", "sampled", "skipped")
-"""Counters of events, of which each counts in exactly one."""
+__all__ = ["DemoView", "Summary"]
 
 
 class DemoView:
@@ -75,11 +73,6 @@ class DemoView:
         elif time.monotonic() - self._printed_s > 2 and text != self._printed:
             self._printed_s, self._printed = time.monotonic(), text
             sys.stderr.write(text + "\n")
-
-
-def accounted(counts: Mapping[str, int]) -> int:
-    """Number of events of which the counters say what became of them."""
-    return sum(counts.get(name, 0) for name in OUTCOMES)
 
 
 @dataclass(frozen=True, slots=True)

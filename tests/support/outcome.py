@@ -20,12 +20,13 @@ import pytest
 from astrocyte import Engine, load_rules
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.pipeline.analysis.offline import OfflineRun, run_rules
+from astrocyte.pipeline.analysis.verify.bodies import forget_places
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.topology.topics import mono_topics
 from astrocyte.schemas.frames import CONTENT_TYPE, decode_frame
 from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS
-from tests.support.expected import expected_points, expected_rows, messages_for_sinks, rows_of, without_places
+from tests.support.expected import expected_points, expected_rows, messages_for_sinks, rows_of
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _done(live: Live, wanted: set[str], *, may_be_late: bool) -> bool:
         return False
     if live.records(LATE) and not may_be_late:
         return True
-    if len({each.key_of for each in _bodies(live, MULTI_EVENTS, "event_id")}) < len(wanted):
+    if len({body["event_id"] for body in _bodies(live.records(MULTI_EVENTS))}) < len(wanted):
         return False
     return all(live.lag(role) == 0 for role in live.roles)
 
@@ -166,29 +167,25 @@ def _state(live: Live) -> str:
     return f"lags { ({role: live.lag(role) for role in live.roles}) }, counters {live.counters()}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
-    key_of: str
-    body: dict[str, Any]
-
-
-def _bodies(live: Live, topic: str, name: str) -> list[_Body]:
-    found = [orjson.loads(each.value) for each in live.records(topic)]
-    return [_Body(body[name], without_places(body)) for body in found]
+def _bodies(records: Iterable[Any]) -> list[dict[str, Any]]:
+    """Bodies without the places in internal topics."""
+    found = [orjson.loads(each.value) for each in records]
+    for body in found:
+        forget_places(body)
+    return found
 
 
 def _compare_topics(outcome: Outcome, live: Live, made: Iterable[DomainOutput], wanted: set[str]) -> None:
     for topic, name in ((MULTI_EVENTS, "event_id"), (ALERTS, "alert_id")):
-        bodies = _bodies(live, topic, name)
+        bodies = _bodies(live.records(topic))
         found: Items = {}
-        for each in bodies:
-            if found.setdefault(each.key_of, each.body) != each.body:
+        for body in bodies:
+            if found.setdefault(body[name], body) != body:
                 outcome.wrong += 1
-                outcome.problems.append(f"{topic}: one id, two contents: {each.body}, {found[each.key_of]}")
+                outcome.problems.append(f"{topic}: one id, two contents: {body}, {found[body[name]]}")
         outcome.repeated += len(bodies) - len(found)
         records = [each for out in made for each in (out.multi_events if topic == MULTI_EVENTS else out.alerts)]
-        offline = [orjson.loads(each.value) for each in records]
-        outcome.compare(topic, found, {body[name]: without_places(body) for body in offline})
+        outcome.compare(topic, found, {body[name]: body for body in _bodies(records)})
         if topic == MULTI_EVENTS:
             outcome.compare("multi.events, by an engine", dict.fromkeys(found), dict.fromkeys(wanted))
 

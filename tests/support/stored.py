@@ -1,9 +1,9 @@
-"""What the sink roles store of a recorded log: their own runner over its messages, with real sinks in a folder."""
+"""What the sink roles store of messages: their own runner over them, without broker and process."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +19,10 @@ from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS
 
-__all__ = ["store_in", "store_in_sql", "store_points"]
+__all__ = ["Messages", "by_place", "store_in", "store_in_sql", "store_messages", "store_points"]
 
-Messages = dict[tuple[str, int], list[Any]]
+Messages = Mapping[tuple[str, int], Sequence[Any]]
+"""By topic and partition, in the order of their offsets."""
 
 
 def store_in_sql(address: str, ruleset: RuleSet, records: Iterable[ConsumedRecord]) -> None:
@@ -34,25 +35,31 @@ def store_points(folder: Path, ruleset: RuleSet, records: Iterable[ConsumedRecor
     asyncio.run(store_in(InfluxFileSink(folder), "influx", ruleset, records))
 
 
-def _by_place(records: Iterable[ConsumedRecord]) -> Messages:
-    messages: Messages = {}
+def by_place(records: Iterable[ConsumedRecord]) -> dict[tuple[str, int], list[Any]]:
+    """The messages of a log by topic and partition."""
+    messages: dict[tuple[str, int], list[Any]] = {}
     for each in records:
         messages.setdefault((each.topic, each.partition), []).append(raw_record(each))
     return messages
 
 
 async def store_in(sink: Sink, role: str, ruleset: RuleSet, records: Iterable[ConsumedRecord]) -> None:
-    """Write the messages to a sink, as its role does."""
-    messages = _by_place(records)
+    """Write the messages of a log to a sink, as its role does."""
+    await store_messages(sink, role, ruleset, by_place(records), partitions=2)
 
-    async def deliver(letters: Sequence[Any]) -> None:
+
+async def store_messages(sink: Sink, role: str, ruleset: RuleSet, messages: Messages, *, partitions: int) -> None:
+    """Write the messages of topics that a role reads to a sink, as the role does; none of them may be refused."""
+
+    async def deliver(letters: Iterable[Any]) -> None:
         assert not list(letters)
 
     await sink.open()
     runner = SinkRunner(
-        sink, deliver, partitions=2, stage=role, decoders=decoders_of(contracts_of(ruleset)),
+        sink, deliver, partitions=partitions, stage=role, decoders=decoders_of(contracts_of(ruleset)),
         acceptance=Acceptance(ruleset),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
+    # Events first: rows of outputs refer to nothing that must exist, but this is the order of arrival.
     for (topic, partition), records in sorted(messages.items(), key=lambda item: item[0][0] in RECORD_TOPICS):
         chunk = SimpleNamespace(topic=topic, partition=partition)
         await runner.handle(chunk, SimpleNamespace(ack_through=lambda: True), records)  # type: ignore[arg-type]

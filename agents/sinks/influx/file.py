@@ -25,9 +25,10 @@ from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["InfluxFileSink"]
+__all__ = ["OFFSETS", "InfluxFileSink"]
 
-_MARK: Final = b"# offsets "
+OFFSETS: Final = b"# offsets "
+"""Start of the comment line of a block; the offsets of its batch follow."""
 _LENGTHS: Final = struct.Struct("<IQ")
 """Lengths of head and points, in an extra field of the head's gzip header (RFC 1952), which readers pass over."""
 _EXTRA: Final = b"AS" + struct.pack("<H", _LENGTHS.size)
@@ -91,7 +92,7 @@ class _Gzip:
 
     def pack(self, mark: bytes, text: bytes) -> bytes:
         """A head, and the points; level 1 is seven times as fast as level 6 for a sixth more bytes."""
-        line = _MARK + mark + b"\n"
+        line = OFFSETS + mark + b"\n"
         deflate = zlib.compressobj(1, zlib.DEFLATED, -15)
         data = deflate.compress(line) + deflate.flush()
         body = bytes(cramjam.gzip.compress(text, 1))
@@ -118,7 +119,7 @@ class _Gzip:
             line = zlib.decompress(data, wbits=31)
         except zlib.error as error:
             raise ValueError(str(error)) from error
-        return Head(head_bytes, body_bytes, line.removeprefix(_MARK))
+        return Head(head_bytes, body_bytes, line.removeprefix(OFFSETS))
 
     def unpack(self, body: bytes) -> bytes:
         """Points of a block. Raises ValueError if they are damaged."""

@@ -2,6 +2,6 @@
 
 from astrocyte.pipeline.analysis.verify.outputs import Span
 from astrocyte.pipeline.analysis.verify.report import Change, Difference, Place, Verification
-from astrocyte.pipeline.analysis.verify.run import Places, verify
+from astrocyte.pipeline.analysis.verify.run import EVERYWHERE, Places, verify
 
-__all__ = ["Change", "Difference", "Place", "Places", "Span", "Verification", "verify"]
+__all__ = ["EVERYWHERE", "Change", "Difference", "Place", "Places", "Span", "Verification", "verify"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from astrocyte.pipeline.analysis.verify.ledger import Item
-from astrocyte.pipeline.analysis.verify.report import Change
+from astrocyte.pipeline.analysis.verify.ledger import Entry, Item
+from astrocyte.pipeline.analysis.verify.report import Change, Kind
 from astrocyte.pipeline.roles.sink.decode import record_body
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import format_ids
@@ -19,7 +19,7 @@ from astrocyte.schemas.json.text import read_object
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, is_derived
 
-__all__ = ["IDENTITIES", "about", "changes", "item_of", "window_items"]
+__all__ = ["IDENTITIES", "about", "changes", "forget_places", "item_of", "kind_of", "window_items"]
 
 _PLACE: Final = ("topic", "partition", "offset")
 IDENTITIES: Final[Mapping[str, str]] = {
@@ -50,7 +50,7 @@ def item_of(topic: str, record: KafkaRecord) -> Item:
         status = dict(record.headers).get(_STATUS, b"").decode(errors="replace")
         body.pop("provisional", None)
     if topic == MULTI_EVENTS:
-        _forget_places(body)
+        forget_places(body)
     time_us = _time(body.get("timestamp"))
     if topic == DEAD_LETTERS:
         body.pop("timestamp", None)  # when it was written
@@ -76,6 +76,18 @@ def about(topic: str, body: Mapping[str, Any]) -> str:
     return " ".join(f"{name} {value}" for name, value in named.items() if value is not None)
 
 
+def kind_of(entry: Entry) -> tuple[Kind | None, tuple[Change, ...]]:
+    """In what way a record differs, None where it does not, and the values that do."""
+    if entry.times == 0:
+        return "lost", ()
+    if entry.expected is None:
+        return "unexpected", ()
+    for there in (entry.found, entry.other):
+        if there is not None and (differing := tuple(changes(entry.expected, there))):
+            return "wrong", differing
+    return ("twice" if entry.times > 1 else None), ()
+
+
 def changes(expected: Any, found: Any, name: str = "") -> Iterator[Change]:
     """The values that differ, objects and lists of the same length value by value."""
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
@@ -88,7 +100,8 @@ def changes(expected: Any, found: Any, name: str = "") -> Iterator[Change]:
         yield Change(name, expected, found)
 
 
-def _forget_places(body: dict[str, Any]) -> None:
+def forget_places(body: dict[str, Any]) -> None:
+    """Take the places in internal topics out of a multi event: frames are cut by what was fetched together."""
     for entry in (body.get("lineage") or {}).values():
         for each in (entry, *(entry.get("also") or ())):
             if is_derived(str(each.get("topic", ""))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,15 +15,19 @@ from astrocyte.pipeline.analysis.verify.ledger import Entry
 from astrocyte.pipeline.analysis.verify.outputs import Outputs
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
+from astrocyte.schemas.measurements import ALERT
+from astrocyte.schemas.topics import ALERTS
 
 __all__ = ["Excuses", "Gaps", "truncated_lines"]
 
+_ALERT_POINT: Final = re.compile(rf"{ALERT.name},rule=([^, ]+)")
 _DAY_US: Final = 86_400_000_000
 _MERGED: Final = frozenset(
     {"agent_states", "agents", "cell_genomes", "cells", "dna_snapshots", "kernel_geometry", "simulations"}
 )
 """Tables whose rows later events change."""
 _EARLIER: Final = "older than what the input topics hold, with the time that rules and windows look back"
+_CARRIED: Final = "of rules whose alerts follow from all earlier ones (cool_down, group), of which the input is gone"
 _GONE: Final = "older than what the output topic holds"
 _VERSION: Final = "of another version of their rule, or of its time"
 _FOREIGN: Final = "of rules that are not in force here"
@@ -78,30 +83,26 @@ class Excuses:
         published: Mapping[str, int],
     ) -> None:
         self._outputs = outputs
-        self._gaps = gaps
-        self._lateness_us = lateness_us
         self._reach_us = reach_of(ruleset)
+        firsts = gaps.first_us.values()
+        self.horizon_us = max(firsts) + self._reach_us + lateness_us if firsts else None
+        """Event time from which the input is complete; None: from the beginning."""
         self._now_us = now_us
         self._published = published
         self._days = retention_days()
-        self._rules = {rule.name for rule in ruleset.rules}
+        self._paced = {rule.name for rule in ruleset.rules if rule.paces_alerts}
         self.runs: set[str | None] = {None}
         """Runs that the input holds."""
         self.bucket_s: int | None = None
         self.ahead = False
         """Whether the store that is compared was written further than the input goes."""
 
-    @property
-    def horizon_us(self) -> int | None:
-        """Event time from which the input is complete; None: from the beginning."""
-        firsts = self._gaps.first_us.values()
-        return max(firsts) + self._reach_us + self._lateness_us if firsts else None
-
     def record(self, entry: Entry, topic: str) -> str | None:
         """Of a record of an output topic."""
-        if (why := self._early(entry.time_us)) is not None or (entry.times and entry.expected is not None):
-            return why
         body = entry.expected or entry.found or {}
+        why = self._early(entry.time_us, _alert_of(topic, body))
+        if why is not None or (entry.times and entry.expected is not None):
+            return why
         if (why := self._of_rule(body, entry.time_us, lost=entry.times == 0)) is not None:
             return why
         firsts = self._outputs.topics[topic].first_us.values()
@@ -111,40 +112,43 @@ class Excuses:
 
     def lost_row(self, table: str, row: Mapping[str, Any], time_us: int | None) -> str | None:
         """Of a row that is not in the database."""
-        if (why := self._early(time_us)) is not None:
+        if (why := self._early(time_us, _alert_of(table, row))) is not None:
             return why
         days, written_us = self._days.get(table), row.get("recorded_at")
         if days is not None and written_us and written_us < self._now_us - days * _DAY_US:
             return _RETENTION
         return self._of_rule(row, time_us, lost=True)
 
-    def unexpected_row(self, row: Mapping[str, Any], time_us: int | None) -> str | None:
+    def unexpected_row(self, table: str, row: Mapping[str, Any], time_us: int | None) -> str | None:
         """Of a row that is in the database."""
         if row.get("simulation_id") not in self.runs:
             return _OTHER_RUN
-        if (why := self._early(time_us)) is not None:
+        if (why := self._early(time_us, _alert_of(table, row))) is not None:
             return why
         return _AHEAD if self.ahead else self._of_rule(row, time_us, lost=False)
 
-    def wrong_row(self, table: str, time_us: int | None) -> str | None:
+    def wrong_row(self, table: str, row: Mapping[str, Any], time_us: int | None) -> str | None:
         """Of a row with other values."""
-        if (why := self._early(time_us)) is not None:
+        if (why := self._early(time_us, _alert_of(table, row))) is not None:
             return why
         return _AHEAD if self.ahead and table in _MERGED else None
 
     def point(self, entry: Entry) -> str | None:
         """Of a point."""
-        if (why := self._early(entry.time_us)) is not None:
+        alert = _ALERT_POINT.match(entry.identity)
+        if (why := self._early(entry.time_us, alert[1] if alert else None)) is not None:
             return why
         if entry.times == 0 and self.bucket_s is not None and entry.time_us is not None:
             return _BUCKET if entry.time_us < self._now_us - self.bucket_s * 1_000_000 else None
-        return _AHEAD if self.ahead and entry.times else None
+        return _AHEAD if self.ahead and entry.times and entry.expected is None else None
 
-    def _early(self, time_us: int | None) -> str | None:
-        horizon_us = self.horizon_us
-        if horizon_us is None:
+    def _early(self, time_us: int | None, alert_of: str | None) -> str | None:
+        """Of what may follow from input that is gone; ``alert_of``: the rule, of an alert."""
+        if self.horizon_us is None:
             return None
-        return _EARLIER if time_us is None or time_us < horizon_us else None
+        if time_us is None or time_us < self.horizon_us:
+            return _EARLIER
+        return _CARRIED if alert_of in self._paced else None
 
     def _of_rule(self, body: Mapping[str, Any], time_us: int | None, *, lost: bool) -> str | None:
         rule, version = body.get("correlation_rule") or body.get("rule"), body.get("rule_version")
@@ -152,14 +156,19 @@ class Excuses:
             return None
         known = self._outputs.versions
         if not lost:
-            if rule not in self._rules:
+            if rule not in known:
                 return _FOREIGN
-            return _VERSION if version is not None and version != known.get(rule) else None
+            return _VERSION if version is not None and version != known[rule] else None
         others_us = self._outputs.other_versions.get(rule)
         if others_us is not None and time_us is not None and time_us <= others_us:
             return _VERSION
         since_us = self._published.get(rule)
         return _PUBLISHED if since_us is not None and time_us is not None and time_us < since_us else None
+
+
+def _alert_of(place: str, body: Mapping[str, Any]) -> str | None:
+    """The rule of an alert, in a topic or table; None of other things."""
+    return body.get("rule") if place == ALERTS else None
 
 
 def reach_of(ruleset: RuleSet) -> int:

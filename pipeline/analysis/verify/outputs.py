@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from astrocyte.agents.accounting import DomainOutput
-from astrocyte.pipeline.analysis.verify.bodies import IDENTITIES, about, changes, item_of, window_items
+from astrocyte.pipeline.analysis.verify.bodies import IDENTITIES, about, item_of, kind_of, window_items
 from astrocyte.pipeline.analysis.verify.ledger import Entry, Item, Ledger, Seen
-from astrocyte.pipeline.analysis.verify.report import Change, Difference, Place
+from astrocyte.pipeline.analysis.verify.report import Difference, Place
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.pipeline.roles.output_records import letter_record
@@ -20,12 +20,14 @@ from astrocyte.schemas.frames import decode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, metrics_topic
 
-__all__ = ["Excuse", "OutputTopic", "Outputs", "Span"]
+__all__ = ["OutputTopic", "Outputs", "Span"]
 
 _OF_DOMAINS: Final = frozenset(
     {"decode", "validate", "clock", "rules", "emit", "alert", "late", "correlate", "repartition"}
 )
 """Stages of the dead letters that domains and copies of repartitioned streams make; others are those of sinks."""
+
+_AGAIN: Final = "records that are there again, the same under the same id, as after a crash; stores hold each once"
 
 Excuse = Callable[[Entry, str], str | None]
 """Why a record of a topic that is lost or unexpected is not compared; None where it is."""
@@ -170,37 +172,17 @@ class Outputs:
         return place
 
     def _judge(self, place: Place, topic: str, entry: Entry, show: int, excuse: Excuse) -> None:
-        lost = entry.times == 0
-        unexpected = entry.expected is None and entry.times > 0
-        if (lost or unexpected) and (why := excuse(entry, topic)) is not None:
-            place.left_out[why] += 1
-            place.expected -= lost
-            place.found -= unexpected
+        kind, differing = kind_of(entry)
+        if kind is None:
             return
-        shown = entry.expected or entry.found or {}
-        at = "" if lost else f"{topic}[{entry.partition}]@{entry.offset}"
-        difference = Difference("lost", place.name, entry.identity, entry.time_us, about(topic, shown), at)
-        if lost:
-            place.add(difference, show)
-        elif unexpected:
-            place.add(_as(difference, "unexpected"), show)
+        if kind == "twice":
+            place.notes[_AGAIN] += entry.times - 1
+        elif (why := excuse(entry, topic)) is not None:
+            place.leave_out(kind, why)
         else:
-            differing = [each for each in (entry.found, entry.other) if each is not None and each != entry.expected]
-            if differing and (why := excuse(entry, topic)) is not None:
-                place.left_out[why] += 1
-            elif differing:
-                place.add(_as(difference, "wrong", tuple(changes(entry.expected, differing[0]))), show)
-            elif entry.times > 1:
-                place.notes[_AGAIN] += entry.times - 1
-
-
-_AGAIN: Final = "records that are there again, the same under the same id, as after a crash; stores hold each once"
-
-
-def _as(difference: Difference, kind: Any, found: tuple[Change, ...] = ()) -> Difference:
-    return Difference(
-        kind, difference.place, difference.identity, difference.time_us, difference.about, difference.at, found
-    )
+            what = about(topic, entry.expected or entry.found or {})
+            at = f"{topic}[{entry.partition}]@{entry.offset}" if entry.times else ""
+            place.add(Difference(kind, place.name, entry.identity, entry.time_us, what, at, differing), show)
 
 
 def expected_items(output: DomainOutput) -> Iterator[tuple[str, Item]]:

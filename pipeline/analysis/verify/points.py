@@ -9,10 +9,11 @@ from typing import Final
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
 from astrocyte.agents.sinks.block_marks import ranges_of
+from astrocyte.agents.sinks.influx.file import OFFSETS
 from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
 from astrocyte.agents.sinks.influx.query import BucketReader
 from astrocyte.agents.sinks.influx.read_lines import point_fields, point_key, point_line, points_in
-from astrocyte.pipeline.analysis.verify.bodies import changes
+from astrocyte.pipeline.analysis.verify.bodies import changes, kind_of
 from astrocyte.pipeline.analysis.verify.ledger import Entry, Item, Ledger
 from astrocyte.pipeline.analysis.verify.outputs import Span
 from astrocyte.pipeline.analysis.verify.report import Change, Difference, Kind, Place
@@ -21,7 +22,6 @@ __all__ = ["FILES", "SERVER", "PointSink", "compare_points", "enter_bucket", "en
 
 FILES: Final = "influx files"
 SERVER: Final = "influx server"
-_OFFSETS: Final = b"# offsets "
 
 
 class PointSink:
@@ -61,24 +61,28 @@ class PointSink:
             self._ledger.expect(self._place, item, due=self._due, replace=True)
 
 
-def enter_files(folder: Path, ledger: Ledger, span: Span) -> dict[tuple[str, int], int]:
-    """Enter the points of the files of a folder as found; returns how far their sinks had read. Raises SinkError."""
+def enter_files(folder: Path, ledger: Ledger, span: Span) -> tuple[list[str], dict[tuple[str, int], int]]:
+    """Enter the points of the files of a folder as found; returns their names, and how far their sinks had read.
+
+    Raises SinkError.
+    """
     if not folder.is_dir():
         raise SinkError(f"there is no folder {folder} of points; name it with --influx-dir or ASTROCYTE_INFLUX_DIR")
     reached: dict[tuple[str, int], int] = {}
 
     def mark(comment: bytes) -> None:
-        if comment.startswith(_OFFSETS):
-            for place, (_, following) in ranges_of(comment.removeprefix(_OFFSETS)).items():
+        if comment.startswith(OFFSETS):
+            for place, (_, following) in ranges_of(comment.removeprefix(OFFSETS)).items():
                 reached[place] = max(reached.get(place, 0), following)
 
-    for number, path in enumerate(sorted(folder.glob("points-*.lp*"))):
+    paths = sorted(folder.glob("points-*.lp*"))
+    for number, path in enumerate(paths):
         for line_number, line in points_in(path, mark):
             key = point_key(line)
             time_us = _time_us(key)
             if span.holds(time_us):
                 ledger.found(FILES, Item(point_line(line), time_us, _short(key), {}), (number, line_number))
-    return reached
+    return [path.name for path in paths], reached
 
 
 def enter_bucket(reader: BucketReader, ledger: Ledger, span: Span) -> None:
@@ -89,7 +93,7 @@ def enter_bucket(reader: BucketReader, ledger: Ledger, span: Span) -> None:
 
 def compare_points(
     ledger: Ledger,
-    kind: str,
+    form: str,
     name: str,
     *,
     show: int,
@@ -102,16 +106,14 @@ def compare_points(
     A line that is not expected in the place of one that is, of the same point, is one point with other values.
     """
     place = Place(name, tell=tell)
-    place.expected, place.found, place.waiting = ledger.counts(kind)
+    place.expected, place.found, place.waiting = ledger.counts(form)
     replaced: set[str] = set()
-    for entry in ledger.differing(kind):
-        lost, unexpected = entry.times == 0, entry.expected is None and entry.times > 0
-        if (lost or unexpected) and (why := excuse(entry)) is not None:
-            place.left_out[why] += 1
-            place.expected -= lost
-            place.found -= unexpected
-        elif unexpected:
-            other = ledger.lost_of(kind, entry.run) if entry.run else None
+    for entry in ledger.differing(form):
+        kind, differing = kind_of(entry)
+        if kind in ("lost", "unexpected", "wrong") and (why := excuse(entry)) is not None:
+            place.leave_out(kind, why)
+        elif kind == "unexpected":
+            other = ledger.lost_of(form, entry.run) if entry.run else None
             if other is None or other.identity in replaced:
                 place.add(_difference("unexpected", place, entry, files), show)
                 continue
@@ -119,12 +121,11 @@ def compare_points(
             differing = tuple(changes(point_fields(other.identity), point_fields(entry.identity)))
             differing = differing or (Change("line", other.identity, entry.identity),)
             place.add(_difference("wrong", place, entry, files, differing), show)
-        elif entry.found is not None or entry.other is not None:
-            there = entry.found if entry.found is not None else entry.other
-            place.add(_difference("wrong", place, entry, files, tuple(changes(entry.expected, there))), show)
-        elif entry.times > 1:
-            place.add(_difference("twice", place, entry, files), show, entry.times - 1)
-    for entry in ledger.differing(kind):
+        elif kind == "wrong":
+            place.add(_difference(kind, place, entry, files, differing), show)
+        elif kind == "twice":
+            place.add(_difference(kind, place, entry, files), show, entry.times - 1)
+    for entry in ledger.differing(form):
         if entry.times == 0 and entry.identity not in replaced and excuse(entry) is None:
             place.add(_difference("lost", place, entry, files), show)
     return place

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from astrocyte.agents.accounting import accounted
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["Change", "Difference", "Kind", "Place", "Verification"]
@@ -89,6 +90,12 @@ class Place:
         if sum(each.kind == difference.kind for each in self.differences) < most:
             self.differences.append(difference)
 
+    def leave_out(self, kind: Kind, why: str) -> None:
+        """Count under a reason what cannot be compared, and would else be a difference."""
+        self.left_out[why] += 1
+        self.expected -= kind == "lost"
+        self.found -= kind == "unexpected"
+
     def as_json(self) -> dict[str, Any]:
         """Counts, and what was not compared."""
         return {
@@ -111,15 +118,18 @@ class Verification:
 
     places: list[Place] = field(default_factory=list)
     events: Mapping[str, int] = field(default_factory=dict)
-    """What became of the events that the rules read: ``received`` and each outcome, `agents.accounting.Counters`."""
-    missing_events: int = 0
-    """Events that were received and have none of the outcomes."""
+    """What became of the events that the rules read: ``received`` and each of the `agents.accounting.OUTCOMES`."""
     since_us: int | None = None
     """Event time from which outputs were compared; None: from the first event."""
     until_us: int | None = None
     """Event time up to which they were compared, excluded; None: up to the last event."""
     not_compared: list[str] = field(default_factory=list)
     """What was not compared, and why, a sentence each."""
+
+    @property
+    def missing_events(self) -> int:
+        """Events that were received and have none of the outcomes."""
+        return self.events.get("received", 0) - accounted(self.events)
 
     @property
     def holds(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
-from astrocyte.agents.accounting import DomainOutput
+from astrocyte.agents.accounting import OUTCOMES, DomainOutput
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import Sink
 from astrocyte.agents.sinks.influx.points import PointRules
@@ -41,12 +41,11 @@ from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS, SIMULATIONS, is_derived
 
-__all__ = ["Places", "verify"]
+__all__ = ["EVERYWHERE", "Places", "verify"]
 
 Where = Literal["topics", "sql", "influx"]
 Places = tuple[Where, ...]
-_EVERYWHERE: Final[Places] = ("topics", "sql", "influx")
-_OUTCOMES: Final = ("processed", "late", "dead", "duplicate", "sampled", "skipped")
+EVERYWHERE: Final[Places] = ("topics", "sql", "influx")
 _CONFIGURED: Final = "simulation_config"
 """Table that is filled from the topic ``simulations`` alone."""
 _EACH: Final = 10_000
@@ -97,6 +96,8 @@ class _Points:
     ledger: Ledger
     kind: str = FILES
     name: str = ""
+    files: Sequence[str] = ()
+    """Names of the files, in the order in which they were read."""
     reached: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """How far the writers of the files had read."""
     kept_s: int | None = None
@@ -134,7 +135,7 @@ class _Job:
 
     def take_live(self, where: Places | None, wait_s: float) -> None:
         """How far the roles of a broker have come, their stores, and copies of the topics, in this order."""
-        chosen = where or _EVERYWHERE
+        chosen = where or EVERYWHERE
         settings, notes = self.settings, self.result.not_compared
         system = asyncio.run(live.live_system(settings, [each for each in chosen if each != "topics"]))
         self.ruleset = system.ruleset
@@ -205,7 +206,7 @@ class _Job:
         settings = self.settings
         if settings.influx_url is None or settings.influx_token is None:
             points.name = f"influx {settings.influx_dir}"
-            points.reached = enter_files(settings.influx_dir, points.ledger, self.span)
+            points.files, points.reached = enter_files(settings.influx_dir, points.ledger, self.span)
             return
         token = settings.influx_token.get_secret_value()
         reader = BucketReader(settings.influx_url, token=token, org=settings.influx_org, bucket=settings.influx_bucket)
@@ -249,7 +250,10 @@ class _Job:
             self.ruleset, inputs, lateness_us=settings.lateness, clock_tolerance_us=settings.clock_tolerance
         )
 
+        behind = False
+
         def messages() -> Iterator[ConsumedRecord]:
+            nonlocal behind
             for number, record in enumerate(inputs.records()):
                 if progress is not None and number % _EACH == 0:
                     progress(number, inputs.found.records)
@@ -259,12 +263,14 @@ class _Job:
                         replica.message(record)
                     if self._is_done(record):
                         yield record
+                    else:
+                        behind |= record.topic in run.inputs
 
         for output in run.feed(messages()):
             self._expect(output, due=True)
         for output in run.settle(None if done is None else done.clock):
             self._expect(output, due=True)
-        if done is not None:
+        if behind:
             for output in run.feed(record for record in inputs.records() if not self._is_done(record)):
                 self._expect(output, due=False)
         for output in run.finish():
@@ -273,8 +279,7 @@ class _Job:
             replica.finish()
         self._expect_letters()
         counters = run.counters.as_dict()
-        self.result.events = {name: counters[name] for name in ("received", *_OUTCOMES)}
-        self.result.missing_events = counters["received"] - sum(counters[name] for name in _OUTCOMES)
+        self.result.events = {name: counters[name] for name in ("received", *OUTCOMES)}
 
     def _is_done(self, record: ConsumedRecord) -> bool:
         """Whether what follows from a message must be in the topics by now."""
@@ -319,18 +324,11 @@ class _Job:
             points = self.points
             excuses.ahead = self.done is None and self.gaps.is_behind(points.reached)
             excuses.bucket_s = points.kept_s
-            files = [path.name for path in sorted(self.settings.influx_dir.glob("points-*.lp*"))]
-            result.places.append(
-                compare_points(
-                    points.ledger,
-                    points.kind,
-                    points.name,
-                    show=show,
-                    excuse=excuses.point,
-                    files=files,
-                    tell=self.tell,
-                )
-            )
+            place = compare_points(
+                points.ledger, points.kind, points.name, show=show, excuse=excuses.point, files=points.files,
+                tell=self.tell,
+            )  # fmt: skip
+            result.places.append(place)
         return result
 
     def _compare_tables(self, found: ReadDatabase, excuses: Excuses) -> None:

@@ -23,7 +23,7 @@ from astrocyte.agents.sinks.sql.url import database_url, shown_address, sqlite_p
 from astrocyte.pipeline.analysis.verify.bodies import changes
 from astrocyte.pipeline.analysis.verify.excuses import Excuses
 from astrocyte.pipeline.analysis.verify.outputs import Span
-from astrocyte.pipeline.analysis.verify.report import Difference, Place
+from astrocyte.pipeline.analysis.verify.report import Difference, Kind, Place
 from astrocyte.schemas.tables import Base
 from astrocyte.schemas.topics import is_derived
 
@@ -142,7 +142,7 @@ def compare_table(
     def time_of(row: Row) -> int | None:
         return None if name is None else row[name]
 
-    def difference(kind: Any, row: Row, **more: Any) -> Difference:
+    def difference(kind: Kind, row: Row, **more: Any) -> Difference:
         identity = ", ".join(f"{column} {row[column]}" for column in key)
         return Difference(kind, place.name, identity, time_of(row), _about(row), f"table {table.name}", **more)
 
@@ -150,17 +150,17 @@ def compare_table(
     for wanted, there in _merged(key, expected.rows(table, span), theirs):
         if there is None:
             assert wanted is not None
-            if (why := excuses.lost_row(table.name, wanted, time_of(wanted))) is not None:
-                place.left_out[why] += 1
-                continue
             place.expected += 1
-            place.add(difference("lost", wanted), show)
+            if (why := excuses.lost_row(table.name, wanted, time_of(wanted))) is not None:
+                place.leave_out("lost", why)
+            else:
+                place.add(difference("lost", wanted), show)
         elif wanted is None:
-            if (why := excuses.unexpected_row(there, time_of(there))) is not None:
-                place.left_out[why] += 1
-                continue
             place.found += 1
-            place.add(difference("unexpected", there), show)
+            if (why := excuses.unexpected_row(table.name, there, time_of(there))) is not None:
+                place.leave_out("unexpected", why)
+            else:
+                place.add(difference("unexpected", there), show)
         else:
             place.expected += 1
             place.found += 1
@@ -168,8 +168,8 @@ def compare_table(
             one, other = _plain(wanted, owned), _plain(there, owned)
             if one == other:
                 continue
-            if (why := excuses.wrong_row(table.name, time_of(wanted))) is not None:
-                place.left_out[why] += 1
+            if (why := excuses.wrong_row(table.name, wanted, time_of(wanted))) is not None:
+                place.leave_out("wrong", why)
             else:
                 place.add(difference("wrong", wanted, changes=tuple(changes(one, other))), show)
     return place

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from astrocyte.agents.accounting import OUTCOMES
 from astrocyte.pipeline.analysis.verify.report import Difference, Verification
 from astrocyte.pipeline.console import number_text, short
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["difference_lines", "lines_of"]
+__all__ = ["lines_of"]
 
 _COLUMNS: Final = ("expected", "found", "lost", "twice", "wrong", "unexpected", "waiting")
-_OUTCOMES: Final = ("processed", "late", "dead", "duplicate", "sampled", "skipped")
 _NAMES: Final = {
     "lost": "lost",
     "twice": "there twice",
@@ -32,11 +32,11 @@ def lines_of(done: Verification) -> Iterator[str]:
     for place in done.places:
         yield f"{place.name:<{width}}  " + " ".join(f"{getattr(place, name):>10,}" for name in _COLUMNS)
     yield from _left_out(done)
-    yield from difference_lines(done)
+    yield from _difference_lines(done)
     yield _verdict(done)
 
 
-def difference_lines(done: Verification) -> Iterator[str]:
+def _difference_lines(done: Verification) -> Iterator[str]:
     """The differences that were kept, by place and kind, each with what it is."""
     for place in done.places:
         for kind, name in _NAMES.items():
@@ -72,7 +72,7 @@ def _span_line(done: Verification) -> str:
 
 
 def _events_line(done: Verification) -> str:
-    parts = [f"{done.events[name]:,} {name}" for name in _OUTCOMES if done.events.get(name) or name == "processed"]
+    parts = [f"{done.events[name]:,} {name}" for name in OUTCOMES if done.events.get(name) or name == "processed"]
     return f"events: {done.events['received']:,} received = {' + '.join(parts)}, {done.missing_events:,} missing"
 
 

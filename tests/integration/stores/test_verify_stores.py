@@ -73,6 +73,17 @@ async def test_points_of_a_server_are_equal_and_changed_ones_are_found(log, rule
         assert (place.wrong, place.lost, place.unexpected) == (1, 1, 1)
 
 
+async def test_points_of_a_server_are_in_no_file_of_the_folder_of_points(log, rules, tmp_path):
+    (tmp_path / "points-000001.lp").write_text("spike,type=A value=1 1\n")
+    async with influx_stub() as stub:
+        sink = InfluxSink(stub.url, token=stub.token, org=stub.org, bucket=stub.bucket)
+        await store_in(sink, "influx", rules, read_log(log))
+        next(iter(stub.points.values()))["more"] = "x"
+        address = {"influx_url": stub.url, "influx_token": stub.token, "influx_dir": tmp_path}
+        done = await asyncio.to_thread(lambda: verified(log, rules, "influx", **address))
+        assert [(each.kind, each.at) for each in done.differences] == [("unexpected", "")]
+
+
 async def test_a_server_that_refuses_the_token_is_an_error_without_it(log, rules):
     async with influx_stub() as stub:
         address = {"influx_url": stub.url, "influx_token": "another-token"}

@@ -252,6 +252,18 @@ def test_one_id_with_two_contents_is_wrong(folder, pair):
     assert counted(place(done, "topic multi.events")) == only(wrong=1)
 
 
+def test_true_in_place_of_one_is_another_value(folder, pair):
+    def change(records):
+        at = next(number for number, each in enumerate(records) if each.topic == MULTI_EVENTS)
+        body = orjson.loads(records[at].value)
+        assert body["confidence"] == 1
+        records[at] = records[at]._replace(value=orjson.dumps(body | {"confidence": True}))
+        return records
+
+    done = verified(folder, pair, log=rewritten(folder, change), where=("topics",))
+    assert counted(place(done, "topic multi.events")) == only(wrong=1)
+
+
 def test_a_record_that_no_rule_makes_is_unexpected(folder, pair):
     log = rewritten(folder, lambda records: again(records, event_id="made-up"))
     done = verified(folder, pair, log=log, where=("topics",))
@@ -293,6 +305,20 @@ def test_results_before_the_beginning_of_a_log_that_was_cut_are_left_out(folder,
     assert done.since_us > T0_US
     assert sum(place(done, "topic multi.events").left_out.values()) > 0
     assert place(done, "topic multi.events").found > 0
+
+
+def test_alerts_whose_pause_began_in_what_is_gone_are_left_out(tmp_path):
+    rules = load_rules(PAIR.replace("    alert:", "    cool_down: 10s\n    alert:"))
+    plain = write_log(tmp_path / "plain.jsonl.zst", in_frames(spikes()))
+    records = list(read_log(with_outputs(rules, plain, tmp_path / "log.jsonl.zst")))
+    store_in_sql(f"sqlite:///{tmp_path}/rows.db", rules, records)
+    store_points(tmp_path / "influx", rules, records)
+    log = rewritten(tmp_path, lambda records: [each for each in records if each.topic in OUTPUTS or each.offset >= 5])
+    done = verified(tmp_path, rules, log=log)
+    assert done.holds, done.differences
+    for name in ("topic alerts", "sql alerts", f"influx {tmp_path}/influx"):
+        assert any("cool_down" in why for why in place(done, name).left_out), name
+    assert place(done, "topic multi.events").found == place(done, "sql multi_events").found == 56
 
 
 def test_results_that_retention_has_removed_from_their_topic_are_left_out(folder, pair):
