@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import select
@@ -19,16 +18,15 @@ from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.pipeline.recording.reader import read_log
-from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.output_records import producer_records
-from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.settings import Settings
-from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.topics import RECORD_TOPICS, sink_topics
+from astrocyte.pipeline.topology.plan import contracts_of
+from astrocyte.pipeline.topology.topics import sink_topics
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.tables import Base
 from astrocyte.schemas.topics import is_derived
 from tests.support.line_protocol import read_points
+from tests.support.stored import Messages, store_messages
 
 __all__ = ["expected_points", "expected_rows", "messages_for_sinks", "rows_of", "without_places"]
 
@@ -36,7 +34,6 @@ _PLACE = ("topic", "partition", "offset")
 _NOT_COMPARED = {"recorded_at", "creation_date", "source_topic", "source_partition", "source_offset"}
 """Columns of rows: when they were written, and places in internal topics, which depend on how frames were cut."""
 
-Messages = Mapping[tuple[str, int], Sequence[Any]]
 Rows = dict[str, dict[tuple[Any, ...], dict[str, Any]]]
 """By table: rows by their primary key."""
 Points = dict[Any, dict[str, Any]]
@@ -55,7 +52,7 @@ def without_places(body: dict[str, Any]) -> dict[str, Any]:
 
 def messages_for_sinks(log: Path, made: Iterable[DomainOutput], partitions: int) -> Messages:
     """What sinks read, by topic and partition: the events of the log, and the outputs that were made of them."""
-    messages: dict[tuple[str, int], list[Any]] = {}
+    messages: Messages = {}
     for each in read_log(log):
         if not is_derived(each.topic):
             messages.setdefault((each.topic, each.partition), []).append(raw_record(each))
@@ -91,37 +88,23 @@ class _Points:
         return refused_rows(batch, self._rules)
 
 
-async def _write(sink: Sink, role: str, settings: Settings, ruleset: RuleSet, messages: Messages) -> None:
-    async def deliver(letters: Iterable[Any]) -> None:
-        assert not list(letters)
-
-    contracts = contracts_of(ruleset)
-    runner = SinkRunner(
-        sink, deliver, partitions=settings.partitions, stage=role, decoders=decoders_of(contracts),
-        acceptance=Acceptance(ruleset),
-    )  # fmt: skip
-    await sink.open()
-    wanted = set(sink_topics(settings, SINKS.get(role), contracts, ruleset.windows))
-    # Events first: rows of outputs refer to nothing that must exist, but this is the order of arrival.
-    for (topic, partition), records in sorted(messages.items(), key=lambda item: item[0][0] in RECORD_TOPICS):
-        if topic in wanted:
-            chunk = SimpleNamespace(topic=topic, partition=partition)
-            await runner.handle(chunk, SimpleNamespace(ack_through=lambda: True), records)  # type: ignore[arg-type]
-            await runner.finish()
-    await sink.close()
+def _write(sink: Sink, role: str, settings: Settings, ruleset: RuleSet, messages: Messages) -> None:
+    wanted = set(sink_topics(settings, SINKS.get(role), contracts_of(ruleset), ruleset.windows))
+    read = {place: records for place, records in messages.items() if place[0] in wanted}
+    asyncio.run(store_messages(sink, role, ruleset, read, partitions=settings.partitions))
 
 
 def expected_rows(settings: Settings, ruleset: RuleSet, messages: Messages, database: Path) -> Rows:
     """Rows of a new SQLite file into which the messages are written once."""
     address = f"sqlite:///{database}"
-    asyncio.run(_write(SqlSink(address, now_us=lambda: 1), "sql", settings, ruleset, messages))
+    _write(SqlSink(address, now_us=lambda: 1), "sql", settings, ruleset, messages)
     return rows_of(address)
 
 
 def expected_points(settings: Settings, ruleset: RuleSet, messages: Messages) -> Points:
     """Points of the messages."""
     sink = _Points(PointRules(settings.influx_cell_tags, settings.influx_run_tag))
-    asyncio.run(_write(sink, "influx", settings, ruleset, messages))
+    _write(sink, "influx", settings, ruleset, messages)
     return sink.points
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +19,10 @@ from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS
 
-__all__ = ["store_in", "store_in_sql", "store_points"]
+__all__ = ["Messages", "store_in", "store_in_sql", "store_messages", "store_points"]
 
 Messages = dict[tuple[str, int], list[Any]]
+"""By topic and partition, as sinks read them."""
 
 
 def store_in_sql(address: str, ruleset: RuleSet, records: Iterable[ConsumedRecord]) -> None:
@@ -34,27 +35,30 @@ def store_points(folder: Path, ruleset: RuleSet, records: Iterable[ConsumedRecor
     asyncio.run(store_in(InfluxFileSink(folder), "influx", ruleset, records))
 
 
-def _by_place(records: Iterable[ConsumedRecord]) -> Messages:
+async def store_in(sink: Sink, role: str, ruleset: RuleSet, records: Iterable[ConsumedRecord]) -> None:
+    """Write the messages to a sink, as its role does."""
     messages: Messages = {}
     for each in records:
         messages.setdefault((each.topic, each.partition), []).append(raw_record(each))
-    return messages
+    await store_messages(sink, role, ruleset, messages)
 
 
-async def store_in(sink: Sink, role: str, ruleset: RuleSet, records: Iterable[ConsumedRecord]) -> None:
-    """Write the messages to a sink, as its role does."""
-    messages = _by_place(records)
+async def store_messages(sink: Sink, role: str, ruleset: RuleSet, messages: Messages, *, partitions: int = 2) -> None:
+    """Write messages, which are given by topic and partition, to a sink; events first, as they are the first to come.
 
-    async def deliver(letters: Sequence[Any]) -> None:
+    Fails where the role would write a dead letter.
+    """
+
+    async def deliver(letters: Iterable[Any]) -> None:
         assert not list(letters)
 
-    await sink.open()
     runner = SinkRunner(
-        sink, deliver, partitions=2, stage=role, decoders=decoders_of(contracts_of(ruleset)),
+        sink, deliver, partitions=partitions, stage=role, decoders=decoders_of(contracts_of(ruleset)),
         acceptance=Acceptance(ruleset),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
+    await sink.open()
     for (topic, partition), records in sorted(messages.items(), key=lambda item: item[0][0] in RECORD_TOPICS):
         chunk = SimpleNamespace(topic=topic, partition=partition)
         await runner.handle(chunk, SimpleNamespace(ack_through=lambda: True), records)  # type: ignore[arg-type]
-    await runner.finish()
+        await runner.finish()
     await sink.close()
