@@ -14,6 +14,7 @@ import psycopg
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
 from astrocyte.schemas.topics import mono_topic
 from tests.support.broker import full_disk
 from tests.support.influx_stub import TOKEN, Answer
@@ -26,8 +27,6 @@ from tests.support.waiting import wait_until
 
 LIMIT_S = 300.0
 """Longest wait for one step of a fault."""
-STOPPED = 76
-"""Exit status of a role that has stopped for good."""
 Act = Callable[[Live], None]
 
 
@@ -64,7 +63,7 @@ def sends_for(seconds: float) -> Act:
     return lambda live: live.sending.wait(seconds)
 
 
-def stopped_for(seconds: float, *, times: int = 1, between_s: float = 0.1) -> Act:
+def stopped_for(seconds: float, *, times: int = 1) -> Act:
     """SIGSTOP and SIGCONT of the worker that correlates."""
 
     def act(live: Live) -> None:
@@ -72,7 +71,7 @@ def stopped_for(seconds: float, *, times: int = 1, between_s: float = 0.1) -> Ac
             live.worker.signal(signal.SIGSTOP)
             live.sending.wait(seconds)
             live.worker.signal(signal.SIGCONT)
-            live.sending.wait(between_s)
+            live.sending.wait(0.1)
 
     return act
 
@@ -332,7 +331,7 @@ def sqlite_deleted(live: Live) -> None:
 def stops(worker: Worker, why: str) -> None:
     """The role ends by itself, with the status of one that has stopped for good and a line that says why."""
     wait_until(lambda: worker.ended is not None, LIMIT_S, f"{worker.role} to stop")
-    assert worker.ended == STOPPED, worker.said[-3000:]
+    assert worker.ended == STOPPED_STATUS, worker.said[-3000:]
     assert why in worker.said, worker.said[-3000:]
 
 

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "find_outcome"]
 
-Items = dict[Any, Any]
-"""What one place holds, by identity."""
-
 
 @dataclass(slots=True)
 class Outcome:
@@ -107,7 +104,7 @@ def find_outcome(live: Live, ended_s: float, timeout_s: float, *, may_be_late: b
     """
     if may_be_late:
         wait_until(lambda: _received(live), timeout_s, lambda: _state(live))
-        wanted = {orjson.loads(each.value)["event_id"] for output in _replay(live)[1] for each in output.multi_events}
+        wanted = _ids(each for output in _replay(live)[1] for each in output.multi_events)
     else:
         engine = Engine(load_rules(live.settings.rules[0]))
         for frame in live.sending.right:
@@ -157,7 +154,7 @@ def _done(live: Live, wanted: set[str], *, may_be_late: bool) -> bool:
         return False
     if live.records(LATE) and not may_be_late:
         return True
-    if len({each.key_of for each in _bodies(live, MULTI_EVENTS, "event_id")}) < len(wanted):
+    if len(_ids(live.records(MULTI_EVENTS))) < len(wanted):
         return False
     return all(live.lag(role) == 0 for role in live.roles)
 
@@ -166,25 +163,19 @@ def _state(live: Live) -> str:
     return f"lags { ({role: live.lag(role) for role in live.roles}) }, counters {live.counters()}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
-    key_of: str
-    body: dict[str, Any]
-
-
-def _bodies(live: Live, topic: str, name: str) -> list[_Body]:
-    found = [orjson.loads(each.value) for each in live.records(topic)]
-    return [_Body(body[name], without_places(body)) for body in found]
+def _ids(multi_events: Iterable[Any]) -> set[str]:
+    return {orjson.loads(each.value)["event_id"] for each in multi_events}
 
 
 def _compare_topics(outcome: Outcome, live: Live, made: Iterable[DomainOutput], wanted: set[str]) -> None:
     for topic, name in ((MULTI_EVENTS, "event_id"), (ALERTS, "alert_id")):
-        bodies = _bodies(live, topic, name)
-        found: Items = {}
-        for each in bodies:
-            if found.setdefault(each.key_of, each.body) != each.body:
+        bodies = [without_places(orjson.loads(each.value)) for each in live.records(topic)]
+        found: dict[str, dict[str, Any]] = {}
+        for body in bodies:
+            first = found.setdefault(body[name], body)
+            if first != body:
                 outcome.wrong += 1
-                outcome.problems.append(f"{topic}: one id, two contents: {each.body}, {found[each.key_of]}")
+                outcome.problems.append(f"{topic}: one id, two contents: {body}, {first}")
         outcome.repeated += len(bodies) - len(found)
         records = [each for out in made for each in (out.multi_events if topic == MULTI_EVENTS else out.alerts)]
         offline = [orjson.loads(each.value) for each in records]
