@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
 from astrocyte.schemas.topics import mono_topic
 from tests.support.broker import full_disk
+from tests.support.brokers import pause, resume
 from tests.support.influx_stub import TOKEN, Answer
 from tests.support.kafka import Kafka
 from tests.support.live import Live, running
@@ -133,22 +133,6 @@ def broker_full_for(seconds: float) -> Act:
     return act
 
 
-def second_worker(*, for_s: float, killed: bool = False) -> Act:
-    """A second worker joins the group, and leaves it or dies."""
-
-    def act(live: Live) -> None:
-        other = live.add("correlate")
-        other.ready()
-        live.sending.wait(for_s)
-        if killed:
-            other.kill()
-        else:
-            other.stop()
-        live.sending.wait(for_s)
-
-    return act
-
-
 def dies_at_steps(second: str = "") -> Act:
     """Workers die at the steps of the options, and are started again each time. A second worker of a role may join."""
 
@@ -203,15 +187,18 @@ def zombie(role: str) -> Act:
     return act
 
 
-def joins_and_leaves(role: str, times: int, *, every_s: float) -> Act:
-    """Workers join the group and leave it."""
+def joins_and_leaves(role: str, times: int = 1, *, every_s: float, killed: bool = False) -> Act:
+    """One more worker joins the group, and leaves it or dies, each time."""
 
     def act(live: Live) -> None:
         for _ in range(times):
             other = live.add(role)
             other.ready()
             live.sending.wait(every_s)
-            other.stop()
+            if killed:
+                other.kill()
+            else:
+                other.stop()
             live.sending.wait(every_s)
 
     return act
@@ -241,9 +228,9 @@ def broker_stopped_for(seconds: float) -> Act:
     """The broker hangs: connections stay open and nothing is answered."""
 
     def act(live: Live) -> None:
-        os.kill(live.broker.pid, signal.SIGSTOP)
+        pause(live.broker)
         live.sending.wait(seconds)
-        os.kill(live.broker.pid, signal.SIGCONT)
+        resume(live.broker)
 
     return act
 

@@ -33,7 +33,7 @@ class Sending:
     ``field`` is the one by which rules may correlate beside the key; streams of the catalog have no ``place``.
     """
 
-    def __init__(self, settings: Settings, form: Form, field: Field = "place", seed: int = 7) -> None:
+    def __init__(self, settings: Settings, form: Form, field: Field, seed: int) -> None:
         self._settings = settings
         self._field = field
         self._form: Form = form
