@@ -288,6 +288,7 @@ def sqlite_locked_for(seconds: float) -> Act:
         with closing(sqlite3.connect(live.database, timeout=LIMIT_S, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             live.sending.wait(seconds)
+            assert live.lag("sql") != 0, "the lock kept nobody from writing"
             other.execute("ROLLBACK")
 
     return act
@@ -328,6 +329,7 @@ def role_full_for(role: str, seconds: float) -> Act:
     def act(live: Live) -> None:
         with full_disk(live.of(role).process.pid):
             live.sending.wait(seconds)
+            assert live.lag(role) != 0, f"{role} needed no room"
 
     return act
 
@@ -350,9 +352,11 @@ def influx_takes(most_bytes: int, *, for_s: float) -> Act:
     """Larger requests are refused with 413."""
 
     def act(live: Live) -> None:
+        refused = live.influx.refusals
         before, live.influx.most_bytes = live.influx.most_bytes, most_bytes
         live.sending.wait(for_s)
         live.influx.most_bytes = before
+        assert live.influx.refusals > refused, "no request was too large"
 
     return act
 
