@@ -105,9 +105,16 @@ def test_the_table_of_planted_anomalies_has_each_kind_with_its_defaults_and_rule
 
 
 def test_the_tests_that_show_a_guarantee_exist():
-    named = re.findall(r"`(tests/[\w/.]+)`", (ROOT / "docs" / "guarantees.md").read_text())
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    named = re.findall(r"`(tests/[\w/.]+)`", text)
     assert len(named) > 10
     assert [path for path in named if not (ROOT / path).exists()] == []
+    lines = re.findall(
+        r'"([^"]+?)(?: \.\.\.)?"', text.partition("## What is promised")[2].partition("Why they hold:")[0]
+    )
+    assert len(lines) > 5
+    faults = (ROOT / "tests" / "faults" / "test_faults.py").read_text()
+    assert [line for line in lines if line not in faults] == []
 
 
 def test_the_overview_links_to_every_page():

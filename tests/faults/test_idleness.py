@@ -16,8 +16,8 @@ from tests.support.fault_acts import (
     Fault,
     broker_full_for,
     broker_killed,
+    joins_and_leaves,
     nothing,
-    second_worker,
     sends_for,
     stopped_for,
     workers_killed,
@@ -51,7 +51,7 @@ SHORT = {
     ("worker and its repartitioning killed, topics of 2 and 3 partitions", "json"): Fault(
         workers_killed(2, after_s=1), HASTY | {"uneven": {"quiet_b": 3}, "session_timeout": "3s"}, repeats=True
     ),
-    ("second worker joins and leaves", "frames"): Fault(second_worker(for_s=3), HASTY),
+    ("second worker joins and leaves", "frames"): Fault(joins_and_leaves("correlate", every_s=3), HASTY),
     ("worker at three times its capacity", "json"): Fault(sends_for(5), HASTY | {"slow": {"quiet_a": 0.015}}),
     ("slow neighbour topic", "json"): Fault(sends_for(4), HASTY | {"slow": {NEIGHBOUR: 0.007}}),
     ("backlog at the start", "frames"): Fault(nothing, HASTY | {"slow": {"quiet_a": 0.005}, "backlog_s": (8, 0.05)}),
@@ -70,8 +70,8 @@ LONG = {
     "disk full for 60 s": Fault(broker_full_for(60)),
     "worker at three times its capacity for 30 s": Fault(sends_for(30), {"slow": {"quiet_a": 0.015}}, timeout_s=300),
     "backlog of an hour": Fault(nothing, {"backlog_s": (3600, 1.0)}),
-    "second worker joins and leaves": Fault(second_worker(for_s=10)),
-    "second worker joins and dies": Fault(second_worker(for_s=15, killed=True), repeats=True),
+    "second worker joins and leaves": Fault(joins_and_leaves("correlate", every_s=10)),
+    "second worker joins and dies": Fault(joins_and_leaves("correlate", every_s=15, killed=True), repeats=True),
     "slow neighbour topic": Fault(sends_for(20), {"slow": {NEIGHBOUR: 0.01}}, timeout_s=300),
 }
 

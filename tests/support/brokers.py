@@ -20,6 +20,8 @@ from astrocyte.pipeline.broker import BrokerProcess
 from tests.support.kafka import Kafka, kafka_or_skip
 
 BOTH = ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)]
+NOWHERE = "127.0.0.1:1"
+"""An address where no broker is."""
 
 
 class Broker(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +13,10 @@ import psycopg
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
 from astrocyte.schemas.topics import mono_topic
 from tests.support.broker import full_disk
+from tests.support.brokers import pause, resume
 from tests.support.influx_stub import TOKEN, Answer
 from tests.support.kafka import Kafka
 from tests.support.live import Live, running
@@ -26,8 +27,6 @@ from tests.support.waiting import wait_until
 
 LIMIT_S = 300.0
 """Longest wait for one step of a fault."""
-STOPPED = 76
-"""Exit status of a role that has stopped for good."""
 Act = Callable[[Live], None]
 
 
@@ -64,7 +63,7 @@ def sends_for(seconds: float) -> Act:
     return lambda live: live.sending.wait(seconds)
 
 
-def stopped_for(seconds: float, *, times: int = 1, between_s: float = 0.1) -> Act:
+def stopped_for(seconds: float, *, times: int = 1) -> Act:
     """SIGSTOP and SIGCONT of the worker that correlates."""
 
     def act(live: Live) -> None:
@@ -72,7 +71,7 @@ def stopped_for(seconds: float, *, times: int = 1, between_s: float = 0.1) -> Ac
             live.worker.signal(signal.SIGSTOP)
             live.sending.wait(seconds)
             live.worker.signal(signal.SIGCONT)
-            live.sending.wait(between_s)
+            live.sending.wait(0.1)
 
     return act
 
@@ -134,22 +133,6 @@ def broker_full_for(seconds: float) -> Act:
     return act
 
 
-def second_worker(*, for_s: float, killed: bool = False) -> Act:
-    """A second worker joins the group, and leaves it or dies."""
-
-    def act(live: Live) -> None:
-        other = live.add("correlate")
-        other.ready()
-        live.sending.wait(for_s)
-        if killed:
-            other.kill()
-        else:
-            other.stop()
-        live.sending.wait(for_s)
-
-    return act
-
-
 def dies_at_steps(second: str = "") -> Act:
     """Workers die at the steps of the options, and are started again each time. A second worker of a role may join."""
 
@@ -204,15 +187,18 @@ def zombie(role: str) -> Act:
     return act
 
 
-def joins_and_leaves(role: str, times: int, *, every_s: float) -> Act:
-    """Workers join the group and leave it."""
+def joins_and_leaves(role: str, times: int = 1, *, every_s: float, killed: bool = False) -> Act:
+    """One more worker joins the group, and leaves it or dies, each time."""
 
     def act(live: Live) -> None:
         for _ in range(times):
             other = live.add(role)
             other.ready()
             live.sending.wait(every_s)
-            other.stop()
+            if killed:
+                other.kill()
+            else:
+                other.stop()
             live.sending.wait(every_s)
 
     return act
@@ -242,9 +228,9 @@ def broker_stopped_for(seconds: float) -> Act:
     """The broker hangs: connections stay open and nothing is answered."""
 
     def act(live: Live) -> None:
-        os.kill(live.broker.pid, signal.SIGSTOP)
+        pause(live.broker)
         live.sending.wait(seconds)
-        os.kill(live.broker.pid, signal.SIGCONT)
+        resume(live.broker)
 
     return act
 
@@ -302,6 +288,7 @@ def sqlite_locked_for(seconds: float) -> Act:
         with closing(sqlite3.connect(live.database, timeout=LIMIT_S, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             live.sending.wait(seconds)
+            assert live.lag("sql") != 0, "the lock kept nobody from writing"
             other.execute("ROLLBACK")
 
     return act
@@ -332,7 +319,7 @@ def sqlite_deleted(live: Live) -> None:
 def stops(worker: Worker, why: str) -> None:
     """The role ends by itself, with the status of one that has stopped for good and a line that says why."""
     wait_until(lambda: worker.ended is not None, LIMIT_S, f"{worker.role} to stop")
-    assert worker.ended == STOPPED, worker.said[-3000:]
+    assert worker.ended == STOPPED_STATUS, worker.said[-3000:]
     assert why in worker.said, worker.said[-3000:]
 
 
@@ -342,6 +329,7 @@ def role_full_for(role: str, seconds: float) -> Act:
     def act(live: Live) -> None:
         with full_disk(live.of(role).process.pid):
             live.sending.wait(seconds)
+            assert live.lag(role) != 0, f"{role} needed no room"
 
     return act
 
@@ -364,9 +352,11 @@ def influx_takes(most_bytes: int, *, for_s: float) -> Act:
     """Larger requests are refused with 413."""
 
     def act(live: Live) -> None:
+        refused = live.influx.refusals
         before, live.influx.most_bytes = live.influx.most_bytes, most_bytes
         live.sending.wait(for_s)
         live.influx.most_bytes = before
+        assert live.influx.refusals > refused, "no request was too large"
 
     return act
 

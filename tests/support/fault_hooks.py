@@ -14,6 +14,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,16 @@ def _note_reads(role: str, path: str) -> None:
     places = {"correlate": f"{_CORRELATE}.handle", "repartition": f"{_REPARTITION}.handle"}
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
+    waiting = bytearray()
+
     def note(args: tuple[Any, ...]) -> None:
         chunk = args[1]
-        os.write(
-            file, f"{role} {chunk.topic} {chunk.partition} {chunk.records[0].offset} {chunk.next_offset}\n".encode()
+        waiting.extend(
+            f"{role} {chunk.topic} {chunk.partition} {chunk.records[0].offset} {chunk.next_offset}\n".encode()
         )
+        # A full disk is a fault for the role, and none of these notes: they are written when there is room.
+        with suppress(OSError):
+            del waiting[: os.write(file, waiting)]
 
     _wrapped(f"before {places.get(role, f'{_SINK}.handle')}", note)
 

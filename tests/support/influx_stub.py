@@ -59,7 +59,7 @@ class InfluxStub:
     delay_s: float = 0.0
     """How long each request takes."""
     refusals: int = 0
-    """Requests that were answered by a fault."""
+    """Requests that were answered by a fault, or were too large."""
     requests: list[int] = field(default_factory=list)
     """Lines of each request that could be read."""
     types: dict[tuple[str, str], type] = field(default_factory=dict)
@@ -153,6 +153,7 @@ class InfluxStub:
         # aiohttp's server decompresses a body that is marked as gzip; others are plain.
         payload = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
         if len(payload) > self.most_bytes:
+            self.refusals += 1
             return _error(413, "request too large", "unable to read data: points batch is too large")
         try:
             points = read_points(payload)

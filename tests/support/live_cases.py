@@ -150,9 +150,10 @@ class _Run:
     # -- what the workers made
 
     def drained(self) -> bool:
-        """Whether every role has processed all that was in Kafka, in the order in which they follow one another."""
-        roles = [role for role in ("repartition", "correlate") if any(each.role == role for each in self.workers)]
-        return all(asyncio.run(group_lag(self.settings.broker, f"{self.settings.group}-{role}")) == 0 for role in roles)
+        """Whether the roles have processed all that was in Kafka, in the order in which they follow one another."""
+        group, running = self.settings.group, {each.role for each in self.workers}
+        roles = [role for role in ("repartition", "correlate", "sql") if role in running]
+        return all(asyncio.run(group_lag(self.settings.broker, f"{group}-{role}")) == 0 for role in roles)
 
     def verified(self) -> Verification:
         """The topics and the database against what should be there."""
@@ -212,14 +213,11 @@ def check_case(case: Case, address: str, folder: Path, rules: Sequence[Path] = (
             publish(first)
             with run.away(kill=case.timeouts != "default"):
                 publish(rest)
-        return _compare(run, address)
+        return _compare(run)
 
 
-def _compare(run: _Run, address: str) -> dict[str, Any]:
+def _compare(run: _Run) -> dict[str, Any]:
     wait_until(run.drained, LIMIT_S, lambda: _differences(run.verified()))
-    wait_until(
-        lambda: asyncio.run(group_lag(address, f"{run.settings.group}-sql")) == 0, LIMIT_S, "the sql role to finish"
-    )
     last: list[Verification] = []
 
     def done() -> bool:

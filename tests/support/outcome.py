@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "find_outcome"]
 
-Items = dict[Any, Any]
-"""What one place holds, by identity."""
-
 
 @dataclass(slots=True)
 class Outcome:
@@ -108,7 +105,7 @@ def find_outcome(live: Live, ended_s: float, timeout_s: float, *, may_be_late: b
     """
     if may_be_late:
         wait_until(lambda: _received(live), timeout_s, lambda: _state(live))
-        wanted = {orjson.loads(each.value)["event_id"] for output in _replay(live)[1] for each in output.multi_events}
+        wanted = _ids(each for output in _replay(live)[1] for each in output.multi_events)
     else:
         engine = Engine(load_rules(live.settings.rules[0]))
         for frame in live.sending.right:
@@ -158,7 +155,7 @@ def _done(live: Live, wanted: set[str], *, may_be_late: bool) -> bool:
         return False
     if live.records(LATE) and not may_be_late:
         return True
-    if len({body["event_id"] for body in _bodies(live.records(MULTI_EVENTS))}) < len(wanted):
+    if len(_ids(live.records(MULTI_EVENTS))) < len(wanted):
         return False
     return all(live.lag(role) == 0 for role in live.roles)
 
@@ -175,10 +172,14 @@ def _bodies(records: Iterable[Any]) -> list[dict[str, Any]]:
     return found
 
 
+def _ids(multi_events: Iterable[Any]) -> set[str]:
+    return {orjson.loads(each.value)["event_id"] for each in multi_events}
+
+
 def _compare_topics(outcome: Outcome, live: Live, made: Iterable[DomainOutput], wanted: set[str]) -> None:
     for topic, name in ((MULTI_EVENTS, "event_id"), (ALERTS, "alert_id")):
         bodies = _bodies(live.records(topic))
-        found: Items = {}
+        found: dict[str, dict[str, Any]] = {}
         for body in bodies:
             if found.setdefault(body[name], body) != body:
                 outcome.wrong += 1

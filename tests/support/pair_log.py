@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from itertools import count
 
 import numpy as np
 import orjson
@@ -16,9 +18,8 @@ from astrocyte.pipeline.cli import rules as cli_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.shift import repartition
-from astrocyte.pipeline.roles.output_records import frame_records
+from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS, metrics_topic
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, write_log
 
 app = typer.Typer()
@@ -77,29 +78,17 @@ def matches(ruleset: RuleSet, path, lateness_us: int = LATENESS) -> list[dict]:
     return [orjson.loads(record.value) for output in outputs for record in output.multi_events]
 
 
-def with_outputs(ruleset: RuleSet, path, to, *, windows: bool = False):
-    """The log with what the rules make of it, as a recording of a whole pipeline has it; ``windows``: theirs too."""
+def with_outputs(ruleset: RuleSet, path, to):
+    """The log with what the rules make of it, as a recording of a whole pipeline has it."""
     records = list(read_log(path))
-    offsets: dict[str, int] = {}
+    offsets: dict[tuple[str, int], count[int]] = defaultdict(count)
     _, outputs = run_rules(ruleset, [path], lateness_us=LATENESS)
     for output in outputs:
-        for topic, made in ((MULTI_EVENTS, output.multi_events), (ALERTS, output.alerts)):
-            for item in made:
-                records.append(
-                    ConsumedRecord(
-                        topic, 0, offsets.get(topic, 0), T0_US // 1000, item.key, item.value, tuple(item.headers)
-                    )
-                )
-                offsets[topic] = offsets.get(topic, 0) + 1
-        for frame in output.frames if windows else ():
-            place = metrics_topic(frame.stream)
-            for each in frame_records(place, frame, 2):
-                offset = offsets.get(f"{place}/{each.partition}", 0)
-                offsets[f"{place}/{each.partition}"] = offset + 1
-                records.append(
-                    ConsumedRecord(place, each.partition or 0, offset, T0_US // 1000, None, each.value,
-                                   tuple(each.headers))
-                )  # fmt: skip
+        for place, made in producer_records(output, 0, 2).items():
+            records += [
+                ConsumedRecord(*place, next(offsets[place]), T0_US // 1000, each.key, each.value, tuple(each.headers))
+                for each in made
+            ]
     return write_log(to, records)
 
 

@@ -38,10 +38,13 @@ def role_of(pid: int) -> str:
 
 def workers_of(group: str, broker: str) -> dict[int, str]:
     """Processes that run one role of a group of workers at a broker, with the role."""
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     mine = {"ASTROCYTE_GROUP": group, "ASTROCYTE_BROKER": broker}.items()
-    found = {pid: role_of(pid) for pid in pids if mine <= _environment(pid).items()}
+    found = {pid: role_of(pid) for pid in _pids() if mine <= _environment(pid).items()}
     return {pid: role for pid, role in found.items() if role != "worker" and is_running(pid)}
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def _environment(pid: int) -> dict[str, str]:
@@ -61,7 +64,7 @@ def is_running(pid: int) -> bool:
 
 def descendants(pid: int) -> set[int]:
     """Processes that ``pid`` has started, and those that they have started."""
-    parents = {int(path.name): _parent(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdigit()}
+    parents = {each: _parent(each) for each in _pids()}
     found: set[int] = set()
     new = {pid}
     while new:

@@ -16,7 +16,7 @@ from astrocyte.pipeline.settings import Settings
 from tests.support.processes import descendants, peak_memory_bytes, role_of
 from tests.support.waiting import wait_until
 
-__all__ = ["GRACE_S", "SUPERVISOR", "Memory", "Worker", "stopping"]
+__all__ = ["SUPERVISOR", "Memory", "Worker", "stopping"]
 
 GRACE_S = 300.0
 """Time for a clean end. On an idle machine it takes about a second, and a supervisor gives it 20 s; a machine that has

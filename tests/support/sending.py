@@ -33,9 +33,7 @@ class Sending:
     ``field`` is the one by which rules may correlate beside the key; streams of the catalog have no ``place``.
     """
 
-    def __init__(
-        self, settings: Settings, form: Form, field: Literal["place", "type"] = "place", seed: int = 7
-    ) -> None:
+    def __init__(self, settings: Settings, form: Form, field: Field, seed: int) -> None:
         self._settings = settings
         self._field = field
         self._form: Form = form
@@ -107,7 +105,7 @@ class Sending:
         return [each for frame in made for each in messages_of(frame, self._settings.partitions, self._form)]
 
     def tick(self, now_us: int, tick_s: float = TICK_S) -> list[Frame]:
-        """Events of the last 50 ms."""
+        """Events of the last ``tick_s``."""
         made = []
         for stream in self._settings.streams:
             keys = [f"k{number}" for number in self._dice.integers(0, 8, ROWS)]

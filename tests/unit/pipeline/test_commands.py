@@ -12,8 +12,7 @@ from astrocyte.pipeline.kafka.client import BrokerUnavailable
 from astrocyte.pipeline.role_registry import ROLES
 from astrocyte.pipeline.simulation.run import describe_run
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
-
-NOWHERE = "127.0.0.1:1"
+from tests.support.brokers import NOWHERE
 
 
 def test_the_help_of_worker_names_every_shipped_role_in_their_order():

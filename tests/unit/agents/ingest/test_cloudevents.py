@@ -1,28 +1,9 @@
 """CloudEvents that lack a required attribute, and records that only look like CloudEvents."""
 
-import orjson
 import pytest
 
-from astrocyte import load_rules
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.agents.ingest.decoders import Decoders
-from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.json.reader import RawRecord
-
-
-def decoders(text: str) -> Decoders:
-    return Decoders(Contracts(load_rules(f"streams:\n  - {text}\n").streams))
-
-
-def read(text: str, *messages: RawRecord):
-    frames, letters = decode_chunk("mono.a", 0, messages, decoders=decoders(text))
-    return [row for item in frames for row in item.frame.event_fields()], letters, frames
-
-
-def message(value, *, offset: int = 0, headers=()) -> RawRecord:
-    body = value if isinstance(value, bytes) else orjson.dumps(value)
-    return RawRecord(offset, 1_759_055_400_000, b"k", body, headers)
-
+from tests.support.declared import decoders, message, read
 
 _CLOUD = {"specversion": b"1.0", "id": b"9", "source": b"/s", "type": b"t"}
 

@@ -11,9 +11,8 @@ import pytest
 
 import astrocyte
 from astrocyte.schemas.errors import InvalidSettings
+from tests.support.brokers import NOWHERE
 from tests.support.waiting import loop_turns, wait_until
-
-NOWHERE = "127.0.0.1:1"
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What the correlate role takes for idle, and when it goes on without a topic or a producer."""
 
+from collections.abc import Collection
+
 import pytest
 from faust.types import TP
 
@@ -61,6 +63,31 @@ def idle_topics(worker: Worker) -> set[str]:
     return {place.topic for place in worker.correlator._domains[0].sources.idle}
 
 
+async def is_idle_once_the_timeout_has_passed(worker: Worker, before: Collection[str] = ()) -> None:
+    """Every topic becomes idle, and those that are not ``before`` do so 5 s from now."""
+    await worker.after(4.5)
+    assert idle_topics(worker) == set(before)
+    await worker.after(1.5)
+    assert idle_topics(worker) == set(TOPICS.values())
+
+
+async def only_the_first_sends(worker: Worker) -> None:
+    """One topic has an event in each second, until the other one is idle."""
+    for number in range(1, 8):
+        await worker.feed("mono.axon_1", number, record("axon_1", float(number)), b"k")
+        await worker.after(1.0)
+    assert idle_topics(worker) == {"mono.axon_2"}
+
+
+async def nothing_of_what_both_sent_meanwhile_is_late(worker: Worker) -> None:
+    """It comes topic by topic, the busy one first."""
+    for number in range(8, 20):
+        await worker.feed("mono.axon_1", number, record("axon_1", float(number)), b"k")
+    for number in range(1, 12):
+        await worker.feed("mono.axon_2", number, record("axon_2", number + 7.5), b"k")
+    assert worker.correlator.domains[0].counters.late == 0
+
+
 async def test_a_topic_is_idle_half_a_second_after_the_timeout_at_the_latest():
     worker = await both_heard()
     await worker.after(5.0)
@@ -87,10 +114,7 @@ async def test_the_time_in_which_no_fetch_is_answered_counts_for_nothing():
     worker = await both_heard()
     await worker.after(4.5)
     await worker.stands_still(7.0)
-    await worker.after(4.5)
-    assert idle_topics(worker) == set()
-    await worker.after(1.5)
-    assert idle_topics(worker) == set(TOPICS.values())
+    await is_idle_once_the_timeout_has_passed(worker)
 
 
 async def test_a_topic_that_waits_in_the_broker_is_not_idle_however_old_its_last_chunk_is():
@@ -106,10 +130,7 @@ async def test_a_chunk_that_waits_in_the_queue_of_a_busy_worker_keeps_its_topic_
     await worker.after(20.0)
     assert idle_topics(worker) == {"mono.axon_2"}
     await worker.correlator.handle(chunk, delivery)
-    await worker.after(4.5)
-    assert idle_topics(worker) == {"mono.axon_2"}
-    await worker.after(1.5)
-    assert idle_topics(worker) == set(TOPICS.values())
+    await is_idle_once_the_timeout_has_passed(worker, before={"mono.axon_2"})
 
 
 async def test_a_rebalance_begins_the_timeout_anew():
@@ -123,35 +144,20 @@ async def test_a_rebalance_begins_the_timeout_anew():
 async def test_an_idle_topic_that_was_not_fetched_for_a_while_delays_event_time_again():
     broker = Broker()
     worker = await both_heard(broker)
-    for number in range(1, 8):
-        await worker.feed("mono.axon_1", number, record("axon_1", float(number)), b"k")
-        await worker.after(1.0)
-    assert idle_topics(worker) == {"mono.axon_2"}
+    await only_the_first_sends(worker)
     await worker.stands_still(15.0)
-    # What was sent meanwhile comes topic by topic, the busy one first.
-    for number in range(8, 20):
-        await worker.feed("mono.axon_1", number, record("axon_1", float(number)), b"k")
-    for number in range(1, 12):
-        await worker.feed("mono.axon_2", number, record("axon_2", number + 7.5), b"k")
-    assert worker.correlator.domains[0].counters.late == 0
+    await nothing_of_what_both_sent_meanwhile_is_late(worker)
     assert noted(broker)[-1]["active"] == ["mono.axon_2"]
 
 
 async def test_a_restarted_worker_waits_for_a_topic_that_was_idle_before():
     broker = Broker()
     worker = await both_heard(broker)
-    for number in range(1, 8):
-        await worker.feed("mono.axon_1", number, record("axon_1", float(number)), b"k")
-        await worker.after(1.0)
-    assert idle_topics(worker) == {"mono.axon_2"}
+    await only_the_first_sends(worker)
     await worker.correlator.stop()
     successor = Worker(broker)
     await successor.start()
-    for number in range(8, 20):
-        await successor.feed("mono.axon_1", number, record("axon_1", float(number)), b"k")
-    for number in range(1, 12):
-        await successor.feed("mono.axon_2", number, record("axon_2", number + 7.5), b"k")
-    assert successor.correlator.domains[0].counters.late == 0
+    await nothing_of_what_both_sent_meanwhile_is_late(successor)
 
 
 async def test_a_broker_that_takes_no_records_makes_nobody_idle_and_gives_producers_the_timeout_to_return():
@@ -163,10 +169,7 @@ async def test_a_broker_that_takes_no_records_makes_nobody_idle_and_gives_produc
     for future in broker.held:
         future.set_result(None)
     broker.held = None
-    await worker.after(4.5)
-    assert idle_topics(worker) == set()
-    await worker.after(1.5)
-    assert idle_topics(worker) == set(TOPICS.values())
+    await is_idle_once_the_timeout_has_passed(worker)
 
 
 async def test_a_lone_producer_that_returns_after_the_timeout_is_not_late():

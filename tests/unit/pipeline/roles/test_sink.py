@@ -150,12 +150,19 @@ def test_the_watch_learns_when_a_store_is_away_and_when_it_is_back():
 
 async def test_batches_and_the_time_of_their_writes_are_counted():
     pipeline = Pipeline()
+    write = pipeline.store.write
+
+    async def slow(batch):
+        pipeline.now_s += 0.25
+        return await write(batch)
+
+    pipeline.store.write = slow
     await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
     assert pipeline.runner.waiting == 100
     await pipeline.runner.finish()
     await pipeline.runner.finish()
     assert (pipeline.runner.writes, pipeline.runner.waiting) == (1, 0)
-    assert pipeline.runner.writes_s >= 0.0
+    assert pipeline.runner.writes_s == 0.25
 
 
 async def test_a_store_that_was_emptied_behind_the_group_is_said(tmp_path, caplog):

@@ -364,7 +364,7 @@ def test_results_of_windows_are_compared_with_those_in_the_database(made, tmp_pa
     rules = load_rules(WINDOWED)
     plain = write_log(tmp_path / "plain.jsonl.zst", in_frames(spikes()))
     settings = load_settings(sql_url=f"sqlite:///{tmp_path}/rows.db", partitions=2, lateness="1s")
-    records = list(read_log(with_outputs(rules, plain, tmp_path / "log.jsonl.zst", windows=True)))
+    records = list(read_log(with_outputs(rules, plain, tmp_path / "log.jsonl.zst")))
     store_in_sql(f"sqlite:///{tmp_path}/rows.db", rules, records)
     changed(tmp_path, "UPDATE window_results SET value = 1000 WHERE rowid = (SELECT min(rowid) FROM window_results)")
     done = verify(settings, logs=[tmp_path / "log.jsonl.zst"], ruleset=rules, now_us=NOW_US)
