@@ -1,7 +1,6 @@
 """A power failure: what was acknowledged is there after it, and no reader has seen what is not.
 
-The disk is a double: of each file it keeps the bytes that were synced, and of the rest any part, or zeros; a file whose
-name was not synced may be gone.
+The disk is a double (`tests.support.disk`).
 """
 
 from __future__ import annotations
@@ -9,69 +8,21 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
-import threading
-from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from astrocyte.pipeline.broker.storage import disk, log
 from tests.support.broker import EmbeddedBroker, make_batch, records_from
+from tests.support.disk import Disk
 from tests.support.waiting import eventually
 
 TOPIC, PARTITIONS = "t", 3
 
 
-class Disk:
-    """What of the files is on disk. ``fails``: it takes nothing."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._synced: dict[tuple[int, int], int] = {}
-        self._named: set[Path] = set()
-        self.fails = False
-
-    def sync_file(self, fd: int) -> None:
-        before = os.fstat(fd)
-        if self.fails:
-            raise OSError(5, "Input/output error")
-        with self._lock:
-            self._synced[before.st_dev, before.st_ino] = before.st_size
-
-    def sync_folder(self, folder: Path) -> None:
-        names = {folder / name for name in os.listdir(folder)}
-        with self._lock:
-            self._named |= names
-
-    def after_power_cut(self, folder: Path, image: Path, dice: random.Random) -> None:
-        """A copy of a folder as the disk has it, with whatever else the kernel may have written."""
-        with self._lock:
-            synced, named = dict(self._synced), set(self._named)
-        # Syncing threads of the broker still rename their drafts.
-        shutil.copytree(folder, image, ignore=shutil.ignore_patterns("*.new"))
-        for copy in [*image.rglob("*.log"), *image.rglob("*.index")]:
-            path = folder / copy.relative_to(image)
-            if path not in named and dice.random() < 0.5:
-                copy.unlink()
-                continue
-            found = os.stat(path)
-            kept = min(synced.get((found.st_dev, found.st_ino), 0), found.st_size)
-            content = bytearray(copy.read_bytes())
-            end = dice.randint(kept, len(content))
-            if dice.random() < 0.5:
-                content[end:] = bytes(len(content) - end)  # the size was written, the bytes were not
-            else:
-                del content[end:]
-            copy.write_bytes(content)
-
-
 @pytest.fixture
 def power(monkeypatch) -> Disk:
     double = Disk()
-    for module in (disk, log):
-        monkeypatch.setattr(module, "sync_file", double.sync_file)
-        monkeypatch.setattr(module, "sync_folder", double.sync_folder)
+    double.install(monkeypatch)
     return double
 
 

@@ -39,6 +39,7 @@ class Network:
         """Machines without power: they answer nothing."""
         self._open: dict[End, None] = {}
         self._next_port = FIRST_PORT
+        self._countdowns: dict[str, list[list[Any]]] = {}
         self._homes: dict[int, str] = {}
         """Names of the nodes that have ever listened, by port."""
         self._unanswered: dict[str, dict[End, None]] = {}
@@ -132,6 +133,12 @@ class Network:
     def send(self, source: End, data: bytes) -> None:
         """Bring bytes to the other end."""
         self.world.note("send", source.names[0], len(data), zlib.crc32(data))
+        due = self._count_down(source.node.name)
+        # A process that is killed here has sent it, or has come to this point only.
+        late = [act for number, act in enumerate(due) if self._dice.random() < 0.5 or number]
+        for act in due:
+            if act not in late:
+                act()
         if source.node.name in self._off:
             return
         if source.cut_next:
@@ -142,6 +149,8 @@ class Network:
             return
         peer = source.peer
         self._carry(source, lambda: peer.arrived(data))
+        for act in late:
+            act()
 
     def close(self, source: End) -> None:
         """Tell the other end that nothing follows."""
@@ -165,7 +174,21 @@ class Network:
         """An end is closed."""
         self._open.pop(end, None)
 
+    def _count_down(self, name: str) -> list[Callable[[], object]]:
+        waiting = self._countdowns.get(name)
+        if not waiting:
+            return []
+        for each in waiting:
+            each[0] -= 1
+        due = [act for left, act in waiting if left <= 0]
+        self._countdowns[name] = [each for each in waiting if each[0] > 0]
+        return due
+
     # -- of faults
+
+    def after_sends(self, name: str, sends: int, act: Callable[[], object]) -> None:
+        """Call a function when a node has sent so many messages more."""
+        self._countdowns.setdefault(name, []).append([sends, act])
 
     def node_ended(self, node: Node, *, power: bool = False) -> None:
         """A process is gone: its kernel closes its streams, unless the machine lost its power."""

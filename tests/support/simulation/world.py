@@ -152,6 +152,11 @@ class World:
     # -- what happened
 
     @property
+    def seconds(self) -> float:
+        """Simulated seconds since the start."""
+        return (self.now_ns - START_NS) / 1e9
+
+    @property
     def digest(self) -> str:
         """Hash of everything that has happened so far, in its order."""
         return self._digest.hexdigest()

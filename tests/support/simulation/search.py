@@ -1,0 +1,57 @@
+"""What ``make simulate`` prints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from astrocyte.agents.warm import warm
+from tests.support.simulation.runs import Result, run, shrunk
+
+__all__ = ["many", "one", "run"]
+
+_SHOWN = 3000
+"""Characters of a problem."""
+
+
+def many(seeds: Iterable[int], mutant: str = "") -> int:
+    """Run seeds until one fails; its schedule is then made as small as possible."""
+    warm()
+    began_s, count, simulated_s = time.monotonic(), 0, 0.0
+    for seed in seeds:
+        result = run(seed, mutant=mutant)
+        count, simulated_s = count + 1, simulated_s + result.simulated_s
+        if result.failed:
+            _show_smallest(result, mutant)
+            return 1
+    wall_s = time.monotonic() - began_s
+    print(f"{count} seeds, {simulated_s:.0f} s of simulated time in {wall_s:.0f} s: nothing found", flush=True)
+    return 0
+
+
+def one(seed: int, keep: Sequence[int] | None, run_it: Callable[..., Result], mutant: str) -> int:
+    """Run one seed, and print its schedule and what came of it."""
+    warm()
+    result = run_it(seed, keep=keep)
+    if result.failed and keep is None:
+        _show_smallest(result, mutant)
+        return 1
+    print(_text(result), flush=True)
+    return int(result.failed)
+
+
+def _show_smallest(result: Result, mutant: str) -> None:
+    print(_text(result), flush=True)
+    kept, smallest = shrunk(result, lambda fewer: run(result.seed, keep=fewer, mutant=mutant))
+    numbers = ",".join(map(str, kept))
+    print(f"\nthe smallest schedule that fails ({len(kept)} of {len(result.faults)} faults):\n\n{_text(smallest)}\n")
+    also = f" ARGS='--mutant \"{mutant}\"'" if mutant else ""
+    print(f"to see it again: make simulate SEED={result.seed} FAULTS={numbers}{also}", flush=True)
+
+
+def _text(result: Result) -> str:
+    lines = [f"seed {result.seed}: {result.simulated_s:.1f} s of simulated time in {result.wall_s:.1f} s, {result.digest}"]
+    lines += [f"  fault {number}: {fault}" for number, fault in enumerate(result.faults)]
+    lines += [f"  {result.line}"] if result.line else []
+    lines += [f"  problem: {problem[:_SHOWN]}" for problem in result.problems] or ["  nothing is wrong"]
+    return "\n".join(lines)
