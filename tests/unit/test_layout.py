@@ -97,7 +97,8 @@ ARROWS: dict[str, dict[str, str]] = {
 MOST_MODULES = 14  # of one folder, not counting __init__ and sub-folders
 LARGER_FOLDERS: dict[str, str] = {}  # folder: why it may hold more
 
-TEST_LEVELS = {"unit", "integration", "conformance", "faults", "docs", "support"}
+TEST_LEVELS = {"unit", "integration", "conformance", "faults", "simulation", "docs", "support"}
+REAL_TIME_FREE = {"support", "simulation"}
 # Sleeps that do not wait for a condition: they place a fault at a random moment.
 MAY_PAUSE = {
     "tests/integration/kafka/test_transport_kafka.py": 3,  # the moments of sends, kills and restarts
@@ -309,7 +310,7 @@ def test_a_sleep_is_recognised(code):
 
 
 def test_no_test_sleeps_to_wait_for_a_condition():
-    files = [path for path in files_of_tests() if path.relative_to(ROOT / "tests").parts[0] != "support"]
+    files = [path for path in files_of_tests() if path.relative_to(ROOT / "tests").parts[0] not in REAL_TIME_FREE]
     found = {place_of(path): len(lines) for path in files if (lines := pauses(tree_of(path)))}
     assert found == MAY_PAUSE, "await the condition with tests.support.waiting"
 

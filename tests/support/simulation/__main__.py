@@ -43,5 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
         # The order of sets of strings must be the same in every run.
-        os.execve(sys.executable, [sys.executable, "-m", "tests.support.simulation", *sys.argv[1:]], os.environ | FIXED_HASHES)
+        os.execve(
+            sys.executable, [sys.executable, "-m", "tests.support.simulation", *sys.argv[1:]], os.environ | FIXED_HASHES
+        )
     sys.exit(main())

@@ -86,7 +86,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         super().run_forever()
 
     async def create_connection(  # type: ignore[override]
-        self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, *, sock: Any = None, **_options: Any
+        self,
+        protocol_factory: Callable[[], Any],
+        host: Any = None,
+        port: Any = None,
+        *,
+        sock: Any = None,
+        **_options: Any,
     ) -> tuple[Any, Any]:
         """Connect over the simulated network; ``sock`` is what `Network.connected` gave."""
         end = sock if sock is not None else await self.world.network.connect(self, int(port))

@@ -232,7 +232,9 @@ class Network:
 class Listener:
     """What `create_server` returns: the part of asyncio.Server that is used."""
 
-    def __init__(self, network: Network, node: Node, loop: SimulatedLoop, factory: Callable[[], Any], port: int) -> None:
+    def __init__(
+        self, network: Network, node: Node, loop: SimulatedLoop, factory: Callable[[], Any], port: int
+    ) -> None:
         self._network = network
         self.node = node
         self.loop = loop

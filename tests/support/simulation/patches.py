@@ -216,8 +216,9 @@ def _databases() -> None:
 
     def connect(*args: Any, **kwargs: Any) -> Any:
         found = _current()
-        # Threads of the simulation are one of the system.
-        made = real(*args, **{"factory": _Connection} | kwargs | {"check_same_thread": False})
+        # Threads of the simulation are one of the system, and SQLite would wait for a lock in real time.
+        ours = {"check_same_thread": False, "timeout": 0.0} if found is not None else {}
+        made = real(*args, **{"factory": _Connection} | kwargs | ours)
         if found is not None:
             # What a process has not committed when it is killed is undone, and its locks end.
             kept = weakref.ref(made)

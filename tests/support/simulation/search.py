@@ -50,7 +50,9 @@ def _show_smallest(result: Result, mutant: str) -> None:
 
 
 def _text(result: Result) -> str:
-    lines = [f"seed {result.seed}: {result.simulated_s:.1f} s of simulated time in {result.wall_s:.1f} s, {result.digest}"]
+    lines = [
+        f"seed {result.seed}: {result.simulated_s:.1f} s of simulated time in {result.wall_s:.1f} s, {result.digest}"
+    ]
     lines += [f"  fault {number}: {fault}" for number, fault in enumerate(result.faults)]
     lines += [f"  {result.line}"] if result.line else []
     lines += [f"  problem: {problem[:_SHOWN]}" for problem in result.problems] or ["  nothing is wrong"]

@@ -245,7 +245,7 @@ class World:
             elif timers:
                 self.now_ns = timers[0][0]
             else:
-                raise Stuck("no thread can run and no timer is set")
+                raise Stuck("\n".join(["no thread can run and no timer is set", *self.errors]))
             if self.now_ns > limit_ns:
                 raise Stuck(f"{limit_s:g} s of simulated time were not enough")
 
