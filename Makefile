@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: help setup demo test faults soak bench lint format docs audit clean
+.PHONY: help setup demo test faults simulate soak bench lint format docs audit clean
 
 help:
 	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
 	@echo "make test   run the tests"
 	@echo "make faults run all fault tests and print a table: make faults [SEED=n] [ARGS='-k InfluxDB']"
+	@echo "make simulate  run seeded simulations: make simulate SEEDS=1000, or one of them, SEED=7 [FAULTS=0,2]"
 	@echo "make soak   run the long tests, then search the properties: make soak MINUTES=60 [SEED=n]"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
@@ -39,6 +40,10 @@ test: setup
 
 faults: setup
 	@$(BIN)/python -m pytest tests/faults -m "soak or not soak" $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
+
+SEEDS ?= 100
+simulate: setup
+	@$(BIN)/python -m tests.support.simulation $(if $(SEED),--seed $(SEED) $(if $(FAULTS),--faults $(FAULTS)),--seeds $(SEEDS)) $(ARGS)
 
 MINUTES ?= 10
 soak: setup

@@ -98,10 +98,13 @@ class Outcome:
             self.problems.append(f"{place}: {len(wrong)} of {len(found)} are wrong, such as {example}")
 
 
-def find_outcome(live: Live, ended_s: float, timeout_s: float, *, may_be_late: bool = False) -> Outcome:
+def find_outcome(
+    live: Live, ended_s: float, timeout_s: float, *, may_be_late: bool = False, fewest: int = 300
+) -> Outcome:
     """Wait until everything has come, and compare. What does not come in time is lost.
 
-    With ``may_be_late``, the expected matches are those of a replay that repeats which events were late.
+    With ``may_be_late``, the expected matches are those of a replay that repeats which events were late. ``fewest``:
+    matches below which an experiment proves too little.
     """
     if may_be_late:
         wait_until(lambda: _received(live), timeout_s, lambda: _state(live))
@@ -111,7 +114,7 @@ def find_outcome(live: Live, ended_s: float, timeout_s: float, *, may_be_late: b
         for frame in live.sending.right:
             engine.push(frame)
         wanted = {match.id for match in engine.flush().matches}
-    assert len(wanted) > 300, f"{len(wanted)} matches of {live.sending.events} events prove too little"
+    assert len(wanted) > fewest, f"{len(wanted)} matches of {live.sending.events} events prove too little"
     outcome = Outcome(live.sending.events, len(wanted), may_be_late=may_be_late)
     try:
         wait_until(lambda: _done(live, wanted, may_be_late=may_be_late), timeout_s, lambda: _state(live))

@@ -101,7 +101,7 @@ class PartitionLog:
         self.dirty = False
         self.cut_bytes = 0
         self._unsealed: list[tuple[Segment, bytes]] = []  # closed segments, with a snapshot of the producers then
-        self._listeners: set[Callable[[int], None]] = set()
+        self._listeners: dict[Callable[[int], None], None] = {}  # in the order in which they came
         directory.mkdir(parents=True, exist_ok=True)
         self.segments = self._recover(verify)
         self._bases = [segment.base_offset for segment in self.segments]
@@ -193,11 +193,11 @@ class PartitionLog:
 
     def listen(self, listener: Callable[[int], None]) -> None:
         """Call a function with the size of what can be read in addition, and with 0 at close and if a flush failed."""
-        self._listeners.add(listener)
+        self._listeners[listener] = None
 
     def unlisten(self, listener: Callable[[int], None]) -> None:
         """End ``listen``."""
-        self._listeners.discard(listener)
+        self._listeners.pop(listener, None)
 
     def roll(self) -> Segment:
         """Close the open segment and begin a new one at the end offset. OSError leaves the log unchanged."""

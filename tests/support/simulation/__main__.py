@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="run this seed only, and print its schedule")
     parser.add_argument("--seeds", type=int, default=20, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--faults", help="numbers of the faults that happen, separated by commas; all by default")
+    parser.add_argument("--faults", help="numbers of the faults that happen, separated by commas, or none; all by default")
     parser.add_argument("--mutant", default="", help="a fault of the product that is put in: see mutants.py")
     parser.add_argument("--trace", type=Path, help="write everything that happens to a file")
     parser.add_argument("--verbose", action="store_true", help="print what the processes log")
@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if options.seed is None:
         return search.many(range(options.first, options.first + options.seeds), options.mutant)
-    keep = None if options.faults is None else [int(number) for number in options.faults.split(",") if number]
+    keep = None
+    if options.faults is not None:
+        keep = [] if options.faults == "none" else [int(number) for number in options.faults.split(",")]
     settings = {"mutant": options.mutant, "trace": options.trace, "verbose": options.verbose}
     return search.one(options.seed, keep, partial(search.run, **settings), options.mutant)
 

@@ -122,6 +122,10 @@ class _SimulatedThread(_Thread):
         return super().is_alive() if self._simulated is None else not self._simulated.done
 
 
+class _SimulatedTimer(_SimulatedThread, threading.Timer):
+    """``threading.Timer``."""
+
+
 class _SimulatedEvent(_Event):
     """``threading.Event`` for which threads of a simulation can wait."""
 
@@ -235,6 +239,7 @@ def install() -> None:
     _exits()
     _databases()
     threading.Thread = _SimulatedThread  # type: ignore[misc]
+    threading.Timer = _SimulatedTimer  # type: ignore[misc]
     threading.Event = _SimulatedEvent  # type: ignore[misc]
     concurrent.futures.ThreadPoolExecutor = concurrent.futures.thread.ThreadPoolExecutor = _SimulatedPool  # type: ignore[misc]
     asyncio.set_event_loop_policy(LoopPolicy())

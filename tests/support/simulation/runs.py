@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pickle
@@ -18,17 +19,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from astrocyte.agents.warm import warm
 from tests.support.simulation import faults as faults_module
 from tests.support.simulation.faults import Fault
 from tests.support.simulation.mutants import MUTANTS
 from tests.support.simulation.pipeline import Case, Simulation, adapt_product
 from tests.support.simulation.world import Stuck, World, active
 
-__all__ = ["Result", "run", "shrunk"]
+__all__ = ["Result", "prepare", "run", "shrunk"]
 
 WALL_LIMIT_S = 120.0
 """A run that takes longer than this has blocked the process."""
 SIMULATED_LIMIT_S = 900.0
+_KEPT: list[World] = []
+
+
+def _home() -> str | None:
+    """A folder in memory, if there is one: the double of the disk decides what is durable."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @dataclass(slots=True)
@@ -53,6 +61,20 @@ class Result:
         return bool(self.problems)
 
 
+def prepare() -> None:
+    """Load and compile everything that a run needs, once for all child processes: by a short run in this one."""
+    warm()
+    result = Result(0)
+    folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=_home()))
+    with World(0) as world:
+        _simulate(world, folder, result, [], Case(seconds=1.0))
+    shutil.rmtree(folder)
+    if result.failed:
+        raise RuntimeError(f"a run without faults fails: {result.problems}")
+    # The threads of that world never run again, and must not be collected, which would run them to their ends.
+    _KEPT.append(world)
+
+
 def run(
     seed: int, *, keep: Sequence[int] | None = None, mutant: str = "", trace: Path | None = None, verbose: bool = False
 ) -> Result:
@@ -67,7 +89,6 @@ def run(
         with os.fdopen(send, "wb") as file:
             pickle.dump(result, file)
         sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(0)
     os.close(send)
     try:
@@ -134,13 +155,15 @@ def _in_child(seed: int, keep: Sequence[int] | None, mutant: str, trace: Path | 
     root = logging.getLogger()
     root.handlers[:] = [_Log(result.log, verbose)]
     root.setLevel(logging.INFO if verbose else logging.WARNING)
-    home = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=home))
+    folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=_home()))
+    if not verbose:
+        sys.stderr = io.StringIO()  # of commands that say what they wait for
     file: Any = trace.open("w", buffering=1) if trace is not None else None
     world = World(seed, None if file is None else lambda line: file.write(line + "\n"))
     try:
         with world:
-            _simulate(world, folder, result, keep, mutant)
+            case = Case.drawn(world.dice("case"))
+            _simulate(world, folder, result, keep, MUTANTS[mutant](case) if mutant else case)
     except BaseException:
         result.problems.append(traceback.format_exc())
     finally:
@@ -149,11 +172,8 @@ def _in_child(seed: int, keep: Sequence[int] | None, mutant: str, trace: Path | 
     return result
 
 
-def _simulate(world: World, folder: Path, result: Result, keep: Sequence[int] | None, mutant: str) -> None:
+def _simulate(world: World, folder: Path, result: Result, keep: Sequence[int] | None, case: Case) -> None:
     adapt_product(world)
-    case = Case.drawn(world.dice("case"))
-    if mutant:
-        case = MUTANTS[mutant](case)
     drawn = faults_module.drawn(world.dice("faults"))
     result.faults = drawn if keep is None else [drawn[number] for number in keep]
     simulation = Simulation(world, folder, case)

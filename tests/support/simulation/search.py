@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from astrocyte.agents.warm import warm
-from tests.support.simulation.runs import Result, run, shrunk
+from tests.support.simulation.runs import Result, prepare, run, shrunk
 
 __all__ = ["many", "one", "run"]
 
@@ -16,7 +15,7 @@ _SHOWN = 3000
 
 def many(seeds: Iterable[int], mutant: str = "") -> int:
     """Run seeds until one fails; its schedule is then made as small as possible."""
-    warm()
+    prepare()
     began_s, count, simulated_s = time.monotonic(), 0, 0.0
     for seed in seeds:
         result = run(seed, mutant=mutant)
@@ -31,7 +30,7 @@ def many(seeds: Iterable[int], mutant: str = "") -> int:
 
 def one(seed: int, keep: Sequence[int] | None, run_it: Callable[..., Result], mutant: str) -> int:
     """Run one seed, and print its schedule and what came of it."""
-    warm()
+    prepare()
     result = run_it(seed, keep=keep)
     if result.failed and keep is None:
         _show_smallest(result, mutant)
@@ -43,7 +42,7 @@ def one(seed: int, keep: Sequence[int] | None, run_it: Callable[..., Result], mu
 def _show_smallest(result: Result, mutant: str) -> None:
     print(_text(result), flush=True)
     kept, smallest = shrunk(result, lambda fewer: run(result.seed, keep=fewer, mutant=mutant))
-    numbers = ",".join(map(str, kept))
+    numbers = ",".join(map(str, kept)) or "none"
     print(f"\nthe smallest schedule that fails ({len(kept)} of {len(result.faults)} faults):\n\n{_text(smallest)}\n")
     also = f" ARGS='--mutant \"{mutant}\"'" if mutant else ""
     print(f"to see it again: make simulate SEED={result.seed} FAULTS={numbers}{also}", flush=True)

@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 from greenlet import getcurrent, greenlet
 
@@ -138,15 +138,15 @@ class World:
         """Random numbers of one purpose."""
         return random.Random(f"{self.seed} {name}")
 
-    def __enter__(self) -> World:
-        global _active
+    def __enter__(self) -> Self:
+        global _active  # noqa: PLW0603  clocks and threads of the process belong to it
         assert _active is None, "one simulation at a time"
         _active = self
         random.seed(self.seed)
         return self
 
     def __exit__(self, *_error: object) -> None:
-        global _active
+        global _active  # noqa: PLW0603
         _active = None
 
     # -- what happened
@@ -271,6 +271,8 @@ class World:
             sys.set_asyncgen_hooks(None, None)
             self.current = None
         self._digest.update(b"%d %s" % (self.now_ns, thread.name.encode()))
+        if self._trace is not None:
+            self._trace(f"{self.now_ns} turn {thread.name}")
 
     def _requeue(self, thread: Thread) -> None:
         if thread.node.alive:
