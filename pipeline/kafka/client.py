@@ -79,7 +79,9 @@ def _translated(broker: str) -> Iterator[None]:
     try:
         yield
     except KafkaError as error:
-        if error.retriable or isinstance(error, KafkaConnectionError | KafkaTimeoutError):
+        # The bare class says that no broker has answered a request for metadata.
+        silent = type(error) is KafkaError or isinstance(error, KafkaConnectionError | KafkaTimeoutError)
+        if error.retriable or silent:
             raise BrokerUnavailable(
                 f"the broker at {broker} became unavailable ({type(error).__name__}); check that it is running"
             ) from error

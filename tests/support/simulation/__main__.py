@@ -28,13 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mutant", default="", help="a fault of the product that is put in: see mutants.py")
     parser.add_argument("--trace", type=Path, help="write everything that happens to a file")
     parser.add_argument("--verbose", action="store_true", help="print what the processes log")
+    parser.add_argument("--all", action="store_true", help="go on after a seed that fails, and print every one")
     options = parser.parse_args(arguments)
     patches.install()
 
     from tests.support.simulation import search
 
     if options.seed is None:
-        return search.many(range(options.first, options.first + options.seeds), options.mutant)
+        return search.many(range(options.first, options.first + options.seeds), options.mutant, all_of_them=options.all)
     keep = None
     if options.faults is not None:
         keep = [] if options.faults == "none" else [int(number) for number in options.faults.split(",")]

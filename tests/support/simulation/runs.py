@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import pickle
+import resource
 import select
 import shutil
 import signal
@@ -19,11 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from astrocyte.agents.sinks.sql.migrate import upgrade
 from astrocyte.agents.warm import warm
 from tests.support.simulation import faults as faults_module
 from tests.support.simulation.faults import Fault
 from tests.support.simulation.mutants import MUTANTS
-from tests.support.simulation.pipeline import Case, Simulation, adapt_product
+from tests.support.simulation.pipeline import TEMPLATE, Case, Simulation, adapt_product
 from tests.support.simulation.world import Stuck, World, active
 
 __all__ = ["Result", "prepare", "run", "shrunk"]
@@ -50,6 +52,7 @@ class Result:
     digest: str = ""
     simulated_s: float = 0.0
     wall_s: float = 0.0
+    cpu_s: float = 0.0
     line: dict[str, object] = field(default_factory=dict)
     """What `Outcome.line` says."""
     log: list[str] = field(default_factory=list)
@@ -64,8 +67,11 @@ class Result:
 def prepare() -> None:
     """Load and compile everything that a run needs, once for all child processes: by a short run in this one."""
     warm()
+    logging.getLogger().handlers[:] = [logging.NullHandler()]
     result = Result(0)
     folder = Path(tempfile.mkdtemp(prefix="simulation-", dir=_home()))
+    upgrade(f"sqlite:///{folder}/template.db")
+    TEMPLATE[:] = [(folder / "template.db").read_bytes()]
     with World(0) as world:
         _simulate(world, folder, result, [], Case(seconds=1.0))
     shutil.rmtree(folder)
@@ -168,6 +174,8 @@ def _in_child(seed: int, keep: Sequence[int] | None, mutant: str, trace: Path | 
         result.problems.append(traceback.format_exc())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    result.cpu_s = used.ru_utime + used.ru_stime
     result.digest, result.simulated_s = world.digest, world.seconds
     return result
 

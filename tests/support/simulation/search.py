@@ -13,19 +13,23 @@ _SHOWN = 3000
 """Characters of a problem."""
 
 
-def many(seeds: Iterable[int], mutant: str = "") -> int:
-    """Run seeds until one fails; its schedule is then made as small as possible."""
+def many(seeds: Iterable[int], mutant: str = "", *, all_of_them: bool = False) -> int:
+    """Run seeds until one fails, whose schedule is then made as small as possible; or all, with a line for each."""
     prepare()
-    began_s, count, simulated_s = time.monotonic(), 0, 0.0
+    began_s, count, failed, simulated_s, cpu_s = time.monotonic(), 0, 0, 0.0, 0.0
     for seed in seeds:
         result = run(seed, mutant=mutant)
-        count, simulated_s = count + 1, simulated_s + result.simulated_s
-        if result.failed:
+        count, simulated_s, cpu_s = count + 1, simulated_s + result.simulated_s, cpu_s + result.cpu_s
+        if all_of_them:
+            print(_text(result), flush=True)
+            failed += result.failed
+        elif result.failed:
             _show_smallest(result, mutant)
             return 1
     wall_s = time.monotonic() - began_s
-    print(f"{count} seeds, {simulated_s:.0f} s of simulated time in {wall_s:.0f} s: nothing found", flush=True)
-    return 0
+    took = f"{wall_s:.0f} s, {cpu_s:.0f} s of them on a processor"
+    print(f"{count} seeds, {simulated_s:.0f} s of simulated time in {took}: {failed or 'nothing'} found", flush=True)
+    return int(failed > 0)
 
 
 def one(seed: int, keep: Sequence[int] | None, run_it: Callable[..., Result], mutant: str) -> int:
@@ -54,5 +58,5 @@ def _text(result: Result) -> str:
     ]
     lines += [f"  fault {number}: {fault}" for number, fault in enumerate(result.faults)]
     lines += [f"  {result.line}"] if result.line else []
-    lines += [f"  problem: {problem[:_SHOWN]}" for problem in result.problems] or ["  nothing is wrong"]
+    lines += [f"  problem: {problem[-_SHOWN:]}" for problem in result.problems] or ["  nothing is wrong"]
     return "\n".join(lines)

@@ -1,11 +1,12 @@
-"""Clients of Kafka: closing them."""
+"""Clients of Kafka: what their errors mean, and closing them."""
 
 import asyncio
 import contextlib
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 
-from astrocyte.pipeline.kafka.client import ended
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, _translated, ended
 
 
 class LosesTheFirstCancellation:
@@ -46,3 +47,10 @@ async def test_an_error_of_closing_is_raised():
 
     with pytest.raises(OSError, match="broken pipe"):
         await ended(close)
+
+
+async def test_a_broker_that_does_not_answer_a_request_for_metadata_is_unavailable():
+    client = AIOKafkaClient(bootstrap_servers="127.0.0.1:1")
+    # aiokafka raises its base class here, which is not among the retriable ones.
+    with pytest.raises(BrokerUnavailable), _translated("127.0.0.1:1"):
+        await client.fetch_all_metadata()
