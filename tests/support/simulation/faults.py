@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -110,39 +110,41 @@ def _join(simulation: Simulation, fault: Fault) -> None:
 class _Kind:
     act: Callable[[Simulation, Fault], None]
     targets: tuple[str, ...]
+    """Nodes; `ROLES` stands for any of the roles that run."""
     longest_s: float
     weight: int = 1
     """How often it is drawn."""
 
 
-ROLES: Final = ("correlate", "sql")
+ROLES: Final = "a role"
 KINDS: Final[dict[str, _Kind]] = {
-    "kill": _Kind(_kill, (*ROLES, *ROLES, BROKER), 3.0, 6),
-    "terminate": _Kind(_terminate, ROLES, 0.0, 2),
+    "kill": _Kind(_kill, (ROLES, ROLES, ROLES, ROLES, BROKER), 3.0, 6),
+    "terminate": _Kind(_terminate, (ROLES,), 0.0, 2),
     "cut the power of": _Kind(_power, (BROKER,), 3.0, 3),
-    "cut the connections of": _Kind(_cut, (*ROLES, PRODUCER), 0.0, 2),
-    "lose an answer to": _Kind(_lose_answer, (*ROLES, PRODUCER), 0.0, 4),
-    "partition": _Kind(_partition, (*ROLES, PRODUCER), 3.0, 2),
-    "slow network of": _Kind(_slow_network, (*ROLES, PRODUCER), 3.0),
-    "stall": _Kind(_stall, (*ROLES, BROKER), 8.0, 3),
+    "cut the connections of": _Kind(_cut, (ROLES, ROLES, PRODUCER), 0.0, 2),
+    "lose an answer to": _Kind(_lose_answer, (ROLES, ROLES, PRODUCER), 0.0, 4),
+    "partition": _Kind(_partition, (ROLES, ROLES, PRODUCER), 3.0, 2),
+    "slow network of": _Kind(_slow_network, (ROLES, ROLES, PRODUCER), 3.0),
+    "stall": _Kind(_stall, (ROLES, ROLES, BROKER), 8.0, 3),
     "slow disk of": _Kind(_slow_disk, (BROKER,), 3.0),
     "failing disk of": _Kind(_disk_fails, (BROKER,), 2.0),
     "lock the database of": _Kind(_lock_database, ("sql",), 3.0),
-    "join": _Kind(_join, ROLES, 6.0, 2),
+    "join": _Kind(_join, (ROLES,), 6.0, 2),
 }
 
 
-def drawn(dice: random.Random, most: int = 6) -> list[Fault]:
+def drawn(dice: random.Random, roles: Sequence[str], most: int = 6) -> list[Fault]:
     """The faults of one seed, in the order of their times."""
     faults = []
     names, weights = list(KINDS), [kind.weight for kind in KINDS.values()]
     for _ in range(dice.randint(1, most)):
         name = dice.choices(names, weights)[0]
         kind = KINDS[name]
+        target = dice.choice(kind.targets)
         faults.append(
             Fault(
                 name,
-                dice.choice(kind.targets),
+                dice.choice(roles) if target == ROLES else target,
                 dice.uniform(FIRST_S, LAST_S),
                 dice.uniform(0.05, kind.longest_s) if kind.longest_s else 0.0,
                 dice.randint(1, 60) if dice.random() < 0.6 else 0,

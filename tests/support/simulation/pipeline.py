@@ -116,6 +116,8 @@ class Case:
     """What one seed runs, beside its faults."""
 
     form: str = "json"
+    by: str = "key"
+    """The field by which the rules correlate; streams are repartitioned by any but their key."""
     seconds: float = 8.0
     """Time in which the producer sends."""
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class Case:
         """A case."""
         return Case(
             dice.choice(FORMS),
+            dice.choice(["key", "key", "type"]),
             settings={
                 "snapshot_interval": dice.choice(["100ms", "500ms", "2s"]),
                 "session_timeout": dice.choice(["2s", "6s"]),
@@ -172,10 +175,10 @@ class Simulation:
         self._away_s: dict[str, float] = {}
         """For how long a killed process is gone, by its name."""
         rules = folder / "rules.yaml"
-        rules.write_text(rules_text("key", STORED, ()))
+        rules.write_text(rules_text(case.by, STORED, ()))
         self.settings: Settings = load_settings(
             broker=f"127.0.0.1:{PORT}", group="sim", rules=(rules,), partitions=PARTITIONS, streams=STORED,
-            roles=("correlate", "sql"), sql_url=f"sqlite:///{folder}/out.db", **case.settings,
+            roles=("correlate", "sql") if case.by == "key" else ("correlate", "repartition", "sql"), sql_url=f"sqlite:///{folder}/out.db", **case.settings,
         )  # fmt: skip
         if TEMPLATE:
             # Migrations take a tenth of a second each time, and have tests of their own.

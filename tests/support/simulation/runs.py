@@ -30,8 +30,8 @@ from tests.support.simulation.world import Stuck, World, active
 
 __all__ = ["Result", "prepare", "run", "shrunk"]
 
-WALL_LIMIT_S = 120.0
-"""A run that takes longer than this has blocked the process."""
+CPU_LIMIT_S, WALL_LIMIT_S = 60, 1200.0
+"""A run that takes longer than this does not end; one that waits in real time has blocked the process."""
 SIMULATED_LIMIT_S = 900.0
 _KEPT: list[World] = []
 
@@ -91,6 +91,7 @@ def run(
     child = os.fork()
     if child == 0:
         os.close(receive)
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
         result = _in_child(seed, keep, mutant, trace, verbose)
         with os.fdopen(send, "wb") as file:
             pickle.dump(result, file)
@@ -105,7 +106,7 @@ def run(
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     if not content:
-        return Result(seed, problems=[f"the run did not end within {WALL_LIMIT_S:g} s, or its process died"])
+        return Result(seed, problems=[f"the run did not end within {CPU_LIMIT_S} s on a processor, or its process died"])
     result: Result = pickle.loads(content)
     result.wall_s = time.monotonic() - began_s
     return result
@@ -182,9 +183,9 @@ def _in_child(seed: int, keep: Sequence[int] | None, mutant: str, trace: Path | 
 
 def _simulate(world: World, folder: Path, result: Result, keep: Sequence[int] | None, case: Case) -> None:
     adapt_product(world)
-    drawn = faults_module.drawn(world.dice("faults"))
-    result.faults = drawn if keep is None else [drawn[number] for number in keep]
     simulation = Simulation(world, folder, case)
+    drawn = faults_module.drawn(world.dice("faults"), simulation.roles)
+    result.faults = drawn if keep is None else [drawn[number] for number in keep]
     faults_module.schedule(simulation, result.faults)
     simulation.begin()
     try:
