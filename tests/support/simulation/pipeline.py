@@ -352,7 +352,7 @@ class Simulation:
 
     def records(self, topic: str) -> list[Any]:
         """All records of a topic, as the broker has them."""
-        ends = [(log, log.end_offset) for log in self._logs(topic)]
+        ends = [(log, log.stable_offset) for log in self._logs(topic)]
         known, found = self._records.get(topic, ([], []))
         if known != ends:
             found = [record for log, _ in ends for record in _records_of(log)]
@@ -390,7 +390,7 @@ class Simulation:
 
 def _records_of(log: Any) -> Iterator[Any]:
     at = log.start_offset
-    while at < log.end_offset:
+    while at < log.stable_offset:
         data = bytes(log.read(at, 1 << 30))
         if not data:
             return
