@@ -50,6 +50,6 @@ def start() -> Iterator[Start]:
         loop._thread_id = None  # of a node that was killed while it ran
         # What its tasks still wait for never comes.
         for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False
             task.get_coro().close()
         loop.close()

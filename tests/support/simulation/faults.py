@@ -1,4 +1,4 @@
-"""What goes wrong in a simulation, and when: drawn from the seed, told in one line each."""
+"""What goes wrong in a simulation, and when: drawn from the seed, described in one line each."""
 
 from __future__ import annotations
 

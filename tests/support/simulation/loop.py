@@ -17,7 +17,7 @@ __all__ = ["LoopPolicy", "SimulatedLoop"]
 _numbers = count()
 
 
-class _Future(asyncio.Future):  # type: ignore[type-arg]
+class _Future(asyncio.Future):
     """A future whose hash does not depend on its address, so that the order of sets of futures does not."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
@@ -28,7 +28,7 @@ class _Future(asyncio.Future):  # type: ignore[type-arg]
         return self._number
 
 
-class _Task(asyncio.Task):  # type: ignore[type-arg]
+class _Task(asyncio.Task):
     """The same of a task."""
 
     _number = -1
@@ -85,7 +85,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.thread = self.world.current
         super().run_forever()
 
-    async def create_connection(  # type: ignore[override]
+    async def create_connection(
         self,
         protocol_factory: Callable[[], Any],
         host: Any = None,
@@ -100,7 +100,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         end.attach(self, protocol)
         return end, protocol
 
-    async def create_server(  # type: ignore[override]
+    async def create_server(
         self,
         protocol_factory: Callable[[], Any],
         _host: Any = None,

@@ -22,7 +22,7 @@ def _acknowledge_before_store(case: Case) -> Case:
             delivery.ack_through()
         await write(self)
 
-    SinkRunner._write = mutated  # type: ignore[method-assign]
+    SinkRunner._write = mutated
     return case
 
 
@@ -34,7 +34,7 @@ def _snapshot_before_outputs(case: Case) -> Case:
         await send(self, part, output)
         part.unconfirmed = []
 
-    Correlator._send_output = mutated  # type: ignore[method-assign]
+    Correlator._send_output = mutated
     return case
 
 
@@ -51,7 +51,7 @@ def _forget_positions(case: Case) -> Case:
         await assigned(self, committed)
         return {}
 
-    Correlator.assigned = mutated  # type: ignore[method-assign]
+    Correlator.assigned = mutated
     return case
 
 

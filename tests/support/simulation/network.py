@@ -1,4 +1,4 @@
-"""The simulated network: streams between nodes with delays, cuts, partitions and ends of which nobody is told.
+"""The simulated network: streams between nodes with delays, cuts, partitions and ends that nobody reports.
 
 Each node is a machine of its own. A port is that of one listener, whatever the address.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["End", "Listener", "Network"]
 
 KERNEL_BYTES = 256 << 10
-"""What the kernels of both sides take before a writer is told to pause."""
+"""What the kernels of both sides take before a writer has to pause."""
 CONNECT_S = 30.0
 """After this time a connection attempt that nobody answers fails."""
 FIRST_PORT = 20_000
@@ -344,7 +344,7 @@ class End(asyncio.Transport):
             self._loop.call_soon(self._drain)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """When the writer is told to pause."""
+        """When the writer has to pause."""
         self._high = 64 << 10 if high is None else high
         self._low = self._high // 4 if low is None else low
 

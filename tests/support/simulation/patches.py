@@ -68,7 +68,7 @@ def _clocks() -> None:
         else:
             found[0].sleep(seconds)
 
-    time.real_monotonic = real["monotonic"]  # type: ignore[attr-defined]
+    time.real_monotonic = real["monotonic"]
     time.time, time.time_ns = wall, wall_ns
     time.monotonic, time.monotonic_ns = monotonic, monotonic_ns
     time.perf_counter, time.perf_counter_ns = perf_counter, perf_counter_ns
@@ -83,7 +83,7 @@ def _random_numbers() -> None:
         return real(size) if world is None else world.entropy.randbytes(size)
 
     os.urandom = urandom
-    random._urandom = urandom  # type: ignore[attr-defined]
+    random._urandom = urandom
 
 
 def _exits() -> None:
@@ -147,7 +147,7 @@ class _SimulatedEvent(_Event):
             thread.node.world.wake(thread)
 
 
-class _Outcome(concurrent.futures.Future):  # type: ignore[type-arg]
+class _Outcome(concurrent.futures.Future):
     """A future of the pool below, whose result a thread of the simulation can wait for."""
 
     def result(self, timeout: float | None = None) -> Any:
@@ -238,9 +238,9 @@ def install() -> None:
     _random_numbers()
     _exits()
     _databases()
-    threading.Thread = _SimulatedThread  # type: ignore[misc]
-    threading.Timer = _SimulatedTimer  # type: ignore[misc]
-    threading.Event = _SimulatedEvent  # type: ignore[misc]
-    concurrent.futures.ThreadPoolExecutor = concurrent.futures.thread.ThreadPoolExecutor = _SimulatedPool  # type: ignore[misc]
+    threading.Thread = _SimulatedThread
+    threading.Timer = _SimulatedTimer
+    threading.Event = _SimulatedEvent
+    concurrent.futures.ThreadPoolExecutor = concurrent.futures.thread.ThreadPoolExecutor = _SimulatedPool
     asyncio.set_event_loop_policy(LoopPolicy())
     gc.disable()

@@ -28,7 +28,7 @@ from astrocyte.pipeline.broker.storage.lock import FolderLock
 from astrocyte.pipeline.kafka.client import until_available
 from astrocyte.pipeline.roles import build
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
-from astrocyte.pipeline.roles.worker import REFUSED_STATUS
+from astrocyte.pipeline.roles.worker import REFUSED_STATUS, RESTART_STATUS
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.pipeline.transport import consumer as consumer_module
@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 BROKER, PRODUCER, ORACLE = "broker", "producer", "oracle"
 PORT = 9092
+KILLED = -9
 TICK_S = 0.25
 TEMPLATE: list[bytes] = []
 """A database with the tables of this version, once there is one."""
@@ -92,9 +93,9 @@ class _ForGood:
 def adapt_product(world: World) -> None:
     """What of the product concerns the process as a whole, of which there are several here. Not undone."""
     mode.utils.loops._current_loop = GreenletLocal()
-    consumer_module.gc = _NoCollector()  # type: ignore[assignment]
-    build.configure_logging = lambda *_arguments, **_options: None  # type: ignore[assignment]
-    build.warm = lambda _ruleset: 0  # type: ignore[assignment]  # the kernels of this process are compiled
+    consumer_module.gc = _NoCollector()
+    build.configure_logging = lambda *_arguments, **_options: None
+    build.warm = lambda _ruleset: 0  # the kernels of this process are compiled
 
     # aiokafka's compiled builder of batches reads the system's clock itself.
     append = BatchBuilder.append
@@ -108,7 +109,7 @@ def adapt_product(world: World) -> None:
         assert world.current is not None
         return _Lock(folder, world.current.node)
 
-    broker_module.FolderLock = lock  # type: ignore[misc,assignment]
+    broker_module.FolderLock = lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +179,14 @@ class Simulation:
         rules.write_text(rules_text(case.by, STORED, ()))
         self.settings: Settings = load_settings(
             broker=f"127.0.0.1:{PORT}", group="sim", rules=(rules,), partitions=PARTITIONS, streams=STORED,
-            roles=("correlate", "sql") if case.by == "key" else ("correlate", "repartition", "sql"), sql_url=f"sqlite:///{folder}/out.db", **case.settings,
+            roles=("correlate", *(() if case.by == "key" else ("repartition",)), "sql"),
+            sql_url=f"sqlite:///{folder}/out.db", **case.settings,
         )  # fmt: skip
         if TEMPLATE:
             # Migrations take a tenth of a second each time, and have tests of their own.
             for name in ("out.db", "expected.db"):
                 (folder / name).write_bytes(TEMPLATE[0])
-        self.sending = Sending(self.settings, case.form, "type", world.seed)  # type: ignore[arg-type]
+        self.sending = Sending(self.settings, case.form, "type", world.seed)
 
     # -- processes
 
@@ -228,8 +230,9 @@ class Simulation:
         self._stops.pop(node.name, None)
         if self.nodes.get(node.name) is not node or self.done or node.name == PRODUCER:
             return
+        if node.status not in (0, KILLED, RESTART_STATUS):
+            self.problems.append(f"{node.name} has ended by itself after {self.world.seconds:.3f} s: {node.status}")
         if node.status in (STOPPED_STATUS, REFUSED_STATUS):
-            self.problems.append(f"{node.name} has stopped for good, with status {node.status}")
             self.done = True
         elif node.name in self._leaving:
             del self.nodes[node.name]
@@ -241,7 +244,7 @@ class Simulation:
         node = self.nodes.get(name)
         if node is not None and node.alive:
             self._away_s[name] = away_s
-            node.end(-9)
+            node.end(KILLED)
 
     def terminate(self, name: str) -> None:
         """SIGTERM."""
@@ -327,7 +330,7 @@ class Simulation:
         while self.nodes[PRODUCER].alive or world.seconds < self.faults_end_s:
             world.sleep(0.2)
         try:
-            self.outcome = find_outcome(self, world.now_ns / 1e9, LIMIT_S, fewest=FEWEST)  # type: ignore[arg-type]
+            self.outcome = find_outcome(self, world.now_ns / 1e9, LIMIT_S, fewest=FEWEST)
             self.outcome.check(repeats=True)
         except AssertionError as error:
             self.problems.append(str(error))

@@ -106,7 +106,9 @@ def run(
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     if not content:
-        return Result(seed, problems=[f"the run did not end within {CPU_LIMIT_S} s on a processor, or its process died"])
+        return Result(
+            seed, problems=[f"the run did not end within {CPU_LIMIT_S} s on a processor, or its process died"]
+        )
     result: Result = pickle.loads(content)
     result.wall_s = time.monotonic() - began_s
     return result
