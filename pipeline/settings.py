@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from astrocyte.agents.rules.steps import parse_duration
+from astrocyte.agents.tls import TLS_FILES
 from astrocyte.pipeline.plugins import load_installed, load_plugins
 from astrocyte.pipeline.role_registry import check_role
 from astrocyte.schemas.errors import InvalidSettings
@@ -168,6 +169,12 @@ class Settings(BaseSettings):
     influx_token: SecretStr | None = None
     influx_org: str = "astrocyte"
     influx_bucket: str = "astrocyte"
+    influx_ca_file: Path | None = Field(
+        None, description="certificates (PEM) by which that of InfluxDB is verified; by default those of the system"
+    )
+    influx_cert_file: Path | None = Field(None, description="certificate (PEM) that InfluxDB, or a proxy, asks for")
+    influx_key_file: Path | None = Field(None, description="its key (PEM), if it is in a file of its own")
+    influx_key_password: SecretStr | None = Field(None, description="password of that key")
     influx_dir: Path = Field(Path("influx"), description="folder of the compressed line protocol")
     influx_cell_tags: int = Field(
         10_000, ge=0, description="cell ids below this limit are written as the tag cell_id, others as a field"
@@ -214,6 +221,7 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"[^\s:/,]+:\d{1,5}", address.strip()):
                 raise ValueError(f"broker: expected host:port, such as 127.0.0.1:9092, got {address!r}")
         self._check_kafka()
+        self._check_influx()
         if self.metrics_port is not None and self.metrics_token is None and not _is_loopback(self.metrics_host):
             raise ValueError(
                 f"metrics_host {self.metrics_host!r} can be reached from other machines, and metrics_token is not set; "
@@ -225,7 +233,7 @@ class Settings(BaseSettings):
         """Raise ValueError for settings of TLS and SASL that contradict one another."""
         protocol, mechanism = self.kafka_security_protocol, self.kafka_sasl_mechanism
         login = ("kafka_sasl_mechanism", "kafka_username", "kafka_password", "kafka_token", "kafka_token_file")
-        tls = ("kafka_ca_file", "kafka_cert_file", "kafka_key_file", "kafka_key_password")
+        tls = tuple(f"kafka_{name}" for name in TLS_FILES)
         for names, part in ((login, "SASL"), (tls, "SSL")):
             given = next((name for name in names if getattr(self, name) is not None), None)
             if given is not None and part not in protocol:
@@ -241,8 +249,24 @@ class Settings(BaseSettings):
                 if getattr(self, name) is None and not (name == "kafka_token" and self.kafka_token_file is not None):
                     also = " or ASTROCYTE_KAFKA_TOKEN_FILE" if name == "kafka_token" else ""
                     raise ValueError(f"kafka_sasl_mechanism {mechanism} needs ASTROCYTE_{name.upper()}{also}")
-        if self.kafka_key_file is not None and self.kafka_cert_file is None:
-            raise ValueError("kafka_key_file is set but kafka_cert_file is not; set ASTROCYTE_KAFKA_CERT_FILE as well")
+        self._check_key("kafka")
+
+    def _check_influx(self) -> None:
+        """Raise ValueError for settings of TLS that would have no effect."""
+        given = next((f"influx_{name}" for name in TLS_FILES if getattr(self, f"influx_{name}") is not None), None)
+        if given is not None and not (self.influx_url or "").lower().startswith("https:"):
+            address = "no influx_url" if self.influx_url is None else "an influx_url without TLS"
+            raise ValueError(
+                f"{given} is set and has no effect with {address}; set ASTROCYTE_INFLUX_URL to https://..."
+            )
+        self._check_key("influx")
+
+    def _check_key(self, prefix: str) -> None:
+        if getattr(self, f"{prefix}_key_file") is not None and getattr(self, f"{prefix}_cert_file") is None:
+            raise ValueError(
+                f"{prefix}_key_file is set but {prefix}_cert_file is not; set ASTROCYTE_{prefix.upper()}_CERT_FILE "
+                "as well"
+            )
 
     def common(self) -> dict[str, Any]:
         """All settings by name, secrets as plain text."""

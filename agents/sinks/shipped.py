@@ -42,6 +42,7 @@ def _influx(context: SinkContext) -> Sink:
         from astrocyte.agents.sinks.influx.file import InfluxFileSink
 
         return InfluxFileSink(settings["dir"], rules=rules, retry=context.retry)
+    from astrocyte.agents.sinks.influx.address import influx_tls
     from astrocyte.agents.sinks.influx.sink import InfluxSink
 
     return InfluxSink(
@@ -50,6 +51,7 @@ def _influx(context: SinkContext) -> Sink:
         org=settings["org"],
         bucket=settings["bucket"],
         rules=rules,
+        tls=influx_tls(settings),
         retry=context.retry,
     )
 

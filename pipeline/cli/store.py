@@ -156,6 +156,7 @@ def setup_command(
     as_json: AsJson = False,
 ) -> None:
     """Create buckets, retention and downsampling tasks in InfluxDB; running it again changes nothing."""
+    from astrocyte.agents.sinks.influx.address import influx_tls
     from astrocyte.agents.sinks.influx.setup import setup_influx
     from astrocyte.pipeline.settings import load_settings
 
@@ -168,6 +169,7 @@ def setup_command(
         org=settings.influx_org,
         bucket=settings.influx_bucket,
         raw_days=raw_days,
+        tls=influx_tls(settings.of("influx")),
     ):
         if as_json:
             print_json({"kind": change.kind, "name": change.name, "done": change.done})

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from astrocyte.pipeline.settings import Settings, load_settings
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.agents.tls import tls_context
+from astrocyte.pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -28,7 +27,7 @@ def security_arguments() -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {"security_protocol": protocol}
     if protocol.endswith("SSL"):
-        found["ssl_context"] = _tls(settings)
+        found["ssl_context"] = tls_context(settings.of("kafka"), "kafka")
     if protocol.startswith("SASL"):
         found["sasl_mechanism"] = settings.kafka_sasl_mechanism
         if settings.kafka_sasl_mechanism == "OAUTHBEARER":
@@ -48,35 +47,6 @@ def security_names() -> str:
 
 def _text(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
-
-
-def _tls(settings: Settings) -> ssl.SSLContext:
-    """Verifies the broker's certificate and its name, by the authorities of ``kafka_ca_file`` or of the system."""
-    try:
-        context = ssl.create_default_context(cafile=settings.kafka_ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidSettings(
-            f"settings: kafka_ca_file (ASTROCYTE_KAFKA_CA_FILE): {settings.kafka_ca_file} cannot be used: "
-            f"{_reason(error)}; expected certificates in PEM form"
-        ) from None
-    if settings.kafka_cert_file is not None:
-        try:
-            context.load_cert_chain(
-                settings.kafka_cert_file,
-                settings.kafka_key_file,
-                # An empty password, so that the program does not ask for one at a terminal.
-                password=_text(settings.kafka_key_password) or "",
-            )
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidSettings(
-                f"settings: kafka_cert_file (ASTROCYTE_KAFKA_CERT_FILE): {settings.kafka_cert_file} and its key cannot "
-                f"be used: {_reason(error)}; expected PEM form, and ASTROCYTE_KAFKA_KEY_PASSWORD for an encrypted key"
-            ) from None
-    return context
-
-
-def _reason(error: OSError) -> str:
-    return str(error.strerror or error)
 
 
 def _token_provider(token: SecretStr | None, file: Path | None) -> Any:

@@ -74,6 +74,9 @@ class Letters:
         """Take one message of the topic of dead letters."""
         try:
             letter = DeadLetter.model_validate_json(record.value or b"")
+            # Anyone may write to the topic: what should be base64 must be that, before it is used anywhere.
+            for text in (letter.key_b64, letter.payload_b64, *(value for _, value in letter.headers)):
+                b64decode(text or "", validate=True)
         except ValueError:
             self.unreadable += 1
             return
@@ -199,7 +202,7 @@ def _grouped(
     refused: list[tuple[DeadLetter, str]] = []
     for letter in letters:
         message = message_of(letter)
-        if not isinstance(message, str) and known is not None and message.partition >= known.get(message.topic, 0):
+        if isinstance(message, Message) and known is not None and not _exists(message, known):
             message = f"the broker has no partition {message.partition} of topic {message.topic!r}"
         if isinstance(message, str):
             refused.append((letter, message))
@@ -207,6 +210,10 @@ def _grouped(
             place = (letter.topic, letter.partition, letter.offset, message.value)
             groups.setdefault(place, []).append((letter, message))
     return list(groups.values()), refused
+
+
+def _exists(message: Message, known: Mapping[str, int]) -> bool:
+    return 0 <= message.partition < known.get(message.topic, 0)
 
 
 def _message_of_all(group: Sequence[tuple[DeadLetter, Message]]) -> Message:

@@ -37,6 +37,7 @@ class Answer:
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
     applied: bool = False
+    said: str = "the stub is set so"
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ class InfluxStub:
             assert request.transport is not None
             request.transport.abort()
             raise ConnectionResetError
-        return _error(answer.status, "unavailable", "the stub is set so", answer.headers)
+        return _error(answer.status, "unavailable", answer.said, answer.headers)
 
     async def _query(self, request: web.Request) -> web.Response:
         """All points of a bucket as annotated CSV, a table for each series and field; other queries are refused."""

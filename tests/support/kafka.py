@@ -19,12 +19,12 @@ import pytest
 
 VERSION = "4.1.0"
 
-_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
-  <groupId>astrocyte.tests</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+  <groupId>astrocyte.tests</groupId><artifactId>jars</artifactId><version>1</version><packaging>pom</packaging>
   <dependencies>
     <dependency>
-      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version>
+      <groupId>org.apache.kafka</groupId><artifactId>{artifact}</artifactId><version>{version}</version>
     </dependency>
   </dependencies>
 </project>
@@ -75,28 +75,42 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def jars() -> Path:
-    """Folder of Kafka's jars, filled by Maven the first time. Raises KafkaUnavailable."""
+def jars(artifact: str = "kafka_2.13") -> Path:
+    """Folder of the jars of the broker, or of ``kafka-tools``, filled by Maven the first time.
+
+    Raises KafkaUnavailable.
+    """
     missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
     if missing:
         raise KafkaUnavailable(f"{' and '.join(missing)} not found; a real Kafka needs Java 17 or newer and Maven")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astrocyte-tests" / "kafka" / VERSION
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astrocyte-tests"
+    cache = folder / ("kafka" if artifact == "kafka_2.13" else artifact) / VERSION
     libs = cache / "libs"
     if not (cache / "complete").exists():
         # A separate folder until it is complete, so that two test runs may do this at once.
         work = cache.with_name(f"{VERSION}-{os.getpid()}")
         work.mkdir(parents=True, exist_ok=True)
-        (work / "pom.xml").write_text(_POM)
+        (work / "pom.xml").write_text(_POM.format(artifact=artifact, version=VERSION))
         command = ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={work / 'libs'}"]
         done = subprocess.run(command, check=False, cwd=work, capture_output=True, text=True, timeout=600)
         if done.returncode:
-            raise KafkaUnavailable(f"Maven could not fetch kafka_2.13:{VERSION}: {(done.stdout + done.stderr)[-500:]}")
+            raise KafkaUnavailable(f"Maven could not fetch {artifact}:{VERSION}: {(done.stdout + done.stderr)[-500:]}")
         (work / "complete").touch()
         with contextlib.suppress(OSError):
             work.rename(cache)
         if work.exists():
             shutil.rmtree(work)
     return libs
+
+
+# Few threads and a small heap: the machine is shared with the code under test.
+_JAVA = ["java", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+
+
+def run_tool(main: str, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """A tool of Kafka's own, with its Java client: ``ConsoleProducer``, ``consumer.ConsoleConsumer`` and others."""
+    command = [*_JAVA, "-Xmx256m", "-cp", f"{jars('kafka-tools')}/*", f"org.apache.kafka.tools.{main}", *arguments]
+    return subprocess.run(command, input=stdin, check=False, capture_output=True, timeout=120)
 
 
 class Kafka:
@@ -129,10 +143,8 @@ class Kafka:
         return self._process.pid
 
     def _command(self, main: str, *arguments: str) -> list[str]:
-        # Few threads and a small heap: the machine is shared with the code under test.
-        options = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         logging = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}"
-        return ["java", *options, logging, "-cp", f"{self._libs}/*", main, *arguments]
+        return [*_JAVA, "-Xmx512m", logging, "-cp", f"{self._libs}/*", main, *arguments]
 
     def _run(self, main: str, *arguments: str) -> None:
         done = subprocess.run(self._command(main, *arguments), check=False, capture_output=True, text=True, timeout=60)
@@ -182,10 +194,10 @@ class Kafka:
             self._process.wait()
 
 
-def kafka_or_skip() -> None:
-    """Skip the test where a real Kafka cannot be started; in CI, where it must be there, let it fail."""
+def kafka_or_skip(artifact: str = "kafka_2.13") -> None:
+    """Skip the test where a real Kafka, or its tools, cannot be had; in CI, where they must be there, let it fail."""
     try:
-        jars()
+        jars(artifact)
     except KafkaUnavailable as error:
         if os.environ.get("CI"):
             raise

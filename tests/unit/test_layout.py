@@ -31,6 +31,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "ingest": "event_time expressions rules sinks",
         "matches": "event_time expressions ingest rules",
         "rules": "expressions",
+        "sinks": "tls",
         "stores": "sinks",
         "windows": "cep expressions jit rules",
     },
@@ -97,10 +98,11 @@ ARROWS: dict[str, dict[str, str]] = {
 MOST_MODULES = 14  # of one folder, not counting __init__ and sub-folders
 LARGER_FOLDERS: dict[str, str] = {}  # folder: why it may hold more
 
-TEST_LEVELS = {"unit", "integration", "conformance", "faults", "simulation", "docs", "support"}
+TEST_LEVELS = {"unit", "integration", "conformance", "faults", "fuzz", "simulation", "docs", "support"}
 REAL_TIME_FREE = {"support", "simulation"}
 # Sleeps that do not wait for a condition: they place a fault at a random moment.
 MAY_PAUSE = {
+    "tests/fuzz/broker.py": 1,  # turns of the loop between the bytes of a client
     "tests/integration/kafka/test_transport_kafka.py": 3,  # the moments of sends, kills and restarts
 }
 

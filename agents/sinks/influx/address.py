@@ -1,12 +1,16 @@
-"""The address of InfluxDB."""
+"""The address of InfluxDB, and TLS to it."""
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.tls import tls_context, tls_fault
 
-__all__ = ["check_address"]
+__all__ = ["check_address", "influx_tls", "unreachable"]
 
 
 def check_address(url: str) -> None:
@@ -23,3 +27,22 @@ def check_address(url: str) -> None:
             f"InfluxDB address {url!r} holds a user or password; expected one such as http://host:8086, with the token "
             "in ASTROCYTE_INFLUX_TOKEN (of InfluxDB 1.8: user:password)"
         )
+
+
+def influx_tls(settings: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """TLS by the settings ``influx_*`` (without the prefix), or None for an address without it.
+
+    Raises InvalidSettings.
+    """
+    return tls_context(settings, "influx") if str(settings["url"]).lower().startswith("https:") else None
+
+
+def unreachable(url: str, error: Exception) -> SinkError | None:
+    """The error for a server to which no TLS connection can be made, whatever is retried; None for other errors."""
+    fault = tls_fault(error)
+    if fault is None:
+        return None
+    return SinkError(
+        f"no TLS connection to InfluxDB at {url}: {fault}. See ASTROCYTE_INFLUX_URL, ASTROCYTE_INFLUX_CA_FILE and "
+        "ASTROCYTE_INFLUX_CERT_FILE"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -11,7 +12,7 @@ from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
 from astrocyte.agents.sinks.base import SinkError
-from astrocyte.agents.sinks.influx.address import check_address
+from astrocyte.agents.sinks.influx.address import check_address, unreachable
 from astrocyte.agents.sinks.influx.lines import escape_measurement
 from astrocyte.agents.sinks.influx.read_lines import canonical
 from astrocyte.schemas.times import iso_from_us, us_from_iso
@@ -28,11 +29,21 @@ _OWN: Final = ("", "result", "table")
 class BucketReader:
     """Reads ``bucket`` of ``org``. Raises SinkError where the server does not answer, or not to such queries."""
 
-    def __init__(self, url: str, *, token: str, org: str, bucket: str, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str,
+        org: str,
+        bucket: str,
+        timeout_s: float = 60.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         check_address(url)
         self.name = f"bucket {bucket} at {url}"
         self._url, self._token, self._org, self._bucket = url, token, org, bucket
         self._timeout_s = timeout_s
+        self._tls = tls
 
     def values(self, since_us: int | None = None, until_us: int | None = None) -> Iterator[tuple[str, str, str]]:
         """Key of the point (series and time, as in line protocol), field and `canonical` value of every value."""
@@ -68,7 +79,9 @@ class BucketReader:
         return next((rule.every_seconds for rule in rules if rule.every_seconds), None)
 
     def _client(self) -> InfluxDBClient:
-        return InfluxDBClient(self._url, token=self._token, org=self._org, timeout=int(self._timeout_s * 1000))
+        return InfluxDBClient(
+            self._url, token=self._token, org=self._org, timeout=int(self._timeout_s * 1000), ssl_context=self._tls
+        )
 
 
 @contextmanager
@@ -77,13 +90,17 @@ def _errors(url: str, bucket: str) -> Iterator[None]:
     try:
         yield
     except ApiException as error:
+        if (refused := unreachable(url, error)) is not None:
+            raise refused from None
         body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
         raise SinkError(
             f"InfluxDB at {url} refused to read bucket {bucket!r}: {error.status} {error.reason} {body.strip()[:300]}"
             ". It must answer Flux queries, and the token must be allowed to read"
         ) from None
     except (HTTPError, OSError) as error:
-        raise SinkError(f"InfluxDB at {url} cannot be reached: {type(error).__name__}") from None
+        raise unreachable(url, error) or SinkError(
+            f"InfluxDB at {url} cannot be reached: {type(error).__name__}"
+        ) from None
 
 
 def _key(cells: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ Objects are found by name, and created or changed only if they differ, so the se
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +15,7 @@ from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
 from astrocyte.agents.sinks.base import SinkError
-from astrocyte.agents.sinks.influx.address import check_address
+from astrocyte.agents.sinks.influx.address import check_address, unreachable
 
 __all__ = ["DOWNSAMPLED", "RAW_DAYS", "TASKS", "Change", "setup_influx", "task_flux"]
 
@@ -119,14 +120,21 @@ def _text(value: str) -> str:
 
 
 def setup_influx(
-    url: str, *, token: str, org: str, bucket: str, raw_days: float = RAW_DAYS, timeout_s: float = 10.0
+    url: str,
+    *,
+    token: str,
+    org: str,
+    bucket: str,
+    raw_days: float = RAW_DAYS,
+    timeout_s: float = 10.0,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Change]:
     """Create missing buckets and tasks and update those that differ, yielding each. Raises SinkError.
 
     ``raw_days`` is the retention of raw points in days; 0 keeps them for ever.
     """
     check_address(url)
-    with InfluxDBClient(url=url, token=token, org=org, timeout=int(timeout_s * 1000)) as client:
+    with InfluxDBClient(url=url, token=token, org=org, timeout=int(timeout_s * 1000), ssl_context=tls) as client:
         try:
             org_id = _organisation(client, org)
             yield _bucket(client, org_id, bucket, round(raw_days * _DAY_S))
@@ -134,6 +142,8 @@ def setup_influx(
             for name in TASKS:
                 yield _task(client, org_id, name, task_flux(name, bucket, org))
         except ApiException as error:
+            if (refused := unreachable(url, error)) is not None:
+                raise refused from None
             what = {
                 401: "the token is not valid; set ASTROCYTE_INFLUX_TOKEN",
                 403: "the token may not create buckets and tasks; expected an operator or all-access token",
@@ -142,7 +152,7 @@ def setup_influx(
             said = what.get(error.status, str(error.body or error.reason).strip()[:300])
             raise SinkError(f"InfluxDB at {url} answered {error.status}: {said}") from None
         except (HTTPError, OSError) as error:
-            raise SinkError(
+            raise unreachable(url, error) or SinkError(
                 f"InfluxDB at {url} cannot be reached ({type(error).__name__}); is it running, and the address correct?"
             ) from None
 

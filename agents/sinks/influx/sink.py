@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -22,9 +23,10 @@ from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 from influxdb_client.rest import ApiException
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
-from astrocyte.agents.sinks.influx.address import check_address
+from astrocyte.agents.sinks.influx.address import check_address, unreachable
 from astrocyte.agents.sinks.influx.points import PointRules, Points, points_of, refused_rows
 from astrocyte.agents.sinks.retry import RetryPolicy
+from astrocyte.agents.tls import tls_fault
 
 __all__ = ["InfluxSink"]
 
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BAD: Final = frozenset({400, 413, 422})
+_NEEDS_TLS: Final = re.compile(r"HTTPS (server|port)")
+"""In the 400 with which servers of TLS answer a request in the clear; it says nothing of the lines."""
 _EXPIRED: Final = re.compile(r"points? beyond retention policy.*?dropped=(\d+)", re.DOTALL)
 
 
@@ -59,9 +63,12 @@ class InfluxSink:
     A request has at most ``most_lines`` lines, and up to ``in_flight`` requests run concurrently, because a server uses
     one processor per request. Their order does not matter, as no line depends on another.
 
+    ``tls`` is the context for an address with https; by default the system's authorities verify the server.
+
     429 and 503 are retried after the time that the server requests, and a lost connection for ever. Batches that cause
-    400, 413 or 422 are halved until only the invalid line is rejected. 401, 403 and 404 raise SinkError. Points older
-    than the bucket's retention are counted in ``expired`` and not rejected: the bucket is configured to drop them.
+    400, 413 or 422 are halved until only the invalid line is rejected. 401, 403, 404, redirections and a server that
+    cannot be verified raise SinkError. Points older than the bucket's retention are counted in ``expired`` and not
+    rejected: the bucket is configured to drop them.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class InfluxSink:
         in_flight: int = 4,
         rules: PointRules | None = None,
         timeout_s: float = 30.0,
+        tls: ssl.SSLContext | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
         self.name = name
@@ -84,6 +92,7 @@ class InfluxSink:
         self._in_flight = in_flight
         self._rules = rules or PointRules()
         self._timeout_s = timeout_s
+        self._tls = tls
         self._retry = retry or RetryPolicy(name)
         self._client: InfluxDBClientAsync | None = None
         self.written = 0
@@ -95,7 +104,13 @@ class InfluxSink:
         """Create the client, which connects at the first write. Raises SinkError for an invalid address."""
         check_address(self._url)
         self._client = InfluxDBClientAsync(
-            url=self._url, token=self._token, org=self._org, timeout=int(self._timeout_s * 1000)
+            url=self._url,
+            token=self._token,
+            org=self._org,
+            timeout=int(self._timeout_s * 1000),
+            ssl_context=self._tls,
+            # aiohttp repeats a redirected POST as a GET, to wherever it is sent.
+            allow_redirects=False,
         )
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
@@ -135,7 +150,7 @@ class InfluxSink:
         try:
             await self._post(await asyncio.to_thread(_compressed, parts))
         except ApiException as error:
-            if error.status not in _BAD:
+            if error.status not in _BAD or _NEEDS_TLS.search(_said(error)):
                 raise SinkError(self._explain(error)) from None
             dropped = _EXPIRED.search(_said(error))
             if dropped is not None and int(dropped[1]) >= lines:
@@ -146,6 +161,11 @@ class InfluxSink:
                 return [each for half in halves for each in await self._send(half)]
             reason = f"InfluxDB answered {error.status}: {_said(error)}"
             return [parts[0].points.rejected(parts[0].start, reason)]
+        except (aiohttp.ClientError, OSError) as error:
+            refused = unreachable(self._url, error)
+            if refused is None:
+                raise
+            raise refused from None
         self.written += lines
         return []
 
@@ -225,7 +245,7 @@ def _halves(parts: Sequence[_Part], first_lines: int) -> tuple[list[_Part], list
 def _is_transient(error: Exception) -> str | None:
     if isinstance(error, ApiException):
         return f"InfluxDB answered {error.status}: {_said(error)}" if error.status in _TRANSIENT else None
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.InvalidURL) or tls_fault(error) is not None:
         return None
     if isinstance(error, aiohttp.ClientError | TimeoutError | OSError):
         return f"InfluxDB cannot be reached: {type(error).__name__}: {error}"

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.sql.sqlite import configure, make_private
-from astrocyte.agents.sinks.sql.url import database_url, open_store, sqlite_path
+from astrocyte.agents.sinks.sql.url import database_url, open_store, report_unverified, sqlite_path
 
 __all__ = ["driver_errors", "engine_of", "engine_over"]
 
@@ -34,6 +34,7 @@ def engine_of(address: str | Path) -> Engine:
         )
         event.listen(engine, "do_connect", lambda *_: make_private(sqlite_path(url)))
         return _with_transactions(engine)
+    report_unverified(address)
     try:
         return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
     except ModuleNotFoundError as error:

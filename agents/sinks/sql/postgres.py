@@ -30,6 +30,9 @@ __all__ = ["PostgresStore"]
 _TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
 """SQLSTATE classes: connection, rollback, resources (a full disk), locks, operator intervention, system error."""
 _ROW_CLASSES: Final = ("22", "23")
+_REFUSED: Final = ("authentication failed", "does not exist", "no pg_hba.conf entry")
+_TLS: Final = ("certificate", "unknown ca", "private key file", "does not support SSL", "invalid sslmode")
+"""Signs of a connection that TLS or its files do not allow. Other errors of SSL may be a lost connection."""
 _MERGES_AFTER_COLLISION: Final = 16
 _LAST: Final = "(array_agg({0} ORDER BY stage_row DESC) FILTER (WHERE {0} IS NOT NULL))[1]"
 """The last non-null value of a group."""
@@ -169,7 +172,10 @@ class PostgresStore:
             return Fault("row", f"the row cannot be passed to PostgreSQL: {text}")
         if state[:2] in _TRANSIENT_CLASSES:
             return Fault("transient", f"{self._shown}: {text} ({state})")
-        refused = any(sign in text for sign in ("authentication failed", "does not exist", "no pg_hba.conf entry"))
+        if not state and any(sign in text for sign in _TLS):
+            advice = "see sslmode, sslrootcert, sslcert and sslkey in the address"
+            return Fault("fatal", f"no TLS connection to {self._shown}: {text}; {advice}")
+        refused = any(sign in text for sign in _REFUSED)
         if (
             not state
             and not refused

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from astrocyte.agents.accounting import OUTCOMES, DomainOutput
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import Sink
+from astrocyte.agents.sinks.influx.address import influx_tls
 from astrocyte.agents.sinks.influx.points import PointRules
 from astrocyte.agents.sinks.influx.query import BucketReader
 from astrocyte.agents.sinks.sql.sink import SqlSink
@@ -209,7 +210,13 @@ class _Job:
             points.files, points.reached = enter_files(settings.influx_dir, points.ledger, self.span)
             return
         token = settings.influx_token.get_secret_value()
-        reader = BucketReader(settings.influx_url, token=token, org=settings.influx_org, bucket=settings.influx_bucket)
+        reader = BucketReader(
+            settings.influx_url,
+            token=token,
+            org=settings.influx_org,
+            bucket=settings.influx_bucket,
+            tls=influx_tls(settings.of("influx")),
+        )
         points.kind, points.name, points.kept_s = SERVER, f"influx {reader.name}", reader.retention_s()
         enter_bucket(reader, points.ledger, self.span)
 

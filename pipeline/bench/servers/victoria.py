@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -33,10 +34,11 @@ class VictoriaUnavailable(RuntimeError):
 
 
 class VictoriaServer:
-    """A running server at ``url``."""
+    """A running server at ``url``, whose certificate is verified by ``tls`` if it has one."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         self.url = url
+        self._tls = tls
 
     def series(self, field: str) -> list[dict[str, Any]]:
         """Every series of ``measurement_field``: its tags (``metric``), ``values`` and ``timestamps``."""
@@ -53,20 +55,36 @@ class VictoriaServer:
         return sum(int(float(line.rpartition(b" ")[2])) for line in found if b"influx" in line)
 
     def _get(self, path: str) -> bytes:
-        with urlopen(self.url + path, timeout=30) as answer:  # noqa: S310  the address is our own
+        with urlopen(self.url + path, timeout=30, context=self._tls) as answer:  # noqa: S310  the address is our own
             body: bytes = answer.read()
         return body
 
+    def healthy(self) -> bool:
+        """Whether the server answers."""
+        try:
+            self._get("/health")
+        except (URLError, ConnectionError):
+            return False
+        return True
+
 
 @contextmanager
-def victoria_server() -> Iterator[VictoriaServer]:
-    """A server on the loopback interface with its data in a temporary folder. Raises VictoriaUnavailable."""
+def victoria_server(
+    certificate: tuple[Path, Path] | None = None, ca_file: Path | None = None
+) -> Iterator[VictoriaServer]:
+    """A server on the loopback interface with its data in a temporary folder. Raises VictoriaUnavailable.
+
+    ``certificate``: files of a certificate for localhost and of its key, for TLS; ``ca_file`` verifies it.
+    """
     program = shutil.which("victoria-metrics")
     if program is None:
         raise VictoriaUnavailable("victoria-metrics is not installed; on Debian: apt-get install victoria-metrics")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    named = () if certificate is None else zip(("tlsCertFile", "tlsKeyFile"), certificate, strict=True)
+    secured = ["-tls", *(f"-{name}={file}" for name, file in named)] if certificate is not None else []
+    url = f"http://127.0.0.1:{port}" if certificate is None else f"https://localhost:{port}"
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as output:
@@ -74,12 +92,12 @@ def victoria_server() -> Iterator[VictoriaServer]:
                 killed_with_parent(
                     [program, f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={folder}/data",
                      "-retentionPeriod=100y", "-memory.allowedBytes=256MB", "-search.latencyOffset=0s",
-                     "-loggerLevel=WARN"]
+                     "-loggerLevel=WARN", *secured]
                 ),
                 stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:
-            server = VictoriaServer(f"http://127.0.0.1:{port}")
+            server = VictoriaServer(url, ssl.create_default_context(cafile=ca_file) if secured else None)
             _wait(server, process, log)
             yield server
         finally:
@@ -90,9 +108,7 @@ def victoria_server() -> Iterator[VictoriaServer]:
 def _wait(server: VictoriaServer, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urlopen(server.url + "/health", timeout=5):  # noqa: S310  the address is our own
-                return
-        except (URLError, ConnectionError):
-            time.sleep(0.02)
+        if server.healthy():
+            return
+        time.sleep(0.02)
     raise VictoriaUnavailable(f"victoria-metrics did not start: {log.read_text()[-300:]}")

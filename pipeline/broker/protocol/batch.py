@@ -1,7 +1,8 @@
 """Kafka's record batch, version 2: header, checks, and decoding of records where the broker needs it.
 
 Batches are stored unchanged. The broker writes only the base offset and the leader epoch, which the checksum does not
-cover; it decodes a batch only for compaction and for the search for an offset by time.
+cover; it decodes a batch only for compaction, for the search for an offset by time, and where every record must have a
+key.
 https://kafka.apache.org/documentation/#recordbatch
 """
 
@@ -9,11 +10,12 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from crc32c import crc32c
 
+from astrocyte.pipeline.broker.protocol.codecs import compressed, unpacked
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "read_header",
     "records_of",
     "refuse_unless_appendable",
+    "refuse_without_keys",
     "stamp_offset",
     "with_records",
 ]
@@ -37,7 +40,8 @@ LENGTH_ENDS = 12  # the length field counts the bytes after itself
 CHECKED_FROM = 21  # the checksum covers the attributes and everything after them
 SMALLEST_LENGTH = HEADER_BYTES - LENGTH_ENDS
 CODEC_BITS, TRANSACTIONAL, CONTROL = 0x07, 0x10, 0x20
-CODECS = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
+_LONGEST_NUMBER: Final = 10
+"""Bytes of the longest number of 64 bits. A longer one would cost time with the square of its length."""
 
 
 class BatchHeader(NamedTuple):
@@ -131,35 +135,37 @@ def stamp_offset(batch: memoryview, header: BatchHeader, base_offset: int) -> Ba
     return header._replace(base_offset=base_offset, leader_epoch=0)
 
 
-def _codec(number: int, direction: Literal["decode", "encode"]) -> Callable[[bytes], bytes]:
-    from aiokafka import codec  # seldom needed, and a third of the start-up time
-
-    work: Callable[[bytes], bytes] = getattr(codec, f"{CODECS[number]}_{direction}")
-    return work
+def refuse_without_keys(header: BatchHeader, batch: memoryview) -> None:
+    """Raises RequestRefused with Kafka's code for a record without a key: a compacted topic could never drop it."""
+    try:
+        missing = sum(record.key is None for record in records_of(header, batch))
+    except ValueError as error:
+        raise RequestRefused(ErrorCode.CORRUPT_MESSAGE, str(error)) from None
+    if missing:
+        raise RequestRefused(
+            ErrorCode.INVALID_RECORD, f"{missing} records without a key; a compacted topic needs one in each"
+        )
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 7 * _LONGEST_NUMBER, 7):
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return (value >> 1) ^ -(value & 1), at
-        shift += 7
+    raise ValueError(f"a number of more than {_LONGEST_NUMBER} bytes")
 
 
 def records_of(header: BatchHeader, batch: Buffer) -> Iterator[Record]:
     """The records of a batch. Raises ValueError where its body is damaged or its codec unknown."""
     body = bytes(batch[HEADER_BYTES:])
-    compressed_by = header.attributes & CODEC_BITS
-    if compressed_by:
+    if codec := header.attributes & CODEC_BITS:
         try:
-            body = _codec(compressed_by, "decode")(body)
-        except Exception as error:  # the codecs share no exception type
-            raise ValueError(
-                f"codec {compressed_by} cannot decode the batch at {header.base_offset}: {error!r}"
-            ) from error
+            body = unpacked(codec, body)
+        except ValueError as error:
+            raise ValueError(f"the batch at {header.base_offset} cannot be decoded: {error}") from error
     try:
         yield from _records_in(header, body)
     except IndexError:
@@ -177,12 +183,13 @@ def _records_in(header: BatchHeader, body: bytes) -> Iterator[Record]:
         timestamp_delta, at = _varint(body, at + 1)
         offset_delta, at = _varint(body, at)
         key_length, at = _varint(body, at)
-        key = None
-        if key_length >= 0:
-            key = body[at : at + key_length]
-            at += key_length
+        key = body[at : at + key_length] if key_length >= 0 else None
+        at += max(key_length, 0)
         value_length, at = _varint(body, at)
         value = body[at : at + value_length] if value_length >= 0 else None
+        if at + max(value_length, 0) > end:
+            # Fields that reach into other records would be copied once for each of them.
+            raise ValueError(f"a record of {length} bytes, with a key of {key_length} and a value of {value_length}")
         offset, timestamp = header.base_offset + offset_delta, header.base_timestamp + timestamp_delta
         yield Record(offset, timestamp, key, value, body[begin:end])
         at = end
@@ -191,8 +198,8 @@ def _records_in(header: BatchHeader, body: bytes) -> Iterator[Record]:
 def with_records(header: BatchHeader, kept: list[Record]) -> bytes:
     """The batch with only some of its records: same offsets, timestamps, codec and producer, and a new checksum."""
     body = b"".join(record.raw for record in kept)
-    if header.attributes & CODEC_BITS:
-        body = _codec(header.attributes & CODEC_BITS, "encode")(body)
+    if codec := header.attributes & CODEC_BITS:
+        body = compressed(codec, body)
     out = bytearray(_HEADER.pack(*header._replace(length=SMALLEST_LENGTH + len(body), record_count=len(kept))))
     out += body
     struct.pack_into(">I", out, CHECKED_FROM - 4, crc32c(memoryview(out)[CHECKED_FROM:]))

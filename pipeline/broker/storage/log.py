@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from astrocyte.pipeline.broker.protocol.batch import refuse_unless_appendable, stamp_offset
+from astrocyte.pipeline.broker.protocol.batch import refuse_unless_appendable, refuse_without_keys, stamp_offset
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
 from astrocyte.pipeline.broker.storage.disk import sync_file, sync_folder
 from astrocyte.pipeline.broker.storage.index import IndexFile
@@ -139,6 +139,8 @@ class PartitionLog:
         is full.
         """
         header = refuse_unless_appendable(batch, self.config.max_message_bytes)
+        if self.config.compacted:
+            refuse_without_keys(header, batch)
         if header.producer_id >= 0:
             repeated = self.producers.offset_of_repetition(header)
             if repeated is not None:

@@ -217,19 +217,6 @@ def consume(consumer, count, into=None):
     raise AssertionError(f"{len(values)} of {count} records came")
 
 
-@pytest.mark.parametrize(
-    ("codec", "acks", "idempotent"),
-    [*((codec, "all", True) for codec in CODECS), ("none", "1", False), ("lz4", "all", False), ("none", "0", False)],
-)
-def test_librdkafka_reads_what_it_wrote(broker, topic, codec, acks, idempotent):
-    values = [b"value %d" % i for i in range(400)]
-    produce_all(broker, topic, values, **{"compression.type": codec, "acks": acks, "enable.idempotence": idempotent})
-    consumer = confluent_consumer(broker, f"g-{topic}")
-    consumer.assign([ConfluentPartition(topic, i, 0) for i in range(PARTITIONS)])
-    assert sorted(consume(consumer, 400)) == sorted(values)
-    consumer.close()
-
-
 @pytest.mark.parametrize("strategy", ["range", "cooperative-sticky", "static"])
 def test_librdkafka_members_join_and_leave_and_every_record_is_processed(broker, topic, strategy):
     config = {"partition.assignment.strategy": "range" if strategy == "static" else strategy}
@@ -304,14 +291,6 @@ def run_kcat(broker, *arguments, stdin=b""):
     )
     assert run.returncode == 0, run.stderr.decode()
     return run.stdout
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_kcat_reads_what_it_wrote(broker, topic, codec):
-    lines = b"".join(b"%d:value %d\n" % (i, i) for i in range(300))
-    run_kcat(broker, "-P", "-t", topic, "-K:", "-z", codec, stdin=lines)
-    read = run_kcat(broker, "-C", "-t", topic, "-K:", "-e", "-q", "-o", "beginning")
-    assert sorted(read.splitlines()) == sorted(lines.splitlines())
 
 
 def test_kcat_lists_topics_and_queries_offsets(broker, topic):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 import astrocyte
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, consumer_client, ensure_topics, scan, topic_partitions
+from tests.support.certificates import Authority
 from tests.support.kafka import Kafka, free_port, kafka_or_skip
 from tests.support.waiting import wait_until
 
@@ -47,23 +47,14 @@ LOGINS = {
 }
 
 
-def certificate(folder: Path) -> None:
-    """A certificate for 127.0.0.1 that signs itself, and the key and it in one file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "ca.pem"]
-    command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    (folder / "server.pem").write_text((folder / "key.pem").read_text() + (folder / "ca.pem").read_text())
-
-
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Address of a listener that takes TLS with a login only, and the file of its authority."""
     kafka_or_skip()
     folder = tmp_path_factory.mktemp("secured")
-    certificate(folder)
+    authority = Authority(folder)
+    certificate, key = authority.issue("127.0.0.1", alternative="IP:127.0.0.1")
+    (folder / "server.pem").write_text(key.read_text() + certificate.read_text())
     port = free_port()
     broker = Kafka(
         folder / "kafka",
@@ -76,7 +67,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
         ),
     )
     broker.start()
-    yield f"127.0.0.1:{port}", folder / "ca.pem"
+    yield f"127.0.0.1:{port}", authority.ca_file
     broker.stop()
 
 

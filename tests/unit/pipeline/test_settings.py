@@ -35,6 +35,7 @@ def test_the_environment_overrides_the_file_and_arguments_override_both(tmp_path
             "there is no role 'cook'; known: correlate, repartition, control, sql, influx, audit, file",
         ),
         ("influx_url", "http://127.0.0.1:8086", "influx_token is not"),
+        ("influx_ca_file", "ca.pem", "influx_ca_file is set and has no effect with no influx_url"),
     ],
 )
 def test_a_wrong_setting_names_its_variable_and_what_was_expected(name, value, message, monkeypatch):
@@ -80,3 +81,17 @@ def test_a_variable_that_is_almost_a_setting_is_said_once_with_the_setting(monke
     assert [each.getMessage() for each in caplog.records] == [
         "ASTROCYTE_LATENES is no setting of Astrocyte; did you mean ASTROCYTE_LATENESS?"
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "values", "said"),
+    [
+        ("http://h:1", {"influx_ca_file": "ca.pem"}, "no effect with an influx_url without TLS"),
+        ("http://h:1", {"influx_key_password": "hunter2"}, "no effect with an influx_url without TLS"),
+        ("https://h:1", {"influx_key_file": "key.pem"}, "influx_key_file is set but influx_cert_file is not"),
+    ],
+)
+def test_settings_of_tls_to_influxdb_that_have_no_effect_are_refused(url, values, said):
+    with pytest.raises(InvalidSettings, match=said) as raised:
+        load_settings(influx_url=url, influx_token="t", **values)
+    assert "hunter2" not in str(raised.value)

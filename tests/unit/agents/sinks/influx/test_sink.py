@@ -140,6 +140,29 @@ async def test_an_error_that_retries_cannot_fix_stops_the_sink_and_confirms_noth
     assert (list(notices), stub.count(), sink.written) == ([], {}, 0)
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            Answer(status=400, said="The plain HTTP request was sent to HTTPS port"),
+            "answered 400: .*sent to HTTPS port",
+        ),
+        (
+            Answer(status=400, said="Client sent an HTTP request to an HTTPS server."),
+            "answered 400: .*to an HTTPS server",
+        ),
+        # The client would repeat the lines as a GET of the other address.
+        (Answer(status=301, headers={"Location": "https://elsewhere/api/v2/write"}), "answered 301"),
+    ],
+)
+async def test_what_a_server_of_tls_answers_says_nothing_of_the_lines(answer, said):
+    async with influx_stub() as stub:
+        stub.fault = answer
+        with pytest.raises(SinkError, match=said):
+            await written(sink_on(stub), batch_of(3))
+    assert stub.refusals == 1
+
+
 async def test_a_line_of_another_type_than_before_is_rejected_alone():
     whole = pa.array([0.5] * 20, pa.float32())
     async with influx_stub() as stub:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
 from astrocyte.pipeline.broker.storage import compaction
 from astrocyte.pipeline.broker.storage.compaction import clean, compactable, swap
 from tests.support.broker import CODECS, flush, make_batch, records_from, with_checksum
@@ -140,12 +141,15 @@ def test_a_log_of_tombstones_alone_can_still_be_read_to_its_end(open_log):
 
 
 def test_records_without_key_and_batches_that_cannot_be_read_are_kept(open_log, caplog):
-    log = open_log(segment_bytes=1024, compacted=True, deleted=False)
+    log = open_log(segment_bytes=1024)  # as an older version took them
     log.append(make_batch([b"no key"]))
     log.append(make_batch([b"same"], keys=[b"k"]))
     broken = bytearray(make_batch([b"z" * 200] * 3, keys=[b"k"] * 3, codec="zstd"))
     broken[-5] ^= 0xFF
     log.append(with_checksum(broken))
+    flush(log)
+    log.close()
+    log = open_log(segment_bytes=1024, compacted=True, deleted=False)
     for _ in range(20):
         log.append(make_batch([b"same" * 20], keys=[b"k"]))
     flush(log)
@@ -153,6 +157,25 @@ def test_records_without_key_and_batches_that_cannot_be_read_are_kept(open_log, 
     assert log.read(0, 1).tobytes().endswith(b"no key\0")
     assert "kept unchanged" in caplog.text
     assert bytes(broken[21:]) in bytes(log.read(2, 1 << 20))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_record_without_a_key_is_refused_where_records_are_compacted(open_log, codec):
+    log = open_log(compacted=True, deleted=False)
+    log.append(make_batch([b"value", None], keys=[b"k", b""], codec=codec))
+    with pytest.raises(RequestRefused, match="1 records without a key") as refused:
+        log.append(make_batch([b"value", b"no key"], keys=[b"k", None], codec=codec))
+    assert refused.value.code == ErrorCode.INVALID_RECORD
+    assert log.end_offset == 2
+
+
+def test_a_batch_whose_keys_cannot_be_read_is_refused_where_records_are_compacted(open_log):
+    log = open_log(compacted=True, deleted=False)
+    broken = bytearray(make_batch([b"z" * 200] * 3, keys=[b"k"] * 3, codec="zstd"))
+    broken[-5] ^= 0xFF
+    with pytest.raises(RequestRefused, match="cannot be decoded") as refused:
+        log.append(with_checksum(broken))
+    assert refused.value.code == ErrorCode.CORRUPT_MESSAGE
 
 
 def test_a_damaged_compacted_segment_is_reported(open_log, caplog):
