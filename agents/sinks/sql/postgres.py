@@ -29,6 +29,8 @@ __all__ = ["PostgresStore"]
 
 _TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
 """SQLSTATE classes: connection, rollback, resources (a full disk), locks, operator intervention, system error."""
+_READ_ONLY: Final = "25006"
+"""Of a standby before its promotion, and of a server that its operator has made read-only because its disk is full."""
 _ROW_CLASSES: Final = ("22", "23")
 _MERGES_AFTER_COLLISION: Final = 16
 _LAST: Final = "(array_agg({0} ORDER BY stage_row DESC) FILTER (WHERE {0} IS NOT NULL))[1]"
@@ -167,7 +169,7 @@ class PostgresStore:
             return Fault("row", f"PostgreSQL rejects the row: {text}")
         if isinstance(error, self._psycopg.DataError | self._psycopg.IntegrityError | UnicodeError | OverflowError):
             return Fault("row", f"the row cannot be passed to PostgreSQL: {text}")
-        if state[:2] in _TRANSIENT_CLASSES:
+        if state[:2] in _TRANSIENT_CLASSES or state == _READ_ONLY:
             return Fault("transient", f"{self._shown}: {text} ({state})")
         refused = any(sign in text for sign in ("authentication failed", "does not exist", "no pg_hba.conf entry"))
         if (
