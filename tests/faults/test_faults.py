@@ -90,7 +90,7 @@ def store(act: Any, options: Mapping[str, Any] = HASTY, *, form: str = "json", *
 
 
 SQUEEZED = {
-    **HASTY,
+    **REPARTITIONED,
     "topic_config": {"cleanup.policy": "compact", "segment.ms": "1", "min.cleanable.dirty.ratio": "0"},
     "sends": False,
 }

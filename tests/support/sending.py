@@ -73,8 +73,8 @@ class Sending:
     def with_holes(self, seconds: float) -> None:
         """Send events of so many seconds, each after a message of its key: compaction of the topics leaves holes there.
 
-        Each has a key of its own, so that none of them is removed. The last ones come alone, since a broker does not
-        compact what it writes to.
+        Each has a key of its own, so that none of them is removed; rules correlate by another field. The last ones come
+        alone, since a broker does not compact what it writes to.
         """
         producer = Producer({"bootstrap.servers": self._settings.broker, "enable.idempotence": True, "log_level": 0})
         ticks = int(seconds / TICK_S)
