@@ -26,7 +26,15 @@ from astrocyte.schemas.partitioning import split_by_partition
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS, metrics_topic
 
-__all__ = ["FRAME_HEADERS", "copy_records", "frame_records", "letter_record", "producer_records", "stats_record", "waiting_of"]
+__all__ = [
+    "FRAME_HEADERS",
+    "copy_records",
+    "frame_records",
+    "letter_record",
+    "producer_records",
+    "stats_record",
+    "waiting_of",
+]
 
 FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
 _MOST_BYTES: Final = 31 << 20
