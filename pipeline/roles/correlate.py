@@ -27,7 +27,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.metrics import SnapshotFigures
 from astrocyte.pipeline.roles.idleness import Idleness
-from astrocyte.pipeline.roles.output_records import producer_records, stats_record
+from astrocyte.pipeline.roles.output_records import producer_records, stats_record, waiting_of
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
 from astrocyte.pipeline.roles.stalls import StallWatch, Standing
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
@@ -324,6 +324,7 @@ class Correlator:
         sources = part.sources
         async with part.lock:
             await self._begin_life(part)
+            waiting = waiting_of(part.domain)
             silent = sources.silent(self._idle_s)
             # The evidence for these has ended: records may have arrived.
             await self._wait_again(part, sources.idle - silent - sources.given_up)
@@ -354,7 +355,7 @@ class Correlator:
                 output.extend(part.domain.mark_all_idle(part.until_us))
                 if fresh:
                     await self._record(part)
-            if output:
+            if output or waiting_of(part.domain) != waiting:
                 part.dirty = True
             await self._send_output(part, output)
 

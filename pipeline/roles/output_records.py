@@ -26,7 +26,15 @@ from astrocyte.schemas.partitioning import split_by_partition
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS, metrics_topic
 
-__all__ = ["FRAME_HEADERS", "copy_records", "frame_records", "letter_record", "producer_records", "stats_record"]
+__all__ = [
+    "FRAME_HEADERS",
+    "copy_records",
+    "frame_records",
+    "letter_record",
+    "producer_records",
+    "stats_record",
+    "waiting_of",
+]
 
 FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
 _MOST_BYTES: Final = 31 << 20
@@ -113,12 +121,16 @@ def producer_records(
     return batches
 
 
+def waiting_of(domain: Domain) -> int:
+    """Number of events of a domain that are read and not processed yet."""
+    return domain.waiting + sum(group.waiting for group in domain.groups_time)
+
+
 def stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
     """Counters of a domain as they are now, and for what it waits."""
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
     stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
     if domain.groups:
         stats["absent"] = domain.fields.absent(domain.made)
-    waiting = domain.waiting + sum(group.waiting for group in domain.groups_time)
-    stats |= {"waiting": waiting, "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}
+    stats |= {"waiting": waiting_of(domain), "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}
     return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

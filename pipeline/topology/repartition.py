@@ -81,6 +81,8 @@ class Repartitioner:
     """By input partition: when each origin last sent, until it ends or is reported as silent; infinity for one that
     asserts watermarks. A partition that has not sent yet counts as one of an origin without a name.
     """
+    _unannounced: set[int] = field(default_factory=set)
+    """Input partitions of which the reader may believe that they are silent, as a worker before this one has said."""
     _carried: dict[int, int] = field(default_factory=dict)
     """By input partition: offset after what was carried over since the partition was assigned."""
     _begins: dict[int, int] = field(default_factory=dict)
@@ -92,6 +94,7 @@ class Repartitioner:
     def assign(self, partitions: Iterable[int], now_s: float = 0.0) -> None:
         """The input partitions that this worker reads."""
         self._carried.clear()
+        self._unannounced = set(partitions)
         self._heard_s = {number: self._heard_s.get(number, {"": now_s}) for number in partitions}
 
     def snapshot(self, partition: int, next_offset: int) -> dict[str, Any]:
@@ -294,13 +297,19 @@ class Repartitioner:
         return frames
 
     def _wake(self, origin: str, partition: int, now_s: float) -> list[Frame]:
-        """Frames that announce an origin on the other partitions, if it is new or was silent on all of them."""
+        """Frames that announce an origin on the other partitions, if it is new or was silent on all of them.
+
+        After an assignment every partition may have records that wait, also one that was silent before.
+        """
+        others = set(self._heard_s)
         if any(origin in heard for heard in self._heard_s.values()):
-            return []
-        others = [number for number in self._heard_s if number != partition]
-        for number in others:
-            self._heard_s[number][origin] = now_s
-        return [self._empty(origin, number) for number in others]
+            others = set() if origin else self._unannounced
+        if not origin:
+            self._unannounced = set()
+        opened = sorted(n for n in others - {partition} if self._heard_s[n].get(origin) != math.inf)
+        for number in opened:
+            self._heard_s[number].setdefault(origin, now_s)
+        return [self._empty(origin, number) for number in opened]
 
     def _empty(self, origin: str, partition: int, *, end: bool = False) -> Frame:
         """A frame without rows. It names no peers, because it makes no statement about partitions of other workers."""

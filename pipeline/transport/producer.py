@@ -19,6 +19,7 @@ from typing import Any, Final
 import pyarrow as pa
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
+    InvalidTimestampError,
     KafkaError,
     KafkaTimeoutError,
     RecordListTooLargeError,
@@ -43,6 +44,7 @@ __all__ = ["ConfirmedProducer"]
 _SILENT_S: Final = 3.0
 _REFUSALS: Final = 3
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+_WRONG_CLOCK: Final = "it refuses records with the time of this machine, whose clock may be wrong"
 
 
 class _Entry:
@@ -90,6 +92,8 @@ class ConfirmedProducer:
         self._repairing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._broken: BaseException | None = None
+        self._clock_refused = False
+        """Whether the broker refused records because of this machine's time, and has confirmed none since."""
         self._moved_at = time.monotonic()
         self._state = state or StateLog("producer", str(self._settings["bootstrap_servers"]))
         self.current: AIOKafkaProducer | None = None
@@ -283,6 +287,7 @@ class ConfirmedProducer:
         error = asyncio.CancelledError() if inner.cancelled() else inner.exception()
         if error is None:
             self._moved_at = time.monotonic()
+            self._clock_refused = False
             self._outbox.pop(number, None)
             if not entry.future.done():
                 entry.future.set_result(inner.result())
@@ -290,6 +295,9 @@ class ConfirmedProducer:
         if isinstance(error, TOO_LARGE) and not entry.alone:
             # The batch was too large; this record need not be.
             entry.alone = True
+        elif isinstance(error, InvalidTimestampError) and all(row.timestamp_ms is None for row in entry.rows):
+            # Kafka 4 takes no record from more than an hour ahead. The clock will be set, and they are stamped anew.
+            self._clock_refused = True
         elif isinstance(error, PERMANENT) or entry.refusals >= _REFUSALS:
             self._refuse(number, entry, error)
         elif isinstance(error, UnknownError):
@@ -322,9 +330,10 @@ class ConfirmedProducer:
             error, self._broken = self._broken, None
             old, self.current = self.current, None
             if self._outbox:
-                self._state.away(f"{type(error).__name__}: {error}; {self.unconfirmed} records are sent again")
+                why = _WRONG_CLOCK if self._clock_refused else f"{type(error).__name__}: {error}"
+                self._state.away(f"{why}; {self.unconfirmed} records are sent again")
             await discard(old)
-            if attempt:
+            if attempt or self._clock_refused:
                 await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S)) - 1])
             self.current = await self._connect()
             if self.current is None:
@@ -399,7 +408,7 @@ class ConfirmedProducer:
             silent = time.monotonic() - self._moved_at
             if self._outbox and silent > _SILENT_S:
                 self._state.away(f"nothing was confirmed for {silent:.0f} s; {self.unconfirmed} records wait")
-            elif self._ready.is_set() and (not self._outbox or silent < _SILENT_S):
+            elif self._ready.is_set() and not self._clock_refused and (not self._outbox or silent < _SILENT_S):
                 self._state.back()
 
 

@@ -15,20 +15,14 @@ from tests.support.brokers import BOTH
 from tests.support.fault_acts import (
     Fault,
     broker_full_for,
+    broker_full_while_killed,
     broker_killed,
     broker_stopped_for,
+    clock_steps,
+    compacted,
     dies_at_steps,
-    influx_answers,
-    influx_is_slow,
-    influx_takes,
-    influx_token_changed,
     joins_and_leaves,
     killed_at_random,
-    postgres_connections_cut,
-    postgres_restarted,
-    role_full_for,
-    sqlite_deleted,
-    sqlite_locked_for,
     supervisor_killed,
     terminated,
     topic_recreated,
@@ -38,6 +32,18 @@ from tests.support.fault_acts import (
 from tests.support.fault_hooks import STEPS
 from tests.support.influx_stub import Answer
 from tests.support.live import FORMS, running
+from tests.support.store_faults import (
+    influx_answers,
+    influx_is_slow,
+    influx_takes,
+    influx_token_changed,
+    postgres_connections_cut,
+    postgres_promoted,
+    postgres_restarted,
+    role_full_for,
+    sqlite_deleted,
+    sqlite_locked_for,
+)
 
 HASTY: Mapping[str, Any] = {
     "lateness": "200ms",
@@ -83,6 +89,11 @@ def store(act: Any, options: Mapping[str, Any] = HASTY, *, form: str = "json", *
     return Line(Fault(act, options), brokers=("embedded",), forms=(form,), **more)
 
 
+SQUEEZED = {
+    **REPARTITIONED,
+    "topic_config": {"cleanup.policy": "compact", "segment.ms": "1", "min.cleanable.dirty.ratio": "0"},
+    "sends": False,
+}
 UNAVAILABLE = (Answer(status=503), Answer(status=429, headers={"Retry-After": "0.2"}), Answer("cut", applied=True))
 IN_TURN = dies_at_steps()
 
@@ -129,11 +140,27 @@ LINES = {
         )
     ),
     "the supervisor is killed three times": Line(at(supervisor_killed(3), {**MOVING, "supervised": True})),
+    "the clock of the workers steps by hours": Line(Fault(clock_steps(7200, -7200), HASTY)),
+    "the clock of the workers steps by seconds": Line(Fault(clock_steps(5, -5, 0.3, -0.3), HASTY)),
     # -- brokers
+    "commits are rejected": Line(
+        at(killed_at_random(3, roles=EVERY), {**HASTY, "client": ("commits are rejected",)}),
+    ),
+    "outcomes of produce requests are unknown": Line(
+        at(killed_at_random(3, roles=EVERY), {**HASTY, "client": ("outcomes are unknown",)}),
+    ),
+    "outcomes of produce requests are unknown, repartitioned": Line(
+        at(
+            killed_at_random(2, roles=("repartition", "correlate")),
+            {**REPARTITIONED, "client": ("outcomes are unknown",)},
+        )
+    ),
+    "offsets with holes by compaction": Line(at(compacted, SQUEEZED)),
     "broker killed, away for 60 s": Line(Fault(broker_killed(1, for_s=60, between_s=1), HASTY)),
     "broker killed five times": Line(Fault(broker_killed(5, for_s=1, between_s=2), HASTY)),
     "broker hangs for 20 s": Line(Fault(broker_stopped_for(20), HASTY)),
     "disk of the broker full for 20 s": Line(Fault(broker_full_for(20), HASTY)),
+    "disk of the broker full, correlate killed": Line(at(broker_full_while_killed("correlate", times=2))),
     "a transactional producer": Line(Fault(transactions(60), HASTY), brokers=("kafka",)),
     # -- stores
     "stores away": Line(
@@ -152,6 +179,7 @@ LINES = {
     "PostgreSQL crashes three times": store(postgres_restarted(3, for_s=3), postgres=True),
     "PostgreSQL restarted": store(postgres_restarted(2, for_s=5, mode="fast"), form="frames", postgres=True),
     "PostgreSQL cuts connections": store(postgres_connections_cut(20), postgres=True),
+    "a standby of PostgreSQL is promoted": store(postgres_promoted, postgres=True),
     "kill -9 at each step of sql, PostgreSQL": Line(
         at(IN_TURN, sql=steps_of("sql")), brokers=("embedded",), postgres=True
     ),

@@ -93,7 +93,8 @@ def embedded_address(shared_embedded: BrokerProcess) -> str:
 @pytest.fixture
 def own_embedded(tmp_path: Path) -> Iterator[BrokerProcess]:
     """A running embedded broker that the test may kill and start again."""
-    broker = BrokerProcess(tmp_path / "broker", auto_create_topics=False)
+    # Retention and compaction in each second: they must disturb nothing.
+    broker = BrokerProcess(tmp_path / "broker", auto_create_topics=False, maintenance_interval_s=1.0)
     broker.start()
     yield broker
     broker.kill()

@@ -1,15 +1,13 @@
-"""What fault tests do to workers, brokers and stores while events flow; schedules follow the experiment's seed."""
+"""What fault tests do to workers and brokers while events flow; schedules follow the experiment's seed."""
 
 from __future__ import annotations
 
 import signal
-import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -17,12 +15,12 @@ from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
 from astrocyte.schemas.topics import mono_topic
 from tests.support.broker import full_disk
 from tests.support.brokers import pause, resume
-from tests.support.influx_stub import TOKEN, Answer
 from tests.support.kafka import Kafka
 from tests.support.live import Live, running
 from tests.support.outcome import Outcome
 from tests.support.processes import descendants, is_running, workers_of
 from tests.support.role_worker import Worker
+from tests.support.sending import REPLACED
 from tests.support.waiting import wait_until
 
 LIMIT_S = 300.0
@@ -46,7 +44,7 @@ class Fault:
 def inject(broker: Any, folder: Any, fault: Fault, **options: Any) -> tuple[Outcome, str]:
     """Run an experiment with the fault; returns what came of the events, and the kind of the broker."""
     with running(broker, folder, **fault.options, **options) as live:
-        if "backlog_s" not in fault.options:
+        if live.sending.runs:
             live.sending.wait(2)
         fault.act(live)
         if live.sending.runs:
@@ -133,6 +131,51 @@ def broker_full_for(seconds: float) -> Act:
     return act
 
 
+def broker_full_while_killed(role: str, *, times: int) -> Act:
+    """No file of the broker can grow, so no snapshot is stored, while a worker is killed and started again."""
+
+    def act(live: Live) -> None:
+        worker = live.of(role)
+        with full_disk(live.broker.pid):
+            for _ in range(times):
+                live.sending.wait(3)
+                worker.kill()
+                worker.start()
+        if isinstance(live.broker, Kafka):
+            live.broker.kill()
+            live.broker.start()
+        worker.ready()
+
+    return act
+
+
+def clock_steps(*seconds: float) -> Act:
+    """The wall clock of the workers is put so many seconds ahead of the time of now, or behind it, and right again."""
+
+    def act(live: Live) -> None:
+        for each in (*seconds, 0):
+            live.move_clock(each)
+            live.sending.wait(3)
+
+    return act
+
+
+def compacted(live: Live) -> None:
+    """Topics with holes are read from their beginning, and again from a committed offset at a hole."""
+    for _ in range(2):
+        for worker in live.workers:
+            worker.kill()
+        live.sending.with_holes(5)
+        for stream in live.settings.streams:
+            topic = mono_topic(stream)
+            wait_until(
+                lambda topic=topic: all(each.value != REPLACED for each in live.records(topic)), LIMIT_S, "compaction"
+            )
+        for worker in live.workers:
+            worker.start()
+        wait_until(lambda: all(live.lag(role) == 0 for role in live.roles), LIMIT_S, "the workers to read")
+
+
 def dies_at_steps(second: str = "") -> Act:
     """Workers die at the steps of the options, and are started again each time. A second worker of a role may join."""
 
@@ -162,7 +205,9 @@ def terminated(*roles: str) -> Act:
     def act(live: Live) -> None:
         for role in roles:
             worker = live.of(role)
+            began_s = time.monotonic()
             worker.stop()
+            print(f"{role} ended {time.monotonic() - began_s:.1f} s after SIGTERM")
             live.sending.wait(0.5)
             worker.start()
 
@@ -281,133 +326,8 @@ def topic_recreated(live: Live) -> None:
     stops(live.worker, "its topic was deleted and made anew")
 
 
-def sqlite_locked_for(seconds: float) -> Act:
-    """Another program holds the write lock of the database."""
-
-    def act(live: Live) -> None:
-        with closing(sqlite3.connect(live.database, timeout=LIMIT_S, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            live.sending.wait(seconds)
-            assert live.lag("sql") != 0, "the lock kept nobody from writing"
-            other.execute("ROLLBACK")
-
-    return act
-
-
-def sqlite_deleted(live: Live) -> None:
-    """The role stops with the message of the docs; without its consumer group it writes everything again."""
-    worker = live.of("sql")
-    for path in live.database.parent.glob(f"{live.database.name}*"):
-        path.unlink()
-    stops(worker, "was deleted or replaced while it was written")
-    admin = AdminClient({"bootstrap.servers": live.settings.broker, "log_level": 0})
-
-    def deleted() -> bool:
-        futures = admin.delete_consumer_groups([f"{live.settings.group}-sql"]).values()
-        try:
-            return all(future.result(60) is None for future in futures)
-        except KafkaException as error:
-            # The member that ended without a word is one until its session ends.
-            if error.args[0].code() != KafkaError.NON_EMPTY_GROUP:
-                raise
-            return False
-
-    wait_until(deleted, LIMIT_S, "the end of the group's session")
-    worker.start()
-
-
 def stops(worker: Worker, why: str) -> None:
     """The role ends by itself, with the status of one that has stopped for good and a line that says why."""
     wait_until(lambda: worker.ended is not None, LIMIT_S, f"{worker.role} to stop")
     assert worker.ended == STOPPED_STATUS, worker.said[-3000:]
     assert why in worker.said, worker.said[-3000:]
-
-
-def role_full_for(role: str, seconds: float) -> Act:
-    """No file of the role's process can grow."""
-
-    def act(live: Live) -> None:
-        with full_disk(live.of(role).process.pid):
-            live.sending.wait(seconds)
-            assert live.lag(role) != 0, f"{role} needed no room"
-
-    return act
-
-
-def influx_answers(*answers: Answer, requests: int = 5) -> Act:
-    """Each answer in turn is given to so many requests."""
-
-    def act(live: Live) -> None:
-        for answer in answers:
-            before = live.influx.refusals
-            live.influx.fault = answer
-            wait_until(lambda before=before: live.influx.refusals >= before + requests, LIMIT_S, "requests")
-            live.influx.fault = None
-            live.sending.wait(1)
-
-    return act
-
-
-def influx_takes(most_bytes: int, *, for_s: float) -> Act:
-    """Larger requests are refused with 413."""
-
-    def act(live: Live) -> None:
-        refused = live.influx.refusals
-        before, live.influx.most_bytes = live.influx.most_bytes, most_bytes
-        live.sending.wait(for_s)
-        live.influx.most_bytes = before
-        assert live.influx.refusals > refused, "no request was too large"
-
-    return act
-
-
-def influx_token_changed(live: Live) -> None:
-    """The role stops, and goes on once the token is right."""
-    live.influx.token = "another"
-    stops(live.of("influx"), "401")
-    live.influx.token = TOKEN
-    live.of("influx").start()
-
-
-def influx_is_slow(live: Live) -> None:
-    """The sink beside it is not slowed: it has no lag while the slow one has some."""
-    live.influx.delay_s = 5
-    live.sending.wait(5)
-    live.sending.stop()
-    lags: list[int | None] = []
-
-    def fast() -> bool:
-        lags.append(live.lag("influx"))
-        return live.lag("sql") == 0 and live.lag("correlate") == 0
-
-    wait_until(fast, LIMIT_S, "the fast sink")
-    assert lags[-1] != 0, "the slow sink was as fast"
-    live.influx.delay_s = 0
-
-
-def postgres_restarted(times: int, *, for_s: float, mode: str = "immediate") -> Act:
-    """The server ends, as in a crash, and is started again after some time."""
-
-    def act(live: Live) -> None:
-        for _ in range(times):
-            live.postgres.stop(mode)
-            live.sending.wait(for_s)
-            live.postgres.start()
-            live.sending.wait(1)
-
-    return act
-
-
-def postgres_connections_cut(times: int) -> Act:
-    """``pg_terminate_backend`` of every other connection, at random moments."""
-
-    def act(live: Live) -> None:
-        with psycopg.connect(live.postgres.url, autocommit=True) as admin:
-            for _ in range(times):
-                live.sending.wait(live.dice.uniform(0.1, 1.0))
-                admin.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
-                )
-
-    return act

@@ -1,22 +1,36 @@
 """A plugin that fault tests load into workers: it notes what is read, and kills the process at chosen steps.
 
+Two more kinds of faults are of the process itself: its clock is moved, and its clients report failures.
+
 ``FAULT_READ`` names the file to which it appends role, topic, partition and offsets of each chunk. ``FAULT_DEATHS``
 names a file that counts the deaths of this worker by one byte each, and ``FAULT_KILLS`` is a JSON list: each life of
 the worker ends by kill -9 at the step and call that the list has for it. Lives after the last one are left alone.
+``FAULT_CLOCK`` names a file of eight bytes: nanoseconds by which the wall clock of the process is ahead.
+``FAULT_CLIENT`` lists what clients report (`CLIENT`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import inspect
 import json
+import mmap
 import os
 import signal
+import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import CommitFailedError, RequestTimedOutError
+
+from astrocyte.pipeline.transport.producer import ConfirmedProducer
 
 _CORRELATE = "astrocyte.pipeline.roles.correlate:Correlator"
 _CONSUMER = "astrocyte.pipeline.transport.consumer:Consumer"
@@ -136,7 +150,62 @@ def _kill_at(role: str, step: str, call: int, deaths: Path) -> None:
     _wrapped(STEPS[role][step], act)
 
 
+def _reject_commits() -> None:
+    """Of three commits one is refused, and one is refused although it was applied."""
+    commit, calls = AIOKafkaConsumer.commit, count()
+
+    async def rejected(self: Any, *args: Any, **options: Any) -> None:
+        number = next(calls) % 3
+        if number != 1:
+            await commit(self, *args, **options)
+        if number != 0:
+            raise CommitFailedError("the test rejects it")
+
+    AIOKafkaConsumer.commit = rejected
+
+
+def _doubt_deliveries() -> None:
+    """Each tenth batch is written, and reported as one whose outcome is not known."""
+    add, calls = ConfirmedProducer._add, count(1)
+
+    async def doubted(self: Any, *args: Any) -> asyncio.Future[Any]:
+        inner = await add(self, *args)
+        if next(calls) % 10:
+            return inner
+        outer = asyncio.get_running_loop().create_future()
+
+        def written(_done: asyncio.Future[Any]) -> None:
+            if not outer.done():
+                outer.set_exception(RequestTimedOutError("the test says so"))
+
+        inner.add_done_callback(written)
+        return outer
+
+    ConfirmedProducer._add = doubted  # type: ignore[method-assign]
+
+
+CLIENT = {"commits are rejected": _reject_commits, "outcomes are unknown": _doubt_deliveries}
+"""What clients of a worker report, by name."""
+
+
+def _move_clock(path: str) -> None:
+    """The wall clock of Python code is ahead by what the file says at that moment."""
+    with open(path, "rb") as file:
+        shared = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
+    real_ns = time.time_ns
+
+    def moved_ns() -> int:
+        return real_ns() + int(struct.unpack("<q", shared[:8])[0])
+
+    time.time_ns = moved_ns
+    time.time = lambda: moved_ns() / 1e9
+
+
 def _install() -> None:
+    if path := os.environ.get("FAULT_CLOCK"):
+        _move_clock(path)
+    for name in json.loads(os.environ.get("FAULT_CLIENT", "[]")):
+        CLIENT[name]()
     role = os.environ.get("ASTROCYTE_ROLES", "")
     if "," in role:
         return  # the supervisor; its children load the plugin as well

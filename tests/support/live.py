@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,6 +44,7 @@ STORED = ("axon_1", "axon_2")
 SLOW, HOOKS = "tests.support.slow_validator", "tests.support.fault_hooks"
 PARTITIONS = 2
 DATABASE = "out.db"
+CLOCK_FILE = "clock"
 OUTPUTS = (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, CLOCK)
 
 
@@ -126,6 +128,11 @@ class Live:
         self.workers.append(Worker(self.settings, role, name.with_suffix(".log"), environment, command, kills))
         return self.workers[-1]
 
+    def move_clock(self, seconds: float) -> None:
+        """Put the wall clock of all workers so many seconds ahead of the time of now, or behind it."""
+        with (self.folder / CLOCK_FILE).open("r+b") as file:  # workers have mapped it
+            file.write(struct.pack("<q", int(seconds * 1e9)))
+
     # -- what came of the events
 
     def records(self, topic: str) -> list[Any]:
@@ -176,6 +183,9 @@ def running(
     slow: Mapping[str, float] | None = None,
     backlog_s: tuple[float, float] | None = None,
     uneven: Mapping[str, int] | None = None,
+    topic_config: Mapping[str, str] | None = None,
+    sends: bool = True,
+    client: Sequence[str] = (),
     seed: int = 0,
     name: str = "",
     **wishes: object,
@@ -186,8 +196,9 @@ def running(
     roles. ``static``: workers keep their partitions while they start again.
     ``slow``: seconds for which a validator is busy with an event, by stream. ``backlog_s``: before the workers start,
     events of so many seconds are in the topics, in ticks of so many seconds, and no others follow. ``uneven``: streams
-    whose topics have another number of partitions. ``seed`` and ``name`` determine the schedule. The workers must end
-    well.
+    whose topics have another number of partitions. ``topic_config`` is that of the topics of events; with ``sends``
+    false nobody sends but the fault. ``client``: what clients of the workers report (`fault_hooks.CLIENT`). ``seed``
+    and ``name`` determine the schedule. The workers must end well.
     """
     slow, uneven, steps = slow or {}, uneven or {}, steps or {}
     rules = folder / "rules.yaml"
@@ -204,13 +215,23 @@ def running(
             streams=streams, roles=("correlate", *sinks), sql_url=address,
             plugins=(HOOKS, SLOW) if slow else (HOOKS,), **{"snapshot_interval": "500ms"} | wishes,
         )  # fmt: skip
-        asyncio.run(ensure_topics(settings.broker, {mono_topic(stream): count for stream, count in uneven.items()}))
+        counts = {mono_topic(stream): count for stream, count in uneven.items()}
+        if topic_config is not None:
+            counts |= {mono_topic(stream): PARTITIONS for stream in streams}
+        asyncio.run(ensure_topics(settings.broker, counts, config=dict.fromkeys(counts, topic_config or {})))
         asyncio.run(make_topics(settings, [*mono_topics(streams), *OUTPUTS]))
         sending = Sending(settings, form, "type" if sinks else "place", seed + 7)
-        environment = {"SLOW_VALIDATOR_S": str(max(slow.values(), default=0.0))}
+        clock = folder / CLOCK_FILE
+        clock.write_bytes(bytes(8))
+        environment = {
+            "SLOW_VALIDATOR_S": str(max(slow.values(), default=0.0)),
+            "FAULT_CLIENT": json.dumps(list(client)),
+            "FAULT_CLOCK": str(clock),
+        }
         live = Live(
             broker, settings, sending, folder, environment, random.Random(f"{seed} {name}"), static, influx, postgres
         )
+        stack.callback(lambda: live.postgres and live.postgres.close())  # the one that a fault has put in its place
         stack.callback(live.memory.stop)
         stack.enter_context(stopping(live.workers))
         stack.callback(sending.stop)
@@ -225,5 +246,6 @@ def running(
             for worker in live.workers:
                 if not steps:
                     worker.ready()
-            sending.start()
+            if sends:
+                sending.start()
         yield live

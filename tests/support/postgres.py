@@ -15,6 +15,37 @@ import psycopg
 import pytest
 
 from astrocyte.pipeline.bench.servers.postgres import PostgresServer, PostgresUnavailable, postgres_server
+from tests.support.waiting import wait_until
+
+
+class Standby(PostgresServer):
+    """A synchronous standby of a running server: what the server has confirmed, it has."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        self._primary = primary
+        super().__init__(primary.folder.with_name("standby"))
+        self.start()
+        with psycopg.connect(primary.url, autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            admin.execute("SELECT pg_reload_conf()")
+            wait_until(
+                lambda: admin.execute("SELECT sync_state FROM pg_stat_replication").fetchall() == [("sync",)],
+                what="the synchronous standby",
+            )
+
+    def _make(self, data: str) -> None:
+        address = ("-h", "127.0.0.1", "-p", str(self._primary.port), "-U", "app")
+        self._run("pg_basebackup", "-D", data, *address, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+
+    def take_over(self) -> None:
+        """Answer at the address of the server, which is gone; nothing can be written before `promote`."""
+        self.stop()
+        self.port = self._primary.port
+        self.start()
+
+    def promote(self) -> None:
+        """Become a server that is written to."""
+        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "promote")
 
 
 @contextmanager

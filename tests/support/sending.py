@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import count
 from typing import Literal
 
 import numpy as np
+from confluent_kafka import Producer
 
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink, messages_of
@@ -25,6 +27,8 @@ ROWS = 10
 WRONG_KEY = "k3"
 VALUES = {"place": ("p0", "p1", "p2"), "type": AXON_TYPES}
 AHEAD_US = 2 * 3_600_000_000
+REPLACED = b"replaced by the next message of its key"
+"""A message that compaction removes; none that a worker may read."""
 
 
 class Sending:
@@ -40,6 +44,7 @@ class Sending:
         self._stop = threading.Event()
         self._dice = np.random.default_rng(seed)
         self._sequence = 0
+        self._numbers = count()
         self.frames: list[Frame] = []
         self.right: list[Frame] = []
         """The same without the events of a wrong clock."""
@@ -64,6 +69,22 @@ class Sending:
             for tick in range(ticks):
                 for frame in self.tick(now_us - int((ticks - tick) * tick_s * 1e6), tick_s):
                     sink.write(frame)
+
+    def with_holes(self, seconds: float) -> None:
+        """Send events of so many seconds, each after a message of its key: compaction of the topics leaves holes there.
+
+        Each has a key of its own, so that none of them is removed; rules correlate by another field. The last ones come
+        alone, since a broker does not compact what it writes to.
+        """
+        producer = Producer({"bootstrap.servers": self._settings.broker, "enable.idempotence": True, "log_level": 0})
+        ticks = int(seconds / TICK_S)
+        for tick in range(ticks):
+            self._stop.wait(TICK_S)
+            for message in self.messages(counts=True):
+                key = f"{self._sequence} {next(self._numbers)}".encode()
+                for value in (REPLACED, message.value) if tick < ticks - 10 else (message.value,):
+                    producer.produce(message.topic, value, key, message.partition, headers=list(message.headers))
+            assert producer.flush(60) == 0
 
     @property
     def runs(self) -> bool:

@@ -29,6 +29,8 @@ __all__ = ["PostgresStore"]
 
 _TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
 """SQLSTATE classes: connection, rollback, resources (a full disk), locks, operator intervention, system error."""
+_READ_ONLY: Final = "25006"
+"""Of a standby before its promotion, and of a server that its operator has made read-only because its disk is full."""
 _ROW_CLASSES: Final = ("22", "23")
 _REFUSED: Final = ("authentication failed", "does not exist", "no pg_hba.conf entry")
 _TLS: Final = ("certificate", "unknown ca", "private key file", "does not support SSL", "invalid sslmode")
@@ -170,7 +172,7 @@ class PostgresStore:
             return Fault("row", f"PostgreSQL rejects the row: {text}")
         if isinstance(error, self._psycopg.DataError | self._psycopg.IntegrityError | UnicodeError | OverflowError):
             return Fault("row", f"the row cannot be passed to PostgreSQL: {text}")
-        if state[:2] in _TRANSIENT_CLASSES:
+        if state[:2] in _TRANSIENT_CLASSES or state == _READ_ONLY:
             return Fault("transient", f"{self._shown}: {text} ({state})")
         if not state and any(sign in text for sign in _TLS):
             advice = "see sslmode, sslrootcert, sslcert and sslkey in the address"

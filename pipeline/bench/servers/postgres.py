@@ -43,7 +43,10 @@ class PostgresServer:
         folder.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0:
             os.chown(folder, _UNPRIVILEGED, _UNPRIVILEGED)
-        data = str(folder / "data")
+        self._make(str(folder / "data"))
+
+    def _make(self, data: str) -> None:
+        """Fill the folder ``data`` with a new server's files."""
         self._run("initdb", "-D", data, "-U", "app", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C.UTF-8")
 
     @property

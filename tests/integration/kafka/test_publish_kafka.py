@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from itertools import chain
@@ -81,6 +82,28 @@ async def test_record_without_key_for_a_compacted_topic_is_refused_and_delays_no
     await producer.deliver([ProducerRecord(topic, b"y", b"key", partition=0)])
     await producer.stop()
     assert values(await asyncio.to_thread(read_all, real_kafka.address, topic)) == [b"y"]
+
+
+@pytest.mark.kafka
+async def test_records_that_a_wrong_clock_makes_the_broker_refuse_are_sent_once_it_is_right(
+    real_kafka: Kafka, caplog, monkeypatch
+):
+    topic = await new_topic(real_kafka.address)
+    producer = ConfirmedProducer(producer_settings(real_kafka.address))
+    await producer.start()
+    real_ns = time.time_ns
+    with monkeypatch.context() as wrong, caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
+        wrong.setattr(time, "time_ns", lambda: real_ns() + 7_200 * 10**9)
+        wrong.setattr(time, "time", lambda: time.time_ns() / 1e9)
+        both = [ProducerRecord(topic, b"%d" % n, partition=0) for n in range(2)]
+        sending = [asyncio.create_task(producer.deliver(each)) for each in ([both[0]], both)]
+        await eventually(lambda: "clock may be wrong" in caplog.text)
+    await asyncio.wait_for(asyncio.gather(*sending), 30)
+    assert caplog.text.count("is unavailable") == 1
+    with pytest.raises(DeliveryFailed, match="InvalidTimestamp"):
+        await producer.deliver([ProducerRecord(topic, b"of its own time", partition=0, timestamp_ms=4 * 10**12)])
+    await producer.stop()
+    assert values(await asyncio.to_thread(read_all, real_kafka.address, topic)) == [b"0", b"0", b"1"]
 
 
 async def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_load(own_broker: Broker, caplog):

@@ -126,6 +126,20 @@ async def test_a_server_that_is_unavailable_at_the_start_is_waited_for(own_postg
     assert f"127.0.0.1:{own_postgres.port}" in notices[0].reason
 
 
+async def test_a_standby_is_waited_for_until_it_is_promoted(postgres):
+    database = postgres.rpartition("/")[2]
+    sessions = f"ALTER DATABASE {database} SET default_transaction_read_only"
+    notices = RetryNotices(lambda: run(f"{postgres}?options=-cdefault_transaction_read_only=off", f"{sessions} = off"))
+    upgrade(postgres)
+    run(postgres, f"{sessions} = on")
+    sink = sink_on(postgres, notices.retry())
+    await sink.open()
+    assert await sink.write(the_batch()) == []
+    await sink.close()
+    assert count(postgres) == 20
+    assert "read-only transaction" in notices[0].reason
+
+
 async def test_a_stopped_sink_ends_and_reports_that_nothing_was_confirmed(tmp_path):
     path = tmp_path / "data.db"
     retry = RetryPolicy("sql", on_retry=lambda notice: retry.stop.set())

@@ -10,7 +10,7 @@ from faust.types import TP
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
 from astrocyte.pipeline.state.snapshots import pack_state, parts_of
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
-from astrocyte.schemas.topics import STATS
+from astrocyte.schemas.topics import MULTI_EVENTS, STATS
 from tests.support.correlate_role import START_US, TOPICS, Broker, Worker, frame, noted, record
 from tests.support.waiting import loop_turns
 
@@ -168,6 +168,17 @@ async def test_an_event_whose_kafka_time_the_clock_has_reached_is_accepted_and_t
     await worker.after(1.0)
     assert (domain.waiting, domain.counters.processed) == (0, 3)
     assert [entry["trusted_us"] for entry in noted(broker) if entry["trusted_us"]] == [worker.clock_us]
+
+
+async def test_the_counters_say_that_nothing_waits_once_the_last_events_came_out_though_they_matched_nothing():
+    worker = Worker(broker := Broker())
+    await worker.start()
+    await worker.feed("mono.axon_1", 0, record("axon_1", 0.0), b"k")
+    await worker.after(2.0)
+    assert orjson.loads(broker.records[STATS][-1].value)["waiting"] == 1
+    await worker.after(6.0)
+    assert orjson.loads(broker.records[STATS][-1].value)["waiting"] == 0
+    assert broker.records[MULTI_EVENTS] == []
 
 
 async def test_a_snapshot_of_another_format_is_refused_with_what_to_do():

@@ -1,5 +1,6 @@
 import numpy as np
 
+from astrocyte.agents.event_time.watermarks import Source, Watermarks
 from astrocyte.agents.ingest.copies import Copied
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.loading import load_rules
@@ -16,9 +17,9 @@ from astrocyte.schemas.partitioning import partition_of, split_by_partition
 REPARTITION = Repartition("weather", "mono.weather", "place", "keyed.place.weather")
 
 
-def frame(count: int = 6, **meta) -> Frame:
+def frame(count: int = 6, from_us: int = 0, **meta) -> Frame:
     columns = {
-        "timestamp": 1_750_000_000_000_000 + np.arange(count),
+        "timestamp": 1_750_000_000_000_000 + from_us + np.arange(count),
         "key": ["station"] * count,
         "place": [f"p{number % 3}" for number in range(count)],
     }
@@ -28,7 +29,8 @@ def frame(count: int = 6, **meta) -> Frame:
 def step(repartitioner: Repartitioner, partition: int, given: Frame, now_s: float = 0.0) -> Frame:
     frames, letters = repartitioner.step(partition, [RawRecord(0, 1_750_000_000_000, None, encode_frame(given))], now_s)
     assert letters == []
-    (made,) = frames
+    *announced, made = frames
+    assert not any(each.frame.num_rows for each in announced)
     return made.frame
 
 
@@ -110,6 +112,29 @@ def test_when_one_of_all_idle_partitions_resumes_the_reader_waits_for_all_until_
         ("/0", False, 6),
     ]
     assert [each.frame.origin for each in repartitioner.silence(ends(16.0), 5.0)] == ["/0", "/1"]
+
+
+def test_after_a_restart_the_reader_waits_again_for_partitions_that_were_idle_before():
+    before = Repartitioner(REPARTITION, 2, lateness_us=0)
+    before.assign([0, 1], now_s=0.0)
+    copies = before.silence(ends(6.0), 5.0)
+    assert len(copies) == 2
+    after = Repartitioner(REPARTITION, 2, lateness_us=0)
+    after.assign([0, 1], now_s=0.0)
+    for offset, partition in enumerate([1, 0, 1]):
+        given = frame() if partition == 0 else frame(first_seq=10 * offset + 10, from_us=1_000_000 * (offset + 1))
+        made, _ = after.step(partition, [RawRecord(offset, 1_750_000_000_000, None, encode_frame(given))], 1.0)
+        copies += made
+    reader, late = Watermarks(), 0
+    for each in copies:
+        peers = [Source("keyed", 0, peer.partition("@")[2]) for peer in each.frame.peers]
+        seen = reader.observe(
+            Source("keyed", 0, each.frame.origin), each.frame.timestamps(), watermark_us=each.frame.watermark_us,
+            end=each.frame.end, peers=peers,
+        )  # fmt: skip
+        late += int(seen.late.sum())
+    assert late == 0
+    assert len(copies) == 2 + 1 + 3, "the other partition is announced once"
 
 
 def test_one_producer_that_asserts_watermarks_does_not_hide_that_another_is_idle():
