@@ -53,15 +53,23 @@ class Plant(BaseModel):
     strength: float = Field(default=0.5, ge=0.0, le=100.0)
 
 
-def planting(kinds: Mapping[str, PlantKind], first: int, end: int) -> list[dict[str, Any]]:
+def planting(
+    kinds: Mapping[str, PlantKind], first: int, end: int, *, seed: int | None = None, spread: int = 0
+) -> list[dict[str, Any]]:
     """Plants of all kinds in turn, each after the rest of the one before, from tick ``first`` to before ``end``.
 
-    Kinds that need more room than there is are left out.
+    ``seed`` decides the turn, and by how many ticks, up to ``spread``, each begins later than it could: rules over
+    windows must find an anomaly wherever it lies in them, and after whichever other. Without it the turn is that of
+    ``kinds``, with no delays. Kinds that need more room than there is are left out.
     """
     plants: list[dict[str, Any]] = []
     at, turn = first, 0
     names = list(kinds)
+    random = None if seed is None else np.random.default_rng(seed)
+    if random is not None:
+        random.shuffle(names)
     while names:
+        at += 0 if random is None else int(random.integers(spread + 1))
         fits = [name for name in names if at + kinds[name].room(end - first) <= end]
         if not fits:
             break

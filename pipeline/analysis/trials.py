@@ -1,14 +1,14 @@
 """Scores of a scenario's rules over several seeds: a world with planted anomalies and a quiet one for each seed.
 
-Each world is simulated into a temporary log, over which the rules run as in ``astrocyte match``. In the first the kinds
-of anomalies come one after the other, each with its default strength; in the second there are none, so that every alert
-there is a false one.
+Each world is simulated into a temporary log, as fast as it can be, over which the rules run as in ``astrocyte match``.
+In the first the kinds of anomalies come one after the other, each with its default strength, in an order and at times
+drawn from the seed; in the second there are none, so that every alert there is a false one.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +17,14 @@ import numpy as np
 
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.backtest import backtest
-from astrocyte.pipeline.analysis.score import planted_in, score_outputs
+from astrocyte.pipeline.analysis.score import Planted, planted_in, score_outputs
 from astrocyte.pipeline.analysis.unused_report import refusal_lines
 from astrocyte.pipeline.simulation.log_sink import LogSink
 from astrocyte.pipeline.simulation.run import scenario_config, world_settings
+from astrocyte.pipeline.simulation.steering import Steering
+from astrocyte.schemas.times import iso_from_us
 from astrocyte.simulator.run import simulate
-from astrocyte.simulator.scenario import load_scenario
+from astrocyte.simulator.scenario import Scenario, load_scenario
 
 __all__ = ["TrialScore", "Trials", "run_trials"]
 
@@ -80,8 +82,14 @@ class Trials:
     scenario: str
     seconds: float
     """Simulated time of each world."""
+    size: int | None = None
+    """Size of the worlds, where it is not the default one."""
+    steered: bool = False
+    """Whether controllers steered the worlds."""
     seeds: int = 0
     scores: dict[str, TrialScore] = field(default_factory=dict)
+    missed: list[tuple[int, Planted]] = field(default_factory=list)
+    """Anomalies that were not found, each with the seed of its world."""
     unscored: list[str] = field(default_factory=list)
     """What was not scored, and why."""
     refused: list[str] = field(default_factory=list)
@@ -93,8 +101,14 @@ class Trials:
         return {
             "scenario": self.scenario,
             "seconds": self.seconds,
+            "size": self.size,
+            "steered": self.steered,
             "seeds": self.seeds,
             "rules": [each.as_json(quiet_s) for each in self.scores.values()],
+            "missed": [
+                {"seed": seed, "kind": each.kind, "rule": each.rule, "timestamp": iso_from_us(each.start_us)}
+                for seed, each in self.missed
+            ],
             "unscored": self.unscored,
             "refused": self.refused,
         }
@@ -107,18 +121,32 @@ def run_trials(
     seeds: Iterable[int],
     seconds: float,
     size: int | None = None,
+    steered: bool = False,
     slack_us: int,
     done: Callable[[int], object] | None = None,
 ) -> Trials:
-    """Simulate, run the rules and score; ``done`` is called after each seed with their number so far."""
-    trials = Trials(scenario, seconds)
+    """Simulate, run the rules and score; ``done`` is called after each seed with their number so far.
+
+    ``steered``: the registered controllers of the scenario's controls act on all worlds, as in a demo.
+    """
+    trials = Trials(scenario, seconds, size, steered)
     trials.scores = {rule.name: TrialScore(rule.name) for rule in ruleset.rules if rule.alert is not None}
     absent: dict[str, set[str]] = {}
+    unplanted = set(load_scenario(scenario).Config.plant_kinds)
+    idle: list[str] = []
     with tempfile.TemporaryDirectory(prefix="astrocyte-score-") as folder:
         log = Path(folder) / "world.jsonl.zst"
+
+        def simulated(seed: int, *, planted: bool) -> Path:
+            settings = world_settings(scenario, seconds, planted=planted, seed=seed)
+            unplanted.difference_update(plant["kind"] for plant in settings.get("plants", ()))
+            config = scenario_config(scenario, settings, size)
+            steered_by = ruleset if steered else None
+            idle[:] = _simulate(load_scenario(scenario), config, seed, log, seconds=seconds, steered_by=steered_by)
+            return log
+
         for seed in seeds:
-            _simulate(scenario, seed, seconds, size, log, planted=True)
-            planted = planted_in(log)
+            planted = planted_in(simulated(seed, planted=True))
             found = backtest(ruleset, [log], lateness_us=0)
             trials.refused = trials.refused or refusal_lines(found.run)
             for each in score_outputs(ruleset, planted, found.made, found.raised, slack_us=slack_us):
@@ -132,29 +160,53 @@ def run_trials(
                     score.alerts += each.matches
                     score.true_alerts += each.true_matches
                     score.delays_us += each.delays_us
-            _simulate(scenario, seed, seconds, size, log, planted=False)
-            for alert in backtest(ruleset, [log], lateness_us=0).raised:
+                    trials.missed += [(seed, missed) for missed in each.missed]
+            for alert in backtest(ruleset, [simulated(seed, planted=False)], lateness_us=0).raised:
                 trials.scores[alert.rule].quiet_alerts += 1
             trials.seeds += 1
             if done is not None:
                 done(trials.seeds)
     trials.unscored = [
         *(f"rule {rule.name!r} raises no alert" for rule in ruleset.rules if rule.alert is None),
-        *(f"no anomaly of {scenario} names rule {each.rule!r}" for each in trials.scores.values() if not each.planted),
+        *(f"anomalies of kind {kind!r}: {seconds:g} s have no room for one" for kind in sorted(unplanted)),
+        *_unnamed(trials, unplanted),
         *(
             f"anomalies of kind {', '.join(sorted(kinds))}: "
             + (f"rule {name!r} is not in the rule files" if name else "they name no rule")
             for name, kinds in sorted(absent.items())
         ),
+        *idle,
     ]  # fmt: skip
     return trials
 
 
-def _simulate(scenario: str, seed: int, seconds: float, size: int | None, log: Path, *, planted: bool) -> None:
-    world = load_scenario(scenario)
-    config = scenario_config(scenario, world_settings(scenario, seconds, planted=planted), size)
-    sink = LogSink(log, partitions=1, form="frames", overwrite=True, source=f"astrocyte score {scenario}")
+def _unnamed(trials: Trials, unplanted: Collection[str]) -> Iterator[str]:
+    """Rules for which nothing was planted."""
+    kinds = load_scenario(trials.scenario).Config.plant_kinds
+    for score in trials.scores.values():
+        if not score.planted:
+            named = [kind for kind in sorted(unplanted) if score.rule in kinds[kind].rules]
+            yield (
+                f"rule {score.rule!r}: no anomaly of kind {', '.join(named)} was planted"
+                if named
+                else f"no anomaly of {trials.scenario} names rule {score.rule!r}"
+            )
+
+
+def _simulate(
+    world: Scenario, config: Any, seed: int, log: Path, *, seconds: float, steered_by: RuleSet | None
+) -> list[str]:
+    """Write the log of one world; returns which controllers did nothing, with the windows of ``steered_by``."""
+    sink = LogSink(log, partitions=1, form="frames", overwrite=True, source=f"astrocyte score {world.name}")
     try:
-        simulate(world, config, seed=seed, seconds=seconds, sink=sink)
+        if steered_by is None:
+            simulate(world, config, seed=seed, seconds=seconds, sink=sink)
+            return []
+        steering = Steering(sink, world, config, steered_by)
+        simulate(
+            world, config, seed=seed, seconds=seconds, sink=steering, control_source=steering.commands,
+            progress=steering.progress,
+        )  # fmt: skip
     finally:
         sink.close()
+    return steering.idle

@@ -42,6 +42,13 @@ def score_command(
     scenario: Annotated[
         str | None, typer.Option(help="With --seeds: scenario to simulate; default: the one named like the rules.")
     ] = None,
+    steered: Annotated[
+        bool,
+        typer.Option("--controllers", help="With --seeds: controllers steer the worlds, as in a demo."),
+    ] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="With --seeds: print the rows of a Markdown table.")
+    ] = False,
     against_all: Annotated[
         bool, typer.Option("--any", help="Score every rule against all planted anomalies, not only those that name it.")
     ] = False,
@@ -63,7 +70,14 @@ def score_command(
         if paths:
             raise InvalidSettings("--seeds simulates the worlds itself; give either --seeds or recorded logs")
         worlds = range(first_seed, first_seed + seeds)
-        _trials(rules, scenario or rules, worlds, seconds=seconds, size=size, slack_us=slack_us, as_json=as_json)
+        trials = _trials(
+            rules, scenario or rules, worlds, seconds=seconds, size=size, steered=steered, slack_us=slack_us
+        )
+        if as_json:
+            print_json(trials.as_json())
+            return
+        for line in _markdown(trials) if as_markdown else _trial_lines(trials, show):
+            sys.stdout.write(printable(line) + "\n")
         return
     if not paths:
         raise InvalidSettings(
@@ -108,29 +122,25 @@ def score_lines(scores: list[Score], show: int) -> list[str]:
 
 
 def _trials(
-    rules: str, scenario: str, seeds: range, *, seconds: float, size: int | None, slack_us: int, as_json: bool
-) -> None:
+    rules: str, scenario: str, seeds: range, *, seconds: float, size: int | None, steered: bool, slack_us: int
+) -> Trials:
     simulated(scenario)
     from astrocyte.pipeline.analysis.trials import run_trials
     from astrocyte.pipeline.simulation.compilations import keep_compilations
 
     keep_compilations()
     with progress_bar(f"scoring {scenario}") as move:
-        trials = run_trials(
-            scenario, read(rules), seeds=seeds, seconds=seconds, size=size, slack_us=slack_us,
+        return run_trials(
+            scenario, read(rules), seeds=seeds, seconds=seconds, size=size, steered=steered, slack_us=slack_us,
             done=lambda count: move(count, len(seeds)),
         )  # fmt: skip
-    if as_json:
-        print_json(trials.as_json())
-        return
-    for line in _trial_lines(trials):
-        sys.stdout.write(printable(line) + "\n")
 
 
-def _trial_lines(trials: Trials) -> list[str]:
+def _trial_lines(trials: Trials, show: int) -> list[str]:
     figures = trials.as_json()
     lines = [
-        f"{trials.scenario}: {trials.seeds} worlds of {trials.seconds:g} s with anomalies, and as many without",
+        f"{trials.scenario}: {trials.seeds} worlds of {trials.seconds:g} s with anomalies, and as many without"
+        + (", steered by controllers" if trials.steered else ""),
         _TRIAL_HEAD,
     ]
     for each in figures["rules"]:
@@ -141,8 +151,31 @@ def _trial_lines(trials: Trials) -> list[str]:
             f"{_share(each['recall']):>6} {each['alerts']:>6,} {_share(each['precision']):>9} {delay:>16} "
             f"{each['false_alarms_per_hour']:>21.1f}"
         )
+        missed = [lost for lost in figures["missed"] if lost["rule"] == each["rule"]]
+        lines += [f"  missed: {lost['kind']} at {lost['timestamp']}, seed {lost['seed']}" for lost in missed[:show]]
+    return lines + _not_scored(trials)
+
+
+def _markdown(trials: Trials) -> list[str]:
+    """Rows of the table in docs/figures.md, and below it what was not scored."""
+    figures = trials.as_json()
+    world = trials.scenario + (f", size {trials.size:,}" if trials.size is not None else "")
+    world += ", controllers" if trials.steered else ""
+    lines = []
+    for each in figures["rules"]:
+        mean, most = each["mean_delay_s"], each["max_delay_s"]
+        found = f"{each['found']:,} of {each['planted']:,}" if each["planted"] else "-"
+        precision = "-" if each["precision"] is None else f"{each['precision']:.3g}"
+        delay = "-" if mean is None else f"{mean:.2g} s, {most:.2g} s"
+        lines.append(
+            f"| {world} | {each['rule']} | {found} | {precision} | {delay} | {each['false_alarms_per_hour']:.3g} |"
+        )
+    return lines + _not_scored(trials)
+
+
+def _not_scored(trials: Trials) -> list[str]:
     refused = [f"in one world {line}" if number == 0 else line for number, line in enumerate(trials.refused)]
-    return lines + [f"not scored: {line}" for line in trials.unscored] + refused
+    return [f"not scored: {line}" for line in trials.unscored] + refused
 
 
 def _share(value: float | None) -> str:

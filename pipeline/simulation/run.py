@@ -42,6 +42,8 @@ _FORMS: Final = ("frames", "json")
 _BROKER_TIMEOUT_S: Final = 60.0
 """How long a run waits for a broker to answer for the first time; one that was there is waited for without limit."""
 _SETTLED_S: Final = 10.0
+_SPREAD_S: Final = 2.0
+"""Anomalies at drawn times lie anywhere in the windows of a second that most rules read."""
 _WORLDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "cells": {"size": 2048},
     "ecology": {"size": 1000},
@@ -112,11 +114,12 @@ def scenario_config(scenario: str, values: Mapping[str, Any], size: int | None) 
     return configure(world.Config, values, scenario=scenario)
 
 
-def world_settings(scenario: str, seconds: float, *, planted: bool = True) -> dict[str, Any]:
+def world_settings(scenario: str, seconds: float, *, planted: bool = True, seed: int | None = None) -> dict[str, Any]:
     """Settings of a scenario for a run of ``seconds`` on one laptop: its size, and anomalies of every kind in turn.
 
     Without ``planted`` nothing is: the quiet world of the same size. Anomalies begin once the founders have settled,
-    after a fifth of a short run and `_SETTLED_S` of a long one.
+    after a fifth of a short run and `_SETTLED_S` of a long one. With ``seed`` their order is drawn, and their times
+    within `_SPREAD_S`.
     """
     world = load_scenario(scenario)
     settings = dict(_WORLDS.get(scenario, {}))
@@ -126,7 +129,10 @@ def world_settings(scenario: str, seconds: float, *, planted: bool = True) -> di
     if kinds:
         tick_us = configure(world.Config, settings, scenario=scenario).tick_us
         first_s = min(seconds / 5, _SETTLED_S)
-        settings["plants"] = planting(kinds, round(first_s * 1e6 / tick_us), round(seconds * 1e6 / tick_us))
+        settings["plants"] = planting(
+            kinds, round(first_s * 1e6 / tick_us), round(seconds * 1e6 / tick_us),
+            seed=seed, spread=round(_SPREAD_S * 1e6 / tick_us),
+        )  # fmt: skip
     return settings
 
 

@@ -43,6 +43,21 @@ def test_kinds_are_planted_in_turn_while_there_is_room() -> None:
     assert planting({}, 0, 100) == []
 
 
+def test_a_seed_draws_the_turn_and_the_delays_of_the_kinds_and_each_has_its_room() -> None:
+    drawn = [planting(KINDS, 20, 400, seed=seed, spread=20) for seed in range(20)]
+    assert drawn[3] == planting(KINDS, 20, 400, seed=3, spread=20)
+    assert {plants[0]["kind"] for plants in drawn} == set(KINDS)
+    assert len({plants[0]["at_tick"] for plants in drawn}) > 5
+    for plants in drawn:
+        assert {plant["kind"] for plant in plants} == set(KINDS)
+        assert [plant["kind"] for plant in plants].count("last") == 1
+        free = 20
+        for plant in plants:
+            assert free <= plant["at_tick"] <= free + 20
+            free = plant["at_tick"] + KINDS[plant["kind"]].room(380)
+        assert free <= 400
+
+
 def test_a_kind_that_says_no_rest_is_planted_a_few_times_however_long_the_run_is() -> None:
     for ticks in (40, 480, 100_000):
         plants = planting({"robbery": PlantKind(("robbed",)), "swarm": PlantKind(("swarms",), ticks=3)}, 10, 10 + ticks)

@@ -154,14 +154,14 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
     ),
     "evolutionary_breakthrough": (
         "cells",
-        snapshots((0, 5, {}), (5, 7, {"avg_accuracy": 0.65})),
-        snapshots((0, 5, {}), (5, 6, {"avg_accuracy": 0.57}), (6, 7, {"avg_accuracy": 0.65})),
+        snapshots((0, 5, {}), (5, 7, {"avg_accuracy": 0.71})),
+        snapshots((0, 5, {}), (5, 7, {"avg_accuracy": 0.69})),
     ),
     "stagnation": ("cells", births((0, 5, 5), (5, 11, 3)), births((0, 5, 5), (5, 11, 4))),
     "resource_depletion": (
         "cells",
         snapshots((0, 5, {}), (5, 8, {"energy_efficiency": 0.5})),
-        snapshots((0, 5, {"energy_efficiency": 1.1}), (5, 8, {"energy_efficiency": 0.61})),
+        snapshots((0, 5, {}), (5, 8, {"energy_efficiency": 0.66})),
     ),
     "diversity_bottleneck": (
         "cells",
@@ -278,6 +278,41 @@ def test_the_axons_rule_emits_value_and_confidence() -> None:
 def test_the_confidence_of_a_strong_pair_is_at_least_nine_tenths() -> None:
     (found,) = found_by("strong_A_and_B_within_2s", *CASES["strong_A_and_B_within_2s"][:2])
     assert found.confidence >= 0.9
+
+
+def alerts_by_phase(rule: str, *spans: tuple[float, float, dict[str, float]]) -> list[int]:
+    """How often the rule fires in ten worlds, in each of which all spans but the first begin a tenth later."""
+    events: list[Event] = []
+    for tenth in range(10):
+        (begin, end, first), *others = spans
+        late = [(begin + tenth / 10, end + tenth / 10, values) for begin, end, values in others]
+        own = {"key": f"sim{tenth}", "simulation_id": f"sim{tenth}"}
+        events += [{**event, **own} for event in snapshots((begin, end + tenth / 10, first), *late)]
+    found = found_by(rule, "cells", events)
+    return [sum(each.key == f"sim{tenth}" for each in found) for tenth in range(10)]
+
+
+@pytest.mark.parametrize("earned", [0.9, 1.75, 4.0])
+def test_a_depletion_is_found_once_wherever_in_a_second_it_begins_and_however_rich_the_world_was(earned: float) -> None:
+    usual = {"energy_efficiency": earned}
+    # Half of the cells have starved after half a second, and leave more for the others.
+    spans = [(8, 8.6, {"energy_efficiency": 0.3 * earned}), (8.6, 9.3, {"energy_efficiency": 0.6 * earned})]
+    assert alerts_by_phase("resource_depletion", (0, 8, usual), *spans, (9.3, 14, usual)) == [1] * 10
+
+
+def test_earnings_that_rise_after_many_cells_have_died_and_fall_to_what_they_were_are_no_depletion() -> None:
+    times = [(0, 8, 1.0), (8, 8.3, 4.0), (8.3, 8.8, 3.0), (8.8, 9.5, 1.6), (9.5, 14, 1.0)]
+    spans = [(begin, end, {"energy_efficiency": 0.9 * rise}) for begin, end, rise in times]
+    assert alerts_by_phase("resource_depletion", *spans) == [0] * 10
+
+
+@pytest.mark.parametrize("accuracy", [(0.35, 0.7), (0.6, 0.86), (0.8, 0.97)])
+def test_a_breakthrough_is_found_once_wherever_in_a_second_it_begins_and_however_good_the_cells_were(
+    accuracy: tuple[float, float],
+) -> None:
+    usual, better = ({"avg_accuracy": value} for value in accuracy)
+    spans = [(0, 8, usual), (8, 10, better), (10, 14, usual)]
+    assert alerts_by_phase("evolutionary_breakthrough", *spans) == [1] * 10
 
 
 def results_of(file: str, window: str, events: list[Event]) -> list[dict[str, Any]]:
