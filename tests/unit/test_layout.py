@@ -68,6 +68,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/analysis": {
         "inspect": "inputs offline",
+        "phylogeny": "verify",
         "verify": "inputs offline",
     },
     "pipeline/broker": {

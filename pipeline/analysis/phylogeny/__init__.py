@@ -1,0 +1,77 @@
+"""Phylogenies from the births and deaths of a run: who descends from whom, pruned, as ALife-standard CSV and Newick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from astrocyte.pipeline.analysis.phylogeny.population import population_of
+from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES, InvalidLineage
+from astrocyte.pipeline.analysis.phylogeny.sources import Found, read_source
+from astrocyte.pipeline.analysis.phylogeny.tree import Phylogeny
+from astrocyte.pipeline.analysis.phylogeny.write import form_of, write
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.registry import did_you_mean
+from astrocyte.schemas.times import iso_from_us
+
+__all__ = ["InvalidLineage", "Phylogeny", "form_of", "phylogeny", "write"]
+
+_SHOWN = 20
+"""Runs that an error lists."""
+
+
+def phylogeny(
+    source: str | Path,
+    *,
+    run: str | None = None,
+    stream: str | None = None,
+    at_us: int | None = None,
+    prune: bool = True,
+    first_parent: bool = False,
+) -> Phylogeny:
+    """Who descends from whom in one run, read from a recorded log, a demo's folder, an SQLite file or a database's URL.
+
+    ``run`` is needed where the source holds several. ``stream``: ``evolutionary_events`` (cells) or
+    ``kernel_geometry`` (kernels, with up to two parents); needed where the source holds both. ``at_us`` is the instant
+    of the tree, in microseconds of event time, by default that of the last event. With ``prune`` the tree holds those
+    who live at that instant and their ancestors, else everyone. ``first_parent`` leaves second parents out.
+
+    Raises InvalidLineage for births that cannot be, with the ids; InvalidSettings; InvalidLog and SinkError for a
+    source that cannot be read.
+    """
+    found, notes = read_source(source, run=run)
+    chosen, name = _chosen(found, str(source), stream, run)
+    records, pedigree = found[chosen, name], PEDIGREES[chosen]
+    everyone = population_of(records, pedigree)
+    if at_us is not None:
+        if at_us < everyone.first_us:
+            raise InvalidSettings(
+                f"at {iso_from_us(at_us)} there is no event yet: those of run {name!r} are from "
+                f"{iso_from_us(everyone.first_us)} to {iso_from_us(everyone.at_us)}"
+            )
+        everyone = everyone.at(at_us)
+    if records.without_id:
+        notes.append(f"{records.without_id:,} events have no {pedigree.id} and were left out")
+    tree = Phylogeny(pedigree, name, everyone, prune, tuple(notes))
+    return tree.with_first_parents() if first_parent else tree
+
+
+def _chosen(found: Found, source: str, stream: str | None, run: str | None) -> tuple[str, str]:
+    """The stream and the run to read. Raises InvalidSettings, listing those that there are."""
+    if stream is not None and stream not in PEDIGREES:
+        raise InvalidSettings(
+            f"stream {stream!r} names no parents; expected {' or '.join(PEDIGREES)}{did_you_mean(stream, PEDIGREES)}"
+        )
+    streams = sorted({each for each, _ in found})
+    if not streams or (stream is not None and stream not in streams):
+        there = f"; it holds {', '.join(streams)}" if streams else ""
+        raise InvalidLineage(f"{source} holds no events of {stream or ' or '.join(PEDIGREES)}{there}")
+    if stream is None and len(streams) > 1:
+        raise InvalidSettings(f"{source} holds births of {' and '.join(streams)}; choose one with --stream")
+    chosen = stream or streams[0]
+    runs = sorted(name for each, name in found if each == chosen)
+    listed = ", ".join(map(repr, runs[:_SHOWN])) + (f" and {len(runs) - _SHOWN:,} more" if len(runs) > _SHOWN else "")
+    if run is None and len(runs) > 1:
+        raise InvalidSettings(f"{source} holds {len(runs):,} runs; choose one with --run: {listed}")
+    if run is not None and run not in runs:
+        raise InvalidSettings(f"{source} has no run {run!r}{did_you_mean(run, runs)}; it holds {listed}")
+    return chosen, runs[0] if run is None else run
