@@ -37,9 +37,10 @@ class Descent:
     """Individuals that lived in one window: first those of its start, shape [start], then those born in it.
 
     Ids of both parts ascend. ``ancestor`` [n] is the index of the individual of the start from which each descends
-    (itself, at the start). ``value`` [n, k] are the traits, ``alive`` [n] who lives at the end. ``founders`` of those at
-    the start were not known before: they were parents or died, and their birth had not been seen; their traits are 0.
-    ``refused`` births have no child or parent, are of a child that is known already, or make a circle.
+    (itself, at the start), ``parent`` [n] that of the parent (-1 at the start). ``value`` [n, k] are the traits,
+    ``alive`` [n] who lives at the end. ``founders`` of those at the start were not known before: they were parents or
+    died, and their birth had not been seen; their traits are 0. ``refused`` births have no child or parent, are of a
+    child that is known already, or make a circle.
     """
 
     ids: NDArray[np.int64]
