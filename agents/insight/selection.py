@@ -15,7 +15,7 @@ from astrocyte.agents.insight.statistic import State, Window, Windows, check_lev
 from astrocyte.schemas.catalog import EventType, Field
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["CELL_TRAITS", "Gradients", "Selection", "gradients"]
+__all__ = ["CELL_TRAITS", "Gradients", "Selection", "followed_fitness", "gradients"]
 
 CELL_TRAITS: Final = ("metabolism", "growth_rate", "division_size", "mutation_rate", "tpu_cores", "tpu_memory",
                       "tpu_efficiency")  # fmt: skip
@@ -231,21 +231,28 @@ class Selection:
         order = np.argsort(ids, kind="stable")  # rows are ordered by time: the first of each id is its first one
         order = order[np.r_[True, ids[order][1:] != ids[order][:-1]]] if len(order) else order
         ids, t, traits = ids[order], t[order], traits[order]
-        births = self._counted(ids, t, fates.t[fates.kind == 0], fates[self.parent][fates.kind == 0])
-        deaths = self._counted(ids, t, fates.t[fates.kind == 1], fates[self.child][fates.kind == 1])
-        return births + (deaths == 0), traits
-
-    def _counted(
-        self, ids: NDArray[np.int64], since: NDArray[np.int64], t: NDArray[np.int64], whose: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Events of each individual in the time that it is followed."""
-        if not len(ids):
-            return np.zeros(0)
-        place = np.minimum(np.searchsorted(ids, whose), len(ids) - 1)
-        counted = (ids[place] == whose) & (t > since[place]) & (t <= since[place] + self.follow_us)
-        return np.bincount(place[counted], minlength=len(ids)).astype(np.float64)
+        return followed_fitness(ids, t, fates, child=self.child, parent=self.parent, follow_us=self.follow_us), traits
 
     def _sign(self, value: float, p: float) -> str:
         if not p < self.level:
             return "none"
         return "positive" if value > 0 else "negative"
+
+
+def followed_fitness(
+    ids: NDArray[np.int64], since_us: NDArray[np.int64], fates: Rows, *, child: str, parent: str, follow_us: int
+) -> NDArray[np.float64]:
+    """Fitness [n] of individuals, ascending ``ids``, followed for ``follow_us`` after ``since_us``.
+
+    The number of births (rows of kind 0 in ``fates`` whose ``parent`` it is), plus 1 without death (kind 1, ``child``).
+    """
+
+    def counted(kind: int, field: str) -> NDArray[np.float64]:
+        if not len(ids):
+            return np.zeros(0)
+        t, whose = fates.t[fates.kind == kind], fates[field][fates.kind == kind]
+        place = np.minimum(np.searchsorted(ids, whose), len(ids) - 1)
+        own = (ids[place] == whose) & (t > since_us[place]) & (t <= since_us[place] + follow_us)
+        return np.bincount(place[own], minlength=len(ids)).astype(np.float64)
+
+    return counted(0, parent) + (counted(1, child) == 0)
