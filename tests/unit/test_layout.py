@@ -29,6 +29,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "engine": "cep event_time expressions ingest matches rules windows",
         "expressions": "jit",
         "ingest": "event_time expressions rules sinks",
+        "insight": "windows",
         "matches": "event_time expressions ingest rules",
         "rules": "expressions",
         "sinks": "tls",

@@ -1,0 +1,203 @@
+"""Effects of mutations: their distribution, the share that is beneficial, and what they do to realised fitness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.agents.insight.distributions import benjamini_hochberg, normal_quantile, t_p
+from astrocyte.agents.insight.rows import NO_ID, Rows, Source
+from astrocyte.agents.insight.selection import followed_fitness, gradients
+from astrocyte.agents.insight.statistic import State, Window, Windows, check_level, result_type
+from astrocyte.schemas.catalog import EventType, Field
+from astrocyte.schemas.errors import InvalidSettings
+
+__all__ = ["Contrast", "Mutations", "contrast", "wilson_interval"]
+
+_NONE: Final = "without mutations"
+_FEW: Final = "with fewer than two mutations"
+_FOLLOWED: Final = "with too few that were followed, or without variation"
+_QUANTILES: Final = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
+
+
+def _p(what: str, null: str) -> Field:
+    return Field("float64", f"p of {what}, for the false-discovery rate among the window's tests", "probability", 0, 1,
+                 null=null)  # fmt: skip
+
+
+RESULT: Final = result_type(
+    "mutations",
+    "Effects of the mutations of one window, by the field that holds the effect.",
+    {
+        "effect": Field("string", "the field of a birth that holds the effect"),
+        "births": Field("int64", "births, with or without mutation", "births", low=0),
+        "mutations": Field("int64", "births with a mutation", "mutations", low=0),
+        "mean": Field("float64", "mean effect", "unit of the effect", null=_NONE),
+        "mean_se": Field("float64", "standard error of mean", "unit of the effect", 0, null=_FEW),
+        "mean_p": _p("mean, against 0", _FEW),
+        "sd": Field("float64", "standard deviation of the effects", "unit of the effect", 0, null=_FEW),
+        **{name: Field("float64", f"quantile {share} of the effects", "unit of the effect", null=_NONE)
+           for name, share in _QUANTILES.items()},
+        "beneficial": Field("float64", "share of the mutations whose effect is above 0", "share", 0, 1, null=_NONE),
+        "beneficial_low": Field("float64", "lower end of the interval of beneficial", "share", 0, 1, null=_NONE),
+        "beneficial_high": Field("float64", "upper end of the interval of beneficial", "share", 0, 1, null=_NONE),
+        "beta": Field("float64", "slope of relative fitness on the effect, among mutants", "1/sd", null=_FOLLOWED),
+        "beta_se": Field("float64", "standard error of beta", "1/sd", 0, null=_FOLLOWED),
+        "beta_p": _p("beta", _FOLLOWED),
+        "cost": Field("float64", "fitness of mutants divided by that of other newborns, less 1", "share",
+                      null=_FOLLOWED),
+        "cost_se": Field("float64", "standard error of cost", "share", 0, null=_FOLLOWED),
+        "cost_p": _p("cost", _FOLLOWED),
+    },
+)  # fmt: skip
+
+
+def wilson_interval(hits: int, total: int, level: float) -> tuple[float, float]:
+    """Interval of a share at confidence ``1 - level`` (Wilson 1927, J. Am. Stat. Assoc. 22:209); total above 0."""
+    z = normal_quantile(1.0 - level / 2.0)
+    share = hits / total
+    middle = share + z * z / (2.0 * total)
+    half = z * sqrt(share * (1.0 - share) / total + z * z / (4.0 * total * total))
+    scale = 1.0 + z * z / total
+    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Ratio of two means less 1, its standard error, and p of Welch's test that the means are equal."""
+
+    ratio: float
+    se: float
+    p: float
+
+
+def contrast(one: NDArray[np.float64], other: NDArray[np.float64]) -> Contrast | None:
+    """Mean of ``one`` divided by that of ``other``, less 1 (error by the delta method; Welch 1947 for p).
+
+    None with fewer than two of either, without variation, or if the mean of the others is 0.
+    """
+    if len(one) < 2 or len(other) < 2 or other.mean() == 0:
+        return None
+    first, second = (each.var(ddof=1) / len(each) for each in (one, other))
+    if first + second == 0:
+        return None
+    ratio = one.mean() / other.mean()
+    se = sqrt(first + ratio * ratio * second) / abs(other.mean())
+    df = (first + second) ** 2 / (first**2 / (len(one) - 1) + second**2 / (len(other) - 1))
+    return Contrast(float(ratio - 1.0), float(se), t_p(float((one.mean() - other.mean()) / sqrt(first + second)), df))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutations:
+    """Effects of mutations, by run and window, from births and deaths, which must be complete.
+
+    A birth has a mutation if its field ``size`` is above 0; its effects stand in ``effects``, above 0 where they are
+    good. Newborns of the window's part before ``follow_us`` are followed for that long; fitness is their births, plus 1
+    for survival. The p of all tests of a window are corrected together (Benjamini and Hochberg). Intervals have
+    confidence ``1 - level``. O(n log n) in the rows of a window.
+    """
+
+    windows: Windows
+    follow_us: int = 0
+    """Half a window by default."""
+    effects: tuple[str, ...] = ("fitness_delta",)
+    size: str = "mutation_magnitude"
+    lineage: str = "evolutionary_events"
+    child: str = "cell_id"
+    parent: str = "parent_id"
+    birth: str = "birth"
+    death: str = "death"
+    level: float = 0.05
+    sources: tuple[Source, ...] = field(init=False)
+    result: EventType = RESULT
+    carries_state: bool = False
+
+    def __post_init__(self) -> None:
+        """Settings that make sense. Raises InvalidSettings."""
+        check_level(self.level, "mutations")
+        if self.follow_us == 0:
+            object.__setattr__(self, "follow_us", self.windows.size_us // 2)
+        if not 0 < self.follow_us < self.windows.size_us:
+            raise InvalidSettings(
+                f"mutations: follow_us {self.follow_us}; expected more than 0 and less than the window, "
+                f"{self.windows.size_us} us, whose first part the newborns come from"
+            )
+        numbers = tuple(dict.fromkeys((self.size, *self.effects)))
+        source = Source(self.lineage, (self.child, self.parent), numbers, (self.birth, self.death))
+        object.__setattr__(self, "sources", (source,))
+
+    def step(self, window: Window, rows: Sequence[Rows], state: State) -> tuple[State, list[dict[str, Any]]]:
+        """See `Statistic.step`: one result for each effect, none without births."""
+        births = rows[0].take(rows[0].kind == 0)
+        if not len(births):
+            return state, []
+        mutated = births[self.size] > 0
+        newborn = np.flatnonzero((births.t < window.end_us - self.follow_us) & (births[self.child] != NO_ID))
+        newborn = newborn[np.argsort(births[self.child][newborn], kind="stable")]
+        ids = births[self.child][newborn]
+        newborn = newborn[np.r_[True, ids[1:] != ids[:-1]]] if len(ids) else newborn
+        followed = births.take(newborn)
+        fitness = followed_fitness(
+            followed[self.child],
+            followed.t,
+            rows[0],
+            child=self.child,
+            parent=self.parent,
+            follow_us=self.follow_us,
+        )
+        cost = contrast(fitness[mutated[newborn]], fitness[~mutated[newborn]])
+        results = [
+            {"effect": effect, "births": len(births)}
+            | self._distribution(births[effect][mutated])
+            | self._slope(fitness[mutated[newborn]], births[effect][newborn][mutated[newborn]])
+            | _cost(cost)
+            for effect in self.effects
+        ]
+        _correct(results)
+        return state, results
+
+    def _distribution(self, values: NDArray[np.float64]) -> dict[str, Any]:
+        values = values[np.isfinite(values)]
+        names = [name for name in RESULT.about if name in _QUANTILES or name.startswith(("mean", "beneficial"))]
+        found: dict[str, Any] = {"mutations": len(values), "sd": None} | dict.fromkeys(names)
+        if not len(values):
+            return found
+        found |= {name: float(np.quantile(values, share)) for name, share in _QUANTILES.items()}
+        hits = int((values > 0).sum())
+        low, high = wilson_interval(hits, len(values), self.level)
+        found |= {"mean": float(values.mean()), "beneficial": hits / len(values)}
+        found |= {"beneficial_low": low, "beneficial_high": high}
+        if len(values) > 1:
+            sd = float(values.std(ddof=1))
+            se = sd / sqrt(len(values))
+            p = t_p(found["mean"] / se, len(values) - 1) if se > 0 else None
+            found |= {"sd": sd, "mean_se": se, "mean_p": p}
+        return found
+
+    def _slope(self, fitness: NDArray[np.float64], effect: NDArray[np.float64]) -> dict[str, Any]:
+        known = np.isfinite(effect)
+        found = gradients(fitness[known], effect[known][:, None])
+        names = ("beta", "beta_se", "beta_p")
+        values = {name: float(getattr(found, name)[0]) for name in names}
+        return {name: None if np.isnan(value) else value for name, value in values.items()}
+
+
+def _cost(cost: Contrast | None) -> dict[str, float | None]:
+    if cost is None:
+        return dict.fromkeys(("cost", "cost_se", "cost_p"))
+    return {"cost": cost.ratio, "cost_se": cost.se, "cost_p": cost.p}
+
+
+def _correct(results: list[dict[str, Any]]) -> None:
+    """Correct the p of all results together. The cost is one test, however many effects there are."""
+    at = [(row, name) for row in results for name in ("mean_p", "beta_p")] + [(results[0], "cost_p")]
+    p = benjamini_hochberg([np.nan if row[name] is None else row[name] for row, name in at])
+    for (row, name), value in zip(at, p.tolist(), strict=True):
+        row[name] = None if np.isnan(value) else value
+    for row in results[1:]:
+        row["cost_p"] = results[0]["cost_p"]
