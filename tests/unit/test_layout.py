@@ -104,7 +104,6 @@ TEST_LEVELS = {"unit", "integration", "conformance", "faults", "fuzz", "simulati
 REAL_TIME_FREE = {"support", "simulation"}
 # Sleeps that do not wait for a condition: they place a fault at a random moment.
 MAY_PAUSE = {
-    "tests/fuzz/broker.py": 1,  # turns of the loop between the bytes of a client
     "tests/integration/kafka/test_transport_kafka.py": 3,  # the moments of sends, kills and restarts
 }
 
