@@ -44,6 +44,8 @@ def phylogeny(
             f"stream {stream!r} names no parents; expected {' or '.join(PEDIGREES)}{did_you_mean(stream, PEDIGREES)}"
         )
     found, notes = read_source(source, run=run, stream=stream)
+    if not found:
+        raise InvalidLineage(". ".join([f"{source} holds no events of {stream or ' or '.join(PEDIGREES)}", *notes]))
     chosen, name = _chosen(found, str(source), stream, run)
     records, pedigree = found[chosen, name], PEDIGREES[chosen]
     everyone = population_of(records, pedigree)
@@ -63,9 +65,8 @@ def phylogeny(
 def _chosen(found: Found, source: str, stream: str | None, run: str | None) -> tuple[str, str]:
     """The stream and the run to read. Raises InvalidSettings and InvalidLineage, listing those that there are."""
     streams = sorted({each for each, _ in found})
-    if not streams or (stream is not None and stream not in streams):
-        there = f"; it holds {', '.join(streams)}" if streams else ""
-        raise InvalidLineage(f"{source} holds no events of {stream or ' or '.join(PEDIGREES)}{there}")
+    if stream is not None and stream not in streams:
+        raise InvalidLineage(f"{source} holds no events of {stream}; it holds {', '.join(streams)}")
     if stream is None and len(streams) > 1:
         raise InvalidSettings(f"{source} holds births of {' and '.join(streams)}; choose one with --stream")
     chosen = stream or streams[0]

@@ -69,7 +69,7 @@ def _write_table(table: pa.Table, form: str, file: IO[bytes]) -> None:
 
 
 def csv_blocks(table: pa.Table) -> Iterator[bytes]:
-    """A phylogeny's table as CSV, block by block: ``[none]`` for founders, ``inf`` as destruction_time of the living."""
+    """A phylogeny's table as CSV, block by block: ``[none]`` for founders, ``inf`` as the end of the living."""
     yield (",".join(table.column_names) + "\n").encode()
     texts: dict[str, Callable[[pa.Array], pa.Array]] = {
         "ancestor_list": _ancestor_list,
