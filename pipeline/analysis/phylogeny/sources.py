@@ -26,7 +26,7 @@ __all__ = ["Found", "read_source"]
 _LOG: Final = "events.jsonl.zst"
 _DATABASE: Final = "astrocyte.db"
 _SQLITE: Final = b"SQLite format 3\0"
-_ROWS: Final = 20_000
+_ROWS: Final = 5_000
 _TABLE: Final = "evolutionary_events"
 
 Found = Mapping[tuple[str, str], Records]
@@ -121,10 +121,11 @@ def _read_database(address: str, run: str | None) -> tuple[Found, list[str]]:
         query = select(*columns).where(table.c.simulation_id == chosen).order_by(table.c.id)
         result = database.connection.execution_options(stream_results=True, yield_per=_ROWS).execute(query)
         for rows in result.partitions(_ROWS):
-            kinds, times, *values = map(list, zip(*rows, strict=True))
+            kinds = pa.array([row[0] for row in rows], pa.utf8())
+            times = np.fromiter((row[1] for row in rows), np.int64, len(rows))
             arrays = {
-                name: pa.array(column, pa.float32() if name in pedigree.traits else pa.int64())
-                for name, column in zip(fields, values, strict=True)
+                name: pa.array([row[at] for row in rows], pa.float32() if name in pedigree.traits else pa.int64())
+                for at, name in enumerate(fields, start=2)
             }
-            found[_TABLE, chosen].add(pedigree, pa.array(kinds, pa.utf8()), np.array(times, np.int64), arrays)
+            found[_TABLE, chosen].add(pedigree, kinds, times, arrays)
     return found, []
