@@ -71,14 +71,14 @@ def _write_table(table: pa.Table, form: str, file: IO[bytes]) -> None:
 def csv_blocks(table: pa.Table) -> Iterator[bytes]:
     """A phylogeny's table as CSV, block by block: ``[none]`` for founders, ``inf`` as the end of the living."""
     yield (",".join(table.column_names) + "\n").encode()
-    texts: dict[str, Callable[[pa.Array], pa.Array]] = {
+    as_text: dict[str, Callable[[pa.Array], pa.Array]] = {
         "ancestor_list": _ancestor_list,
         "destruction_time": lambda column: pc.fill_null(pc.cast(column, pa.utf8()), "inf"),
         "simulation_id": lambda column: _quoted(pc.cast(column, pa.utf8())),
     }
     for batch in table.to_batches(_BLOCK):
         columns = [
-            texts[name](column) if name in texts else pc.fill_null(pc.cast(column, pa.utf8()), "")
+            as_text[name](column) if name in as_text else pc.fill_null(pc.cast(column, pa.utf8()), "")
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
         ]
         yield _joined([*_between(columns, ","), "\n"])

@@ -28,11 +28,11 @@ def rows(found):
 def test_the_table_says_who_was_born_when_and_of_whom(tmp_path):
     found = phylogeny(cells_log(tmp_path / "run.jsonl.zst", SMALL), prune=False)
     assert found.table().column_names[:5] == ["id", "ancestor_list", "origin_time", "destruction_time", "generation"]
-    told = {
+    rows_found = {
         cell: (row["ancestor_list"], row["origin_time"] - T0_US, row["destruction_time"], row["generation"])
         for cell, row in rows(found).items()
     }
-    assert told == {
+    assert rows_found == {
         1: ([], 1_000_000, T0_US + 5_000_000, 0),
         2: ([1], 1_000_000, None, 1),
         3: ([1], 2_000_000, T0_US + 4_000_000, 1),
