@@ -47,15 +47,16 @@ class Node:
 
 @st.composite
 def populations(draw, most_parents=1):
-    n = draw(st.integers(1, 25))
+    fewest = draw(st.integers(0, 1))  # 1: a single founder
     nodes = []
-    for row in range(n):
-        drawn = draw(st.lists(st.integers(max(0, row - 6), row - 1), max_size=most_parents, unique=True)) if row else []
+    for row in range(draw(st.integers(1, 25))):
+        rows = st.integers(max(0, row - 6), max(0, row - 1))
+        drawn = draw(st.lists(rows, min_size=fewest, max_size=most_parents, unique=True)) if row else []
         parents = [nodes[at] for at in drawn]
         latest = max((parent.origin_us for parent in parents), default=T0_US)
         before = nodes[-1].origin_us if nodes else T0_US
         origin_us = max(latest, before) + draw(st.integers(0, 3)) * 500_000
-        node = Node(draw(st.integers(0, 9)) + 10 * (n - row), parents, origin_us, draw(st.booleans()))
+        node = Node(draw(st.integers(0, 9)) + 10 * (25 - row), parents, origin_us, draw(st.booleans()))
         for parent in parents:
             parent.children.append(node)
         nodes.append(node)
