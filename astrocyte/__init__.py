@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from astrocyte.agents.sinks.base import Sink
     from astrocyte.agents.sinks.registry import register_sink
     from astrocyte.agents.stores.experiment import ExperimentDatabase
+    from astrocyte.pipeline.analysis.phylogeny import Phylogeny, phylogeny
     from astrocyte.pipeline.embed.consumer import Consumer, ConsumerCounts
     from astrocyte.pipeline.embed.handlers import Event
     from astrocyte.pipeline.embed.outbox import PublisherCounts
@@ -72,6 +73,7 @@ _HOME = {
     "Match": "agents.matches.table",
     "MatchTable": "agents.matches.table",
     "MatchedEvent": "agents.matches.table",
+    "Phylogeny": "pipeline.analysis.phylogeny",
     "Publisher": "pipeline.embed.publisher",
     "PublisherCounts": "pipeline.embed.outbox",
     "RefusedEvent": "agents.engine.entrance",
@@ -89,6 +91,7 @@ _HOME = {
     "encode_frame": "schemas.frames",
     "load_rules": "agents.loading",
     "match": "agents.engine.matching",
+    "phylogeny": "pipeline.analysis.phylogeny",
     "register_controller": "agents.controllers.base",
     "register_decoder": "agents.ingest.decoders",
     "register_role": "pipeline.role_registry",
@@ -117,6 +120,7 @@ __all__ = [
     "Match",
     "MatchTable",
     "MatchedEvent",
+    "Phylogeny",
     "Publisher",
     "PublisherCounts",
     "RefusedEvent",
@@ -134,6 +138,7 @@ __all__ = [
     "encode_frame",
     "load_rules",
     "match",
+    "phylogeny",
     "register_controller",
     "register_decoder",
     "register_role",

@@ -20,6 +20,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "simulator": ("simulator",),
     "worlds": ("worlds",),
     "sinks": ("sinks", "influx"),
+    "phylogeny": ("phylogeny",),
 }
 """Modules of each benchmark, by its name."""
 _ONLY_BY_NAME: Final = ("worlds",)

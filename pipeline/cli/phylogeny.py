@@ -25,7 +25,7 @@ def phylogeny_command(
     *,
     source: Annotated[
         str,
-        typer.Argument(help="Recorded log, folder of a demo, SQLite file, or URL of a database."),
+        typer.Argument(help="Recorded log, file of events, folder of a demo, SQLite file, or URL of a database."),
     ],
     output: Annotated[
         Path | None,
@@ -56,8 +56,8 @@ def phylogeny_command(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Write who descends from whom in a run, pruned of what left no living descendants, and summarise it."""
-    from astrocyte.pipeline.analysis.phylogeny import form_of, phylogeny, write
-    from astrocyte.pipeline.analysis.phylogeny.tree import LENGTHS
+    from astrocyte.pipeline.analysis.phylogeny import phylogeny
+    from astrocyte.pipeline.analysis.phylogeny.write import LENGTHS, form_of
     from astrocyte.pipeline.kafka.offsets import parse_time_us
 
     if length not in LENGTHS:
@@ -71,7 +71,7 @@ def phylogeny_command(
         at_us=None if at is None else parse_time_us(at, now_us=time.time_ns() // 1_000),
     )  # fmt: skip
     if output is not None:
-        write(found, output, length=length)
+        found.write(output, length=length)
     summary = found.summary(length)
     if as_json:
         print_json(summary | {"file": None if output is None else str(output)})
@@ -88,18 +88,18 @@ def _lines(summary: dict[str, Any], individual: str) -> list[str]:
     lines = [
         f"run {summary['run'] or '(unnamed)'}, {summary['stream']} from {summary['from']} to {summary['at']}",
         f"births {summary['births']:,}, deaths {summary['deaths']:,}, living {summary['living']:,}",
-        f"founders {summary['founders']:,}, of which {summary['lineages']:,} have living descendants or live",
+        f"founders {summary['founders']:,}, of which {summary['lineages']:,} live or have living descendants",
     ]
     if summary["founders_without_birth"]:
         lines.append(
-            f"  {summary['founders_without_birth']:,} of them are no founders of the run: their births are not in the "
-            "source, which begins later or has gaps"
+            f"  of {summary['founders_without_birth']:,} of them the source has no birth, and no event says that they "
+            "are of generation 0: it begins after their birth, or has gaps"
         )
     mrca, tree = summary["mrca"], summary["tree"]
     if mrca is not None:
         lines.append(
-            f"most recent common ancestor of the living: {individual} {mrca['id']}, {mrca['depth']:,} births after the "
-            f"founder, born at {mrca['origin_time']}, {number_text(mrca['before_end_s'])} s before the end"
+            f"most recent common ancestor of the living: {individual} {mrca['id']} at depth {mrca['depth']:,}, "
+            f"born at {mrca['origin_time']}, {number_text(mrca['before_end_s'])} s before"
         )
     elif summary["living"]:
         why = "some have two parents" if tree is None else f"they descend from {summary['lineages']:,} founders"

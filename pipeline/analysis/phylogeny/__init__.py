@@ -1,4 +1,4 @@
-"""Phylogenies from the births and deaths of a run: who descends from whom, pruned, as ALife-standard CSV and Newick."""
+"""Phylogenies of runs: who descends from whom, pruned, summarised, as ALife-standard tables and Newick."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from astrocyte.pipeline.analysis.phylogeny.population import population_of
 from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES, InvalidLineage
 from astrocyte.pipeline.analysis.phylogeny.sources import Found, read_source
 from astrocyte.pipeline.analysis.phylogeny.tree import Phylogeny
-from astrocyte.pipeline.analysis.phylogeny.write import form_of, write
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["InvalidLineage", "Phylogeny", "form_of", "phylogeny", "write"]
+__all__ = ["Phylogeny", "phylogeny"]
 
 _SHOWN = 20
 """Runs that an error lists."""
@@ -28,8 +27,10 @@ def phylogeny(
     prune: bool = True,
     first_parent: bool = False,
 ) -> Phylogeny:
-    """Who descends from whom in one run, read from a recorded log, a demo's folder, an SQLite file or a database's URL.
+    """Who descends from whom in one run.
 
+    ``source`` is a recorded log, a file of events (JSON lines, CSV or Parquet), the folder of a demo, an SQLite file or
+    the URL of a database.
     ``run`` is needed where the source holds several. ``stream``: ``evolutionary_events`` (cells) or
     ``kernel_geometry`` (kernels, with up to two parents); needed where the source holds both. ``at_us`` is the instant
     of the tree, in microseconds of event time, by default that of the last event. With ``prune`` the tree holds those
@@ -38,7 +39,13 @@ def phylogeny(
     Raises InvalidLineage for births that cannot be, with the ids; InvalidSettings; InvalidLog and SinkError for a
     source that cannot be read.
     """
-    found, notes = read_source(source, run=run)
+    if stream is not None and stream not in PEDIGREES:
+        raise InvalidSettings(
+            f"stream {stream!r} names no parents; expected {' or '.join(PEDIGREES)}{did_you_mean(stream, PEDIGREES)}"
+        )
+    found, notes = read_source(source, run=run, stream=stream)
+    if not found:
+        raise InvalidLineage(". ".join([f"{source} holds no events of {stream or ' or '.join(PEDIGREES)}", *notes]))
     chosen, name = _chosen(found, str(source), stream, run)
     records, pedigree = found[chosen, name], PEDIGREES[chosen]
     everyone = population_of(records, pedigree)
@@ -56,15 +63,10 @@ def phylogeny(
 
 
 def _chosen(found: Found, source: str, stream: str | None, run: str | None) -> tuple[str, str]:
-    """The stream and the run to read. Raises InvalidSettings, listing those that there are."""
-    if stream is not None and stream not in PEDIGREES:
-        raise InvalidSettings(
-            f"stream {stream!r} names no parents; expected {' or '.join(PEDIGREES)}{did_you_mean(stream, PEDIGREES)}"
-        )
+    """The stream and the run to read. Raises InvalidSettings and InvalidLineage, listing those that there are."""
     streams = sorted({each for each, _ in found})
-    if not streams or (stream is not None and stream not in streams):
-        there = f"; it holds {', '.join(streams)}" if streams else ""
-        raise InvalidLineage(f"{source} holds no events of {stream or ' or '.join(PEDIGREES)}{there}")
+    if stream is not None and stream not in streams:
+        raise InvalidLineage(f"{source} holds no events of {stream}; it holds {', '.join(streams)}")
     if stream is None and len(streams) > 1:
         raise InvalidSettings(f"{source} holds births of {' and '.join(streams)}; choose one with --stream")
     chosen = stream or streams[0]

@@ -152,8 +152,8 @@ def _parents_of(ids: Ints, row: Ints, first_id: Ints, second_id: Ints, pedigree:
         if len(other):
             which = other[0]
             raise InvalidLineage(
-                f"{len(other):,} events name other parents than those before them: {pedigree.individual} "
-                f"{ids[row[which]]} is born of {named[which]} and of {ids[found[row[which]]]}; "
+                f"{pedigree.individual} {ids[row[which]]} is born of {named[which]} in one event and of "
+                f"{ids[found[row[which]]]} in another ({len(other):,} such events); "
                 "expected one birth of each id in a run"
             )
     return parents[0], parents[1]
@@ -209,5 +209,5 @@ def _time(time_us: np.int64) -> str:
 def _impossible(count: int, individual: str, what: str, named: list[str]) -> InvalidLineage:
     more = f"; and {count - len(named):,} more" if count > len(named) else ""
     return InvalidLineage(
-        f"{count:,} {individual}s {what}: {'; '.join(named)}{more}. Do several runs have one name in this source?"
+        f"{individual}s that {what}: {'; '.join(named)}{more}. Do several runs have one name in this source?"
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +15,11 @@ from numpy.typing import NDArray
 from astrocyte.pipeline.analysis.phylogeny.loops import add_to_ancestors, mark_ancestors
 from astrocyte.pipeline.analysis.phylogeny.population import Population
 from astrocyte.pipeline.analysis.phylogeny.records import NONE, Ints, InvalidLineage, Pedigree
+from astrocyte.pipeline.analysis.phylogeny.write import LENGTHS, Length, csv_blocks, form_of, newick_blocks, write_file
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["LENGTHS", "Length", "Mrca", "Phylogeny", "Statistics"]
-
-Length = Literal["time", "generation"]
-LENGTHS: Final[tuple[Length, ...]] = ("time", "generation")
-"""Units of branches: seconds of event time from birth to birth, or generations."""
+__all__ = ["Mrca", "Phylogeny", "Statistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +78,6 @@ class Phylogeny:
         mark_ancestors(self.everyone.first, self.everyone.second, marked)
         return self.everyone.take(marked)
 
-    @property
-    def has_two_parents(self) -> bool:
-        """Whether one of the tree has two parents: then it is no tree, and has no Newick form."""
-        return bool((self.tree.second >= 0).any())
-
     def with_first_parents(self) -> Phylogeny:
         """The same with the first parent of each only."""
         alone = replace(self.everyone, second=np.full(len(self.everyone), NONE, np.int64))
@@ -113,9 +106,35 @@ class Phylogeny:
         columns["simulation_id"] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(tree), np.int32)), run)
         return pa.table(columns)
 
-    def branch_lengths(self, length: Length) -> Ints:
-        """Length of the branch to each row's first parent, 0 for founders: microseconds, or generations."""
-        return _lengths(self.tree, length)
+    def newick(self, length: Length = "time") -> Iterator[bytes]:
+        """The tree as Newick text, block by block: a tree a line for each founder, every individual with its id.
+
+        The length of a branch is that from the parent's birth to the child's: in seconds, or in generations. Raises
+        InvalidLineage if individuals have two parents.
+        """
+        tree = self.tree
+        two = np.flatnonzero(tree.second >= 0)
+        if len(two):
+            row = two[0]
+            raise InvalidLineage(
+                f"{len(two):,} {self.pedigree.individual}s have two parents, such as {tree.ids[row]} with "
+                f"{tree.ids[tree.first[row]]} and {tree.ids[tree.second[row]]}, and Newick holds trees only; write "
+                "CSV, which holds both, or keep the first parent of each (--first-parent)"
+            )
+        return newick_blocks(tree.ids, tree.first, _lengths(tree, length), length)
+
+    def write(self, path: str | Path, *, length: Length = "time") -> None:
+        """Write the tree as the file's suffix says: ``.csv``, ``.nwk`` or ``.newick``, ``.parquet``, ``.arrow``.
+
+        A file of that name is replaced. ``length`` is the unit of branches in Newick. Raises InvalidSettings, and
+        InvalidLineage where Newick cannot hold the tree.
+        """
+        form = form_of(Path(path))
+        if form == "newick":
+            write_file(Path(path), self.newick(length))
+        else:
+            table = self.table()
+            write_file(Path(path), csv_blocks(table) if form == "csv" else table)
 
     @cached_property
     def mrca(self) -> Mrca | None:

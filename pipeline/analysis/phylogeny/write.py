@@ -1,14 +1,14 @@
-"""A phylogeny as text: CSV of the ALife data standard, and Newick; also Parquet and Arrow.
+"""Files of phylogenies: CSV of the ALife data standard, Newick, Parquet and Arrow.
 
 Text is joined column by column in blocks of rows, so that there is no Python object for each row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.pipeline.analysis.phylogeny.loops import add_to_ancestors, postorder
-from astrocyte.pipeline.analysis.phylogeny.records import Ints, InvalidLineage
-from astrocyte.pipeline.analysis.phylogeny.tree import Length, Phylogeny
+from astrocyte.pipeline.analysis.phylogeny.records import Ints
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["csv_blocks", "form_of", "newick_blocks", "write"]
+__all__ = ["LENGTHS", "Length", "csv_blocks", "form_of", "newick_blocks", "write_file"]
+
+Length = Literal["time", "generation"]
+LENGTHS: Final[tuple[Length, ...]] = ("time", "generation")
+"""Units of branches: seconds of event time from birth to birth, or generations."""
 
 _BLOCK: Final = 100_000
 _FORMS: Final = {
@@ -35,19 +38,16 @@ def form_of(path: Path) -> str:
     return _FORMS[path.suffix.lower()]
 
 
-def write(found: Phylogeny, path: Path, *, length: Length = "time") -> None:
-    """Write the tree in the form that the suffix names; a file of that name is replaced once the new one is complete.
+def write_file(path: Path, blocks: Iterable[bytes] | pa.Table) -> None:
+    """Write text, or a table in the form of the suffix; a file of that name is replaced once the new one is complete.
 
-    ``length`` is the unit of branches in Newick. Raises InvalidSettings, and InvalidLineage where a form cannot hold
-    the tree.
+    Raises InvalidSettings.
     """
-    form = form_of(path)
-    blocks = newick_blocks(found, length) if form == "newick" else csv_blocks(found) if form == "csv" else None
-    partial = path.with_name(path.name + ".part")
+    partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            if blocks is None:
-                _write_table(found.table(), form, file)
+            if isinstance(blocks, pa.Table):
+                _write_table(blocks, form_of(path), file)
             else:
                 file.writelines(blocks)
         partial.replace(path)
@@ -68,18 +68,17 @@ def _write_table(table: pa.Table, form: str, file: IO[bytes]) -> None:
         writer.write_table(table)
 
 
-def csv_blocks(found: Phylogeny) -> Iterator[bytes]:
-    """The table as CSV, block by block: ``[none]`` for founders, ``inf`` as destruction_time of the living."""
-    table = found.table()
+def csv_blocks(table: pa.Table) -> Iterator[bytes]:
+    """A phylogeny's table as CSV, block by block: ``[none]`` for founders, ``inf`` as the end of the living."""
     yield (",".join(table.column_names) + "\n").encode()
-    texts: dict[str, Callable[[pa.Array], pa.Array]] = {
+    as_text: dict[str, Callable[[pa.Array], pa.Array]] = {
         "ancestor_list": _ancestor_list,
         "destruction_time": lambda column: pc.fill_null(pc.cast(column, pa.utf8()), "inf"),
-        "simulation_id": lambda column: pa.array([_quoted(found.run)] * len(column), pa.utf8()),
+        "simulation_id": lambda column: _quoted(pc.cast(column, pa.utf8())),
     }
     for batch in table.to_batches(_BLOCK):
         columns = [
-            texts[name](column) if name in texts else pc.fill_null(pc.cast(column, pa.utf8()), "")
+            as_text[name](column) if name in as_text else pc.fill_null(pc.cast(column, pa.utf8()), "")
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
         ]
         yield _joined([*_between(columns, ","), "\n"])
@@ -98,30 +97,17 @@ def _ancestor_list(column: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(quote, "[", inside, "]", quote, "")
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\r\n') else text
+def _quoted(column: pa.Array) -> pa.Array:
+    doubled = pc.binary_join_element_wise('"', pc.replace_substring(column, '"', '""'), '"', "")
+    return pc.if_else(pc.match_substring_regex(column, '[",\r\n]'), doubled, column)
 
 
-def newick_blocks(found: Phylogeny, length: Length) -> Iterator[bytes]:
-    """The tree as Newick text, block by block: one tree a line for each founder, every individual with its id.
+def newick_blocks(ids: Ints, parent: Ints, lengths: Ints, unit: Length) -> Iterator[bytes]:
+    """A forest as Newick text, block by block: one tree a line for each founder, every row with its id as label.
 
-    The length of a branch is that from the parent's birth to the child's, see `Phylogeny.branch_lengths`. Raises
-    InvalidLineage if individuals have two parents.
+    ``parent`` holds the row of each row's parent, which comes before it, or -1; ``lengths`` those of the branches to
+    it, in microseconds for the unit ``time``, which are written in seconds.
     """
-    tree = found.tree
-    two = np.flatnonzero(tree.second >= 0)
-    if len(two):
-        row = two[0]
-        raise InvalidLineage(
-            f"{len(two):,} {found.pedigree.individual}s have two parents, such as {tree.ids[row]} with "
-            f"{tree.ids[tree.first[row]]} and {tree.ids[tree.second[row]]}, and Newick holds trees only; write CSV, "
-            "which holds both, or keep the first parent of each (--first-parent)"
-        )
-    lengths = found.branch_lengths(length)
-    return _newick(tree.ids, tree.first, lengths, length)
-
-
-def _newick(ids: Ints, parent: Ints, lengths: Ints, unit: Length) -> Iterator[bytes]:
     n = len(ids)
     sizes = add_to_ancestors(parent, np.ones(n, np.int64))
     starts = postorder(parent, sizes)
