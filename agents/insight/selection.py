@@ -255,4 +255,5 @@ def followed_fitness(
         own = (ids[place] == whose) & (t > since_us[place]) & (t <= since_us[place] + follow_us)
         return np.bincount(place[own], minlength=len(ids)).astype(np.float64)
 
-    return counted(0, parent) + (counted(1, child) == 0)
+    fitness: NDArray[np.float64] = counted(0, parent) + (counted(1, child) == 0)
+    return fitness

@@ -13,7 +13,7 @@ from astrocyte.agents.insight.rows import Rows, Source
 from astrocyte.schemas.catalog import EventType, Field
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["State", "Statistic", "Windows", "check_level", "result_type"]
+__all__ = ["State", "Statistic", "Window", "Windows", "check_level", "result_type"]
 
 State = Mapping[str, NDArray[Any]]
 """What a statistic carries from window to window of one run: arrays by name. Never changed in place."""
