@@ -115,6 +115,7 @@ class Mutations:
     level: float = 0.05
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
+    identity: tuple[str, ...] = ("effect",)
     carries_state: bool = False
 
     def __post_init__(self) -> None:

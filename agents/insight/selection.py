@@ -182,6 +182,7 @@ class Selection:
     level: float = 0.05
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
+    identity: tuple[str, ...] = ("trait",)
     carries_state: bool = False
 
     def __post_init__(self) -> None:

@@ -70,6 +70,10 @@ class Statistic(Protocol):
         """Stream and fields of the results."""
 
     @property
+    def identity(self) -> tuple[str, ...]:
+        """Fields that tell the results of one window apart; ids are made of them."""
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """Streams that are read."""
 
@@ -85,7 +89,7 @@ class Statistic(Protocol):
         """The state after the window and the window's results, one mapping of fields for each row.
 
         ``rows`` are those of the window for each source, ordered by time. ``state`` is empty at the first window.
-        Results have distinct values of the first field of `result`, if they are several.
+        Results differ in their fields `identity`.
         """
 
 
