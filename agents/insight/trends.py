@@ -121,7 +121,8 @@ def transfer_entropy(x: NDArray[np.float64], y: NDArray[np.float64], classes: in
 def _ranked(values: NDArray[np.float64], classes: int) -> NDArray[np.int64]:
     """Class of each value of each row, by its rank."""
     rank = np.argsort(np.argsort(values, axis=1, kind="stable"), axis=1, kind="stable")
-    return rank * classes // values.shape[1]
+    ranked: NDArray[np.int64] = rank * classes // values.shape[1]
+    return ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
