@@ -73,8 +73,8 @@ def worlds(rng, count):
     """Probability of extinction as forecast, and whether the population died out, of random worlds."""
     found, truth = [], []
     for _ in range(count):
-        drift, sd = rng.normal(-0.05, 0.08), rng.uniform(0.1, 0.5)
-        start = rng.uniform(1.0, 5.0)
+        drift, sd = rng.normal(0.0, 0.3), rng.uniform(0.1, 0.5)
+        start = rng.uniform(0.5, 6.0)
         past = start + np.r_[0, np.cumsum(rng.normal(drift, sd, 20))]
         past += start - past[-1]  # the past says how it moves; it lives now
         future = start + np.cumsum(rng.normal(drift / 20, sd / np.sqrt(20), 400))
