@@ -155,8 +155,9 @@ class InsightOperator:
         columns: dict[str, Any] = {}
         for field in kind.arrow_schema():
             values = given[field.name] if field.name in given else [each[field.name] for each in fields]
-            plain = pa.utf8() if pa.types.is_dictionary(field.type) else field.type
-            columns[field.name] = pa.array(values, plain)
+            is_text = pa.types.is_dictionary(field.type)
+            column = pa.array(values, pa.utf8() if is_text else field.type)
+            columns[field.name] = column.dictionary_encode().cast(field.type) if is_text else column
         identity = self.statistic.identity
         names = ["\0".join([run, *(str(each[name]) for name in identity)]) for (run, _, _), each in results]
         frame = Frame.from_columns(kind.stream, runs[0] if len(set(runs)) == 1 else "", columns)

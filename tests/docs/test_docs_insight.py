@@ -1,4 +1,4 @@
-"""The page "Insight" is true: its program runs, it has a part for every statistic, its fields are those of the results."""
+"""The page "Insight" is true: its program runs, statistics have their parts, fields are those of the results."""
 
 import re
 import subprocess
