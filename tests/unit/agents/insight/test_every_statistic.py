@@ -23,7 +23,7 @@ STATISTICS = [
     Selection(windows=Windows(400), traits=TRAITS),
     Price(windows=Windows(200)),
     Diversity(windows=Windows(300), traits=TRAITS),
-    Mutations(windows=Windows(400)),
+    Mutations(windows=Windows(400), traits=TRAITS),
     EarlyWarning(windows=Windows(600, 300), fields=("total_population",), resamples=19),
     Forecast(windows=Windows(400, 100), horizons_us=(50, 100)),
     Trends(
