@@ -62,6 +62,43 @@ def test_intervals_cover_the_future_of_a_random_walk_at_their_levels():
         assert low <= inside[level] <= high, inside
 
 
+@pytest.mark.parametrize("theta", [-0.8, 0.7])
+def test_intervals_hold_where_values_are_noisy_or_their_changes_go_on(theta):
+    rng = np.random.default_rng(13)
+    inside = {50: 0, 95: 0}
+    for _ in range(300):
+        e = rng.normal(size=51)
+        x = np.cumsum(0.1 + e[1:] + theta * e[:-1])
+        (row,) = forecast(np.arange(41), x[:41], 9, Target("x", "linear"))
+        for level in inside:
+            inside[level] += row[f"low_{level}"] <= x[49] <= row[f"high_{level}"]
+    assert 0.91 <= inside[95] / 300 <= 0.98, inside
+    assert 0.42 <= inside[50] / 300 <= 0.58, inside
+
+
+def test_the_moving_average_is_that_of_the_least_squares_over_a_grid():
+    rng = np.random.default_rng(14)
+    e = rng.normal(size=401)
+    dx = 0.2 + e[1:] - 0.6 * e[:-1]
+    found = fit_diffusion(np.arange(401.0), np.r_[0, np.cumsum(dx)])
+    assert found.theta == pytest.approx(-0.6, abs=0.1)
+    assert found.step_variance == pytest.approx(1.0, rel=0.15)
+    assert found.drift == pytest.approx(0.2, abs=0.1)
+
+    def squares(theta, mu):
+        total = before = 0.0
+        for each in dx:
+            before = each - mu - theta * before
+            total += before * before
+        return total
+
+    best = squares(found.theta, found.drift)
+    for theta in (found.theta - 0.05, found.theta, found.theta + 0.05):
+        for mu in (found.drift - 0.01, found.drift + 0.01):
+            assert squares(theta, mu) >= best * (1 - 1e-9)
+    assert fit_diffusion(np.arange(40.0), np.cumsum(rng.normal(size=40))).theta == 0.0
+
+
 def test_a_logit_scale_keeps_intervals_of_shares_between_0_and_1():
     x = np.cumsum(np.random.default_rng(3).normal(0.2, 0.5, 30))
     (row,) = forecast(np.arange(30), 1 / (1 + np.exp(-x)), 50, Target("x", "logit"))
