@@ -1,1 +1,26 @@
 """Statistics of evolution over frames, by run and window of event time (docs/insight.md)."""
+
+from __future__ import annotations
+
+from astrocyte.agents.insight.diversity import Diversity
+from astrocyte.agents.insight.early_warning import EarlyWarning
+from astrocyte.agents.insight.forecast import Forecast, Target
+from astrocyte.agents.insight.mutations import Mutations
+from astrocyte.agents.insight.operator import InsightOperator
+from astrocyte.agents.insight.price import Price
+from astrocyte.agents.insight.selection import Selection
+from astrocyte.agents.insight.statistic import Windows
+from astrocyte.agents.insight.trends import Trends
+
+__all__ = [
+    "Diversity",
+    "EarlyWarning",
+    "Forecast",
+    "InsightOperator",
+    "Mutations",
+    "Price",
+    "Selection",
+    "Target",
+    "Trends",
+    "Windows",
+]

@@ -123,7 +123,8 @@ def _within(values: NDArray[np.int64], ascending: NDArray[np.int64]) -> NDArray[
     if not len(ascending):
         return np.zeros(len(values), np.bool_)
     place = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    return ascending[place] == values
+    found: NDArray[np.bool_] = ascending[place] == values
+    return found
 
 
 def _index(start: NDArray[np.int64], child: NDArray[np.int64], parent: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Final
 
@@ -36,6 +37,7 @@ def t_p(t: float, df: float) -> float:
     return _beta_share(df / 2.0, 0.5, df / total, t * t / total) if math.isfinite(t) else 0.0
 
 
+@lru_cache(maxsize=1_024)
 def t_quantile(probability: float, df: float) -> float:
     """Quantile of Student's t distribution, for a probability above 0 and below 1; to 1e-10."""
     if probability == 0.5:

@@ -90,6 +90,7 @@ class Diversity:
     events: LineageEvents = field(default_factory=LineageEvents)
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
+    identity: tuple[str, ...] = ("subject",)
     carries_state: bool = True
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.insight.distributions import benjamini_hochberg, normal_quantile, t_p
 from astrocyte.agents.insight.rows import NO_ID, Rows, Source
-from astrocyte.agents.insight.selection import followed_fitness, gradients
+from astrocyte.agents.insight.selection import CELL_TRAITS, followed_fitness, gradients
 from astrocyte.agents.insight.statistic import State, Window, Windows, check_level, result_type
 from astrocyte.schemas.catalog import EventType, Field
 from astrocyte.schemas.errors import InvalidSettings
@@ -20,6 +20,7 @@ from astrocyte.schemas.errors import InvalidSettings
 __all__ = ["Contrast", "Mutations", "contrast", "wilson_interval"]
 
 _NONE: Final = "without mutations"
+_UNKNOWN: Final = "without mutations, and for a trait"
 _FEW: Final = "with fewer than two mutations"
 _FOLLOWED: Final = "with too few that were followed, or without variation"
 _QUANTILES: Final = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
@@ -32,20 +33,20 @@ def _p(what: str, null: str) -> Field:
 
 RESULT: Final = result_type(
     "mutations",
-    "Effects of the mutations of one window, by the field that holds the effect.",
+    "Effects of the mutations of one window, by field or trait.",
     {
-        "effect": Field("string", "the field of a birth that holds the effect"),
+        "effect": Field("string", "the field of a birth that holds the effect, or the trait that changes"),
         "births": Field("int64", "births, with or without mutation", "births", low=0),
-        "mutations": Field("int64", "births with a mutation", "mutations", low=0),
+        "mutations": Field("int64", "births with a mutation whose effect is known", "mutations", low=0),
         "mean": Field("float64", "mean effect", "unit of the effect", null=_NONE),
         "mean_se": Field("float64", "standard error of mean", "unit of the effect", 0, null=_FEW),
         "mean_p": _p("mean, against 0", _FEW),
         "sd": Field("float64", "standard deviation of the effects", "unit of the effect", 0, null=_FEW),
         **{name: Field("float64", f"quantile {share} of the effects", "unit of the effect", null=_NONE)
            for name, share in _QUANTILES.items()},
-        "beneficial": Field("float64", "share of the mutations whose effect is above 0", "share", 0, 1, null=_NONE),
-        "beneficial_low": Field("float64", "lower end of the interval of beneficial", "share", 0, 1, null=_NONE),
-        "beneficial_high": Field("float64", "upper end of the interval of beneficial", "share", 0, 1, null=_NONE),
+        "beneficial": Field("float64", "share of the mutations whose effect is above 0", "share", 0, 1, null=_UNKNOWN),
+        "beneficial_low": Field("float64", "lower end of the interval of beneficial", "share", 0, 1, null=_UNKNOWN),
+        "beneficial_high": Field("float64", "upper end of the interval of beneficial", "share", 0, 1, null=_UNKNOWN),
         "beta": Field("float64", "slope of relative fitness on the effect, among mutants", "1/sd", null=_FOLLOWED),
         "beta_se": Field("float64", "standard error of beta", "1/sd", 0, null=_FOLLOWED),
         "beta_p": _p("beta", _FOLLOWED),
@@ -96,16 +97,21 @@ def contrast(one: NDArray[np.float64], other: NDArray[np.float64]) -> Contrast |
 class Mutations:
     """Effects of mutations, by run and window, from births and deaths, which must be complete.
 
-    A birth has a mutation if its field ``size`` is above 0; its effects stand in ``effects``, above 0 where they are
-    good. Newborns of the window's part before ``follow_us`` are followed for that long; fitness is their births, plus 1
-    for survival. The p of all tests of a window are corrected together (Benjamini and Hochberg). Intervals have
-    confidence ``1 - level``. O(n log n) in the rows of a window.
+    A birth has a mutation if its field ``size`` is above 0. Its effects are those that stand in its fields ``effects``,
+    above 0 where they are good, and the changes of ``traits`` from parent to child, where both are in the sample
+    ``stream`` of the window (such effects have no better direction, and no share that is beneficial). Newborns of the
+    window's part before ``follow_us`` are followed for that long; fitness is their births, plus 1 for survival. The p
+    of all tests of a window are corrected together (Benjamini and Hochberg). Intervals have confidence ``1 - level``.
+    O(n log n) in the rows of a window.
     """
 
     windows: Windows
     follow_us: int = 0
     """Half a window by default."""
     effects: tuple[str, ...] = ("fitness_delta",)
+    traits: tuple[str, ...] = CELL_TRAITS
+    stream: str = "genome_data"
+    individual: str = "cell_id"
     size: str = "mutation_magnitude"
     lineage: str = "evolutionary_events"
     child: str = "cell_id"
@@ -115,6 +121,7 @@ class Mutations:
     level: float = 0.05
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
+    identity: tuple[str, ...] = ("effect",)
     carries_state: bool = False
 
     def __post_init__(self) -> None:
@@ -129,7 +136,8 @@ class Mutations:
             )
         numbers = tuple(dict.fromkeys((self.size, *self.effects)))
         source = Source(self.lineage, (self.child, self.parent), numbers, (self.birth, self.death))
-        object.__setattr__(self, "sources", (source,))
+        genomes = Source(self.stream, (self.individual,), self.traits)
+        object.__setattr__(self, "sources", (source, genomes) if self.traits else (source,))
 
     def step(self, window: Window, rows: Sequence[Rows], state: State) -> tuple[State, list[dict[str, Any]]]:
         """See `Statistic.step`: one result for each effect, none without births."""
@@ -151,27 +159,51 @@ class Mutations:
             follow_us=self.follow_us,
         )
         cost = contrast(fitness[mutated[newborn]], fitness[~mutated[newborn]])
+        values = {effect: births[effect] for effect in self.effects}
+        if self.traits:
+            values |= self._changes(births, rows[1])
         results = [
             {"effect": effect, "births": len(births)}
-            | self._distribution(births[effect][mutated])
-            | self._slope(fitness[mutated[newborn]], births[effect][newborn][mutated[newborn]])
+            | self._distribution(each[mutated], oriented=effect in self.effects)
+            | self._slope(fitness[mutated[newborn]], each[newborn][mutated[newborn]])
             | _cost(cost)
-            for effect in self.effects
+            for effect, each in values.items()
         ]
         _correct(results)
         return state, results
 
-    def _distribution(self, values: NDArray[np.float64]) -> dict[str, Any]:
+    def _changes(self, births: Rows, observed: Rows) -> dict[str, NDArray[np.float64]]:
+        """Each trait of the child less that of the parent, shape [births]; NaN unless both were observed."""
+        ids = observed[self.individual]
+        order = np.argsort(ids, kind="stable")
+        order = order[ids[order] != NO_ID]
+        if not len(order):
+            return {trait: np.full(len(births), np.nan) for trait in self.traits}
+        ids = ids[order]
+
+        def seen(whose: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+            place = np.minimum(np.searchsorted(ids, whose), len(ids) - 1)
+            return order[place], ids[place] == whose
+
+        child, child_seen = seen(births[self.child])
+        parent, parent_seen = seen(births[self.parent])
+        both = child_seen & parent_seen
+        return {
+            trait: np.where(both, observed[trait][child] - observed[trait][parent], np.nan) for trait in self.traits
+        }
+
+    def _distribution(self, values: NDArray[np.float64], *, oriented: bool) -> dict[str, Any]:
         values = values[np.isfinite(values)]
         names = [name for name in RESULT.about if name in _QUANTILES or name.startswith(("mean", "beneficial"))]
         found: dict[str, Any] = {"mutations": len(values), "sd": None} | dict.fromkeys(names)
         if not len(values):
             return found
         found |= {name: float(np.quantile(values, share)) for name, share in _QUANTILES.items()}
-        hits = int((values > 0).sum())
-        low, high = wilson_interval(hits, len(values), self.level)
-        found |= {"mean": float(values.mean()), "beneficial": hits / len(values)}
-        found |= {"beneficial_low": low, "beneficial_high": high}
+        found["mean"] = float(values.mean())
+        if oriented:
+            hits = int((values > 0).sum())
+            low, high = wilson_interval(hits, len(values), self.level)
+            found |= {"beneficial": hits / len(values), "beneficial_low": low, "beneficial_high": high}
         if len(values) > 1:
             sd = float(values.std(ddof=1))
             se = sd / sqrt(len(values))

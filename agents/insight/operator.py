@@ -27,7 +27,7 @@ class InsightOperator:
     Frames are given to `add`, in any order, each row before the watermark that passes it is given to `advance`. Rows of
     windows that have closed are late: they are left out, and `add` returns them. A window has results for each run that
     has rows in its last step. Results are frames of the stream ``statistic.result.stream``, whose timestamp is the
-    window's end and whose key is the run; their ids are functions of (stream, run, first field, start, end).
+    window's end and whose key is the run; their ids are functions of (stream, run, identity, start, end).
 
     Memory: the columns that the statistic reads, for the rows of the open windows, and the state of each run.
     """
@@ -147,7 +147,6 @@ class InsightOperator:
 
     def _frame(self, results: list[tuple[Window, dict[str, Any]]]) -> Frame:
         kind = self.statistic.result
-        first = next(iter(kind.fields))
         windows, fields = [window for window, _ in results], [each for _, each in results]
         start, end = [window.start_us for window in windows], [window.end_us for window in windows]
         runs = [window.run for window in windows]
@@ -156,9 +155,11 @@ class InsightOperator:
         columns: dict[str, Any] = {}
         for field in kind.arrow_schema():
             values = given[field.name] if field.name in given else [each[field.name] for each in fields]
-            plain = pa.utf8() if pa.types.is_dictionary(field.type) else field.type
-            columns[field.name] = pa.array(values, plain)
-        names = [f"{run}\0{each[first]}" for run, each in zip(runs, fields, strict=True)]
+            is_text = pa.types.is_dictionary(field.type)
+            column = pa.array(values, pa.utf8() if is_text else field.type)
+            columns[field.name] = column.dictionary_encode().cast(field.type) if is_text else column
+        identity = self.statistic.identity
+        names = ["\0".join([run, *(str(each[name]) for name in identity)]) for (run, _, _), each in results]
         frame = Frame.from_columns(kind.stream, runs[0] if len(set(runs)) == 1 else "", columns)
         return frame.with_ids(result_ids(kind.stream, names, start, end))
 

@@ -72,6 +72,7 @@ class Price:
     events: LineageEvents = field(default_factory=LineageEvents)
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
+    identity: tuple[str, ...] = ("trait",)
     carries_state: bool = True
 
     def __post_init__(self) -> None:

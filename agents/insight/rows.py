@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame
 
@@ -48,6 +49,9 @@ class Source:
 
     def _column(self, frame: Frame, name: str, row: NDArray[np.int64], *, whole: bool) -> NDArray[Any]:
         if not frame.has(name):
+            known = CATALOG.find(self.stream)
+            if known is not None and name in known.fields:  # a frame need not carry a field that has no values in it
+                return np.full(len(row), NO_ID, np.int64) if whole else np.full(len(row), np.nan)
             raise SchemaMismatch(
                 f"stream {self.stream!r} has no field {name!r}, which a statistic reads; it has "
                 f"{', '.join(frame.fields) or 'none'}: name one of these in the statistic's settings"
@@ -56,14 +60,18 @@ class Source:
         fits = pa.types.is_integer(column.type) or (
             not whole and (pa.types.is_floating(column.type) or pa.types.is_boolean(column.type))
         )
-        if not fits and not pa.types.is_null(column.type):
+        if not fits and column.null_count < len(column):
             raise SchemaMismatch(
                 f"stream {self.stream!r}: field {name!r} is {column.type}; a statistic reads it as "
                 f"{'an id, which is a whole number' if whole else 'a number'}: name another field in its settings"
             )
         if whole:
+            if not fits:
+                return np.full(len(row), NO_ID, np.int64)
             ids: NDArray[np.int64] = column.cast(pa.int64()).fill_null(NO_ID).to_numpy(zero_copy_only=False)
             return ids
+        if not fits:
+            return np.full(len(row), np.nan)
         numbers: NDArray[np.float64] = (
             column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
         )

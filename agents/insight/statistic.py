@@ -13,7 +13,7 @@ from astrocyte.agents.insight.rows import Rows, Source
 from astrocyte.schemas.catalog import EventType, Field
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["State", "Statistic", "Windows", "check_level", "result_type"]
+__all__ = ["State", "Statistic", "Window", "Windows", "check_level", "result_type"]
 
 State = Mapping[str, NDArray[Any]]
 """What a statistic carries from window to window of one run: arrays by name. Never changed in place."""
@@ -70,6 +70,10 @@ class Statistic(Protocol):
         """Stream and fields of the results."""
 
     @property
+    def identity(self) -> tuple[str, ...]:
+        """Fields that tell the results of one window apart; ids are made of them."""
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """Streams that are read."""
 
@@ -85,7 +89,7 @@ class Statistic(Protocol):
         """The state after the window and the window's results, one mapping of fields for each row.
 
         ``rows`` are those of the window for each source, ordered by time. ``state`` is empty at the first window.
-        Results have distinct values of the first field of `result`, if they are several.
+        Results differ in their fields `identity`.
         """
 
 

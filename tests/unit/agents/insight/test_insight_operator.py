@@ -20,6 +20,8 @@ class Sums:
     result = result_type("sums", "", {"name": Field("string", ""), "total": Field("float64", ""),
                                       "rows": Field("int64", ""), "all": Field("float64", "")})  # fmt: skip
 
+    identity = ("name",)
+
     def __init__(self, windows, carries_state=False):
         self.windows, self.carries_state = windows, carries_state
 

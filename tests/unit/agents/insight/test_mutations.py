@@ -40,7 +40,7 @@ def world(rng, n=400, slope=0.0, mutated=0.5, burden=0.0):
 
 
 def result(frame, **settings):
-    operator = InsightOperator(Mutations(windows=Windows(1_000), **settings))
+    operator = InsightOperator(Mutations(windows=Windows(1_000), traits=(), **settings))
     operator.add(frame)
     (row,) = operator.flush().rows()
     return row
@@ -107,6 +107,59 @@ def test_planted_effects_are_found():
     assert max(row["beta_p"], row["cost_p"], row["mean_p"]) < 0.01
 
 
+def test_effects_by_trait_are_those_of_mothers_and_daughters_that_were_both_observed():
+    rng = np.random.default_rng(9)
+    n = 1_200
+    mothers, daughters = np.arange(n), np.arange(n) + 10_000
+    wing, tail = rng.normal(5, 1, n), rng.normal(5, 1, n)
+    has = rng.uniform(size=n) < 0.7
+    step_wing, step_tail = (np.where(has, rng.normal(0, 0.5, n), 0.0) for _ in range(2))
+    offspring = rng.poisson(np.exp(0.8 * step_wing))
+    parent = np.repeat(daughters, offspring)
+    m = len(parent)
+    births = Frame.from_columns(
+        "evolutionary_events",
+        "r",
+        {
+            "timestamp": np.r_[np.full(n, 10), np.full(m, 500)],
+            "key": ["0"] * (n + m),
+            "type": ["birth"] * (n + m),
+            "cell_id": np.r_[daughters, np.arange(m) + 50_000],
+            "parent_id": np.r_[mothers, parent],
+            "mutation_magnitude": np.r_[has * 0.1, np.zeros(m)],
+            "fitness_delta": np.zeros(n + m),
+        },
+    )
+    seen = rng.uniform(size=2 * n) < 0.8
+    sample = Frame.from_columns(
+        "genome_data",
+        "r",
+        {
+            "timestamp": np.full(seen.sum(), 20),
+            "key": ["0"] * seen.sum(),
+            "cell_id": np.r_[mothers, daughters][seen],
+            "wing": np.r_[wing, wing + step_wing][seen],
+            "tail": np.r_[tail, tail + step_tail][seen],
+        },
+    )
+    operator = InsightOperator(Mutations(windows=Windows(1_000), traits=("wing", "tail")))
+    operator.add(sample)
+    operator.add(births)
+    found = {row["effect"]: row for row in operator.flush().rows()}
+    both = has & seen[:n] & seen[n:]
+    assert found["wing"]["mutations"] == both.sum()
+    assert found["wing"]["mean"] == pytest.approx(step_wing[both].mean(), abs=1e-9)
+    assert found["wing"]["sd"] == pytest.approx(step_wing[both].std(ddof=1), rel=1e-9)
+    assert found["wing"]["beneficial"] is None
+    assert found["fitness_delta"]["beneficial"] == 0.0
+    # Relative fitness is (1 + offspring) / its mean: the planted slope is diluted by survival.
+    fitness = (1.0 + offspring)[both]
+    slope = stats.linregress(step_wing[both], fitness / fitness.mean()).slope * step_wing[both].std(ddof=1)
+    assert found["wing"]["beta"] == pytest.approx(slope, rel=1e-9)
+    assert found["wing"]["beta_p"] < 1e-6
+    assert found["tail"]["beta_p"] > 0.05
+
+
 def test_windows_without_mutations_or_births_say_so():
     frame, *_ = world(np.random.default_rng(7), mutated=0.0)
     row = result(frame)
@@ -124,7 +177,7 @@ def test_windows_without_mutations_or_births_say_so():
             "fitness_delta": [None],
         },
     )
-    operator = InsightOperator(Mutations(windows=Windows(1_000)))
+    operator = InsightOperator(Mutations(windows=Windows(1_000), traits=()))
     operator.add(deaths)
     assert operator.flush() is None
 
