@@ -233,6 +233,8 @@ class Simulation:
 
     def _ended(self, node: Node) -> None:
         self._stops.pop(node.name, None)
+        if node.name == BROKER:
+            self.broker = None
         if self.nodes.get(node.name) is not node or self.done or node.name == PRODUCER:
             return
         if node.status not in (0, KILLED, RESTART_STATUS):
@@ -382,7 +384,7 @@ class Simulation:
     def lag(self, role: str) -> int | None:
         """Messages that the group of a role has not committed; None before its first commit."""
         broker = self.broker
-        if broker is None or not self.nodes[BROKER].alive:
+        if broker is None:
             return None
         committed = broker._catalogue.committed_offsets().get(f"{self.settings.group}-{role}")
         if committed is None:
