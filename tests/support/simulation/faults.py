@@ -165,7 +165,7 @@ def _schedule(simulation: Simulation, fault: Fault) -> None:
     world = simulation.world
 
     def act() -> None:
-        if not simulation.done:
+        if not simulation.faults_over:
             world.note("fault", fault)
             simulation.faults_end_s = max(simulation.faults_end_s, world.seconds + fault.for_s)
             KINDS[fault.kind].act(simulation, fault)

@@ -167,6 +167,8 @@ class Simulation:
         self.slow_disk_s = 0.0
         """Additional time that a sync takes, at most."""
         self.broker: EmbeddedBroker | None = None
+        self.faults_over = False
+        """No fault begins any more: what came of the events is being looked at."""
         self.faults_end_s = 0.0
         """When the last fault is over, in seconds since the start."""
         self._data = folder / "broker"
@@ -336,8 +338,9 @@ class Simulation:
 
     def _look(self) -> None:
         world = self.world
-        while self.nodes[PRODUCER].alive or world.seconds < self.faults_end_s:
+        while self.nodes[PRODUCER].alive or world.seconds < self.faults_end_s + 0.5:
             world.sleep(0.2)
+        self.faults_over = True
         try:
             self.outcome = find_outcome(
                 self, world.now_ns / 1e9, LIMIT_S, may_be_late=self._silent_s > SILENT_S, fewest=FEWEST
