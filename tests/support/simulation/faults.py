@@ -118,7 +118,7 @@ class _Kind:
 
 ROLES: Final = "a role"
 KINDS: Final[dict[str, _Kind]] = {
-    "kill": _Kind(_kill, (ROLES, ROLES, ROLES, ROLES, BROKER), 3.0, 6),
+    "kill": _Kind(_kill, (ROLES, ROLES, ROLES, ROLES, BROKER), 3.0, 8),
     "terminate": _Kind(_terminate, (ROLES,), 0.0, 2),
     "cut the power of": _Kind(_power, (BROKER,), 3.0, 3),
     "cut the connections of": _Kind(_cut, (ROLES, ROLES, PRODUCER), 0.0, 2),
@@ -133,7 +133,7 @@ KINDS: Final[dict[str, _Kind]] = {
 }
 
 
-def drawn(dice: random.Random, roles: Sequence[str], most: int = 7) -> list[Fault]:
+def drawn(dice: random.Random, roles: Sequence[str], most: int = 8) -> list[Fault]:
     """The faults of one seed, in the order of their times.
 
     A seed has few kinds of faults, so that several of one kind meet, and every other fault begins while one before it
@@ -141,7 +141,7 @@ def drawn(dice: random.Random, roles: Sequence[str], most: int = 7) -> list[Faul
     """
     kinds = dice.sample(list(KINDS), counts=[kind.weight for kind in KINDS.values()], k=dice.randint(2, 6))
     faults: list[Fault] = []
-    for _ in range(dice.randint(1, most)):
+    for _ in range(dice.randint(2, most)):
         name = dice.choice(kinds)
         kind = KINDS[name]
         target = dice.choice(kind.targets)
