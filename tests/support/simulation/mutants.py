@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from tests.support.simulation.pipeline import Case
 
@@ -30,20 +29,7 @@ def _acknowledge_before_sync(case: Case) -> Case:
     return replace(case, sync="interval")
 
 
-def _forget_positions(case: Case) -> Case:
-    """A restored domain goes on at the committed offsets, not at those of its snapshot."""
-    assigned: Any = Correlator.assigned
-
-    async def mutated(self: Any, committed: Any) -> dict[Any, int]:
-        await assigned(self, committed)
-        return {}
-
-    Correlator.assigned = mutated
-    return case
-
-
 MUTANTS: dict[str, Callable[[Case], Case]] = {
     "acknowledge on receipt": _acknowledge_on_receipt,
     "acknowledge before sync": _acknowledge_before_sync,
-    "forget positions": _forget_positions,
 }
