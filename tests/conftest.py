@@ -62,7 +62,7 @@ LEVELS = {
     "docs": Level(60, 300),
     "integration": Level(60, 300),
     "faults": Level(300, 900),
-    "simulation": Level(60, 300),
+    "simulation": Level(60, 900),
 }
 SOAK = Level(3600, 6 * 3600)
 TESTS = Path(__file__).parent

@@ -7,16 +7,17 @@ of the same name in the worker's own files. Rules that cannot be compiled are re
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import combined
-from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, consumer_client, scan, topic_partitions
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import RULES
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_RETRY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +109,24 @@ async def load_live_rules(broker: str, live: LiveRules) -> int:
 
 
 async def follow_rules(broker: str, live: LiveRules, start: int) -> AsyncIterator[RuleChange]:
-    """Apply each message from offset ``start`` on, and yield its result."""
+    """Apply each message from offset ``start`` on, and yield its result; waits while the broker is unavailable."""
     from aiokafka import TopicPartition
 
-    place = TopicPartition(RULES, 0)
-    async with consumer_client(broker) as consumer:
-        consumer.assign([place])
-        consumer.seek(place, start)
-        while True:
-            for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
-                for message in messages:
-                    yield live.apply((message.key or b"").decode(errors="replace"), message.value)
+    place, position = TopicPartition(RULES, 0), start
+    while True:
+        try:
+            async with consumer_client(broker) as consumer:
+                consumer.assign([place])
+                consumer.seek(place, position)
+                while True:
+                    for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
+                        for message in messages:
+                            position = message.offset + 1
+                            yield live.apply((message.key or b"").decode(errors="replace"), message.value)
+        except BrokerUnavailable as error:
+            # The consumer of the role reports it.
+            logger.debug("rules are not followed now: %s", error)
+            await asyncio.sleep(_RETRY_S)
 
 
 async def published_files(broker: str) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.consumer_thread import ConsumerThread, Fetched
 from astrocyte.pipeline.transport.options import TransportOptions, options_of
 from astrocyte.pipeline.transport.partition_ends import PartitionEnds, longest_gap_s
+from astrocyte.schemas.errors import TransientError
 
 __all__ = ["Consumer"]
 
@@ -265,7 +266,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 return
             places = await self._thread.place(chosen)
             self.ends.interrupt(partitions)
-        except (IllegalStateError, KafkaError, TimeoutError) as error:
+        except (IllegalStateError, KafkaError, TimeoutError, TransientError) as error:
             self.log.info("positions are not known yet (%r); retrying", error)
             await asyncio.sleep(0.2)
             return

@@ -46,8 +46,8 @@ def test_one_seed_gives_the_same_run_in_another_process(some_seeds):
     assert again == {3: traces_of(some_seeds)[3]}
 
 
-@pytest.mark.parametrize("mutant", ["acknowledge before store", "acknowledge before sync"])
-def test_a_fault_that_is_put_into_the_product_is_found(mutant):
-    done = simulate("--seeds", "30", "--mutant", mutant, "--no-shrinking")
+@pytest.mark.parametrize(("mutant", "first"), [("acknowledge before sync", 0), ("acknowledge on receipt", 10)])
+def test_a_fault_that_is_put_into_the_product_is_found(mutant, first):
+    done = simulate("--first", str(first), "--seeds", "30", "--mutant", mutant, "--no-shrinking")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "to see it again: make simulate SEED=" in done.stdout

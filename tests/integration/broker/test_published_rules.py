@@ -1,14 +1,20 @@
 """Rule files that are published and removed by the command."""
 
 import asyncio
+import logging
 
 import pytest
 from typer.testing import CliRunner
 
+from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
+from astrocyte.schemas.topics import RULES
+from tests.support.broker import EmbeddedBroker, make_batch
 from tests.support.logs import produce, running
+from tests.support.waiting import eventually
 
 BASE = "rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]"
 
@@ -76,3 +82,21 @@ def test_a_file_that_contradicts_a_published_one_is_not_published(tmp_path):
         assert publish(broker, "--list") == "a: rules one\n"
         publish(broker, "--remove", "a", str(tmp_path / "z.yaml"))
         assert publish(broker, "--list") == "z: rules x\n"
+
+
+async def test_rules_are_followed_once_the_broker_is_there(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG, "astrocyte.pipeline.topology.rule_updates")
+    async with EmbeddedBroker(tmp_path, port=0) as broker:
+        port = broker.port
+        published = broker.topics.create(RULES, 1).logs[0]
+        published.append(make_batch([BASE.encode()], keys=[b"before"]))
+        await broker.maintenance.flush()
+    changes = follow_rules(f"127.0.0.1:{port}", LiveRules(RuleSet()), 1)
+    following = asyncio.ensure_future(anext(changes))
+    await eventually(lambda: "rules are not followed now" in caplog.text, what="an attempt without a broker")
+    async with EmbeddedBroker(tmp_path, port=port) as broker:
+        broker.topics.get(RULES).logs[0].append(make_batch([BASE.replace("one", "two").encode()], keys=[b"mine"]))
+        await broker.maintenance.flush()
+        change = await asyncio.wait_for(following, 30)
+        await changes.aclose()
+    assert [rule.name for rule in change.ruleset.rules] == ["two"]

@@ -118,7 +118,7 @@ class _Kind:
 
 ROLES: Final = "a role"
 KINDS: Final[dict[str, _Kind]] = {
-    "kill": _Kind(_kill, (ROLES, ROLES, ROLES, ROLES, BROKER), 3.0, 6),
+    "kill": _Kind(_kill, (ROLES, ROLES, ROLES, ROLES, BROKER), 3.0, 8),
     "terminate": _Kind(_terminate, (ROLES,), 0.0, 2),
     "cut the power of": _Kind(_power, (BROKER,), 3.0, 3),
     "cut the connections of": _Kind(_cut, (ROLES, ROLES, PRODUCER), 0.0, 2),
@@ -128,26 +128,34 @@ KINDS: Final[dict[str, _Kind]] = {
     "stall": _Kind(_stall, (ROLES, ROLES, BROKER), 8.0, 3),
     "slow disk of": _Kind(_slow_disk, (BROKER,), 3.0),
     "failing disk of": _Kind(_disk_fails, (BROKER,), 2.0),
-    "lock the database of": _Kind(_lock_database, ("sql",), 3.0),
+    "lock the database of": _Kind(_lock_database, ("sql",), 3.0, 2),
     "join": _Kind(_join, (ROLES,), 6.0, 2),
 }
 
 
-def drawn(dice: random.Random, roles: Sequence[str], most: int = 6) -> list[Fault]:
-    """The faults of one seed, in the order of their times."""
-    faults = []
-    names, weights = list(KINDS), [kind.weight for kind in KINDS.values()]
-    for _ in range(dice.randint(1, most)):
-        name = dice.choices(names, weights)[0]
+def drawn(dice: random.Random, roles: Sequence[str], most: int = 8) -> list[Fault]:
+    """The faults of one seed, in the order of their times.
+
+    A seed has few kinds of faults, so that several of one kind meet, and every other fault begins while one before it
+    lasts or soon after.
+    """
+    kinds = dice.sample(list(KINDS), counts=[kind.weight for kind in KINDS.values()], k=dice.randint(2, 6))
+    faults: list[Fault] = []
+    for _ in range(dice.randint(2, most)):
+        name = dice.choice(kinds)
         kind = KINDS[name]
         target = dice.choice(kind.targets)
+        at_s = dice.uniform(FIRST_S, LAST_S)
+        if faults and dice.random() < 0.5:
+            before = dice.choice(faults)
+            at_s = before.at_s + dice.uniform(0.0, before.for_s + 0.5)
         faults.append(
             Fault(
                 name,
                 dice.choice(roles) if target == ROLES else target,
-                dice.uniform(FIRST_S, LAST_S),
+                at_s,
                 dice.uniform(0.05, kind.longest_s) if kind.longest_s else 0.0,
-                dice.randint(1, 60) if dice.random() < 0.6 else 0,
+                dice.randint(1, 60) if dice.random() < 0.5 else 0,
             )
         )
     return sorted(faults, key=lambda fault: fault.at_s)
@@ -165,7 +173,7 @@ def _schedule(simulation: Simulation, fault: Fault) -> None:
     world = simulation.world
 
     def act() -> None:
-        if not simulation.done:
+        if not simulation.faults_over:
             world.note("fault", fault)
             simulation.faults_end_s = max(simulation.faults_end_s, world.seconds + fault.for_s)
             KINDS[fault.kind].act(simulation, fault)

@@ -34,6 +34,7 @@ class Network:
         self.blocked: dict[frozenset[str], list[Callable[[], object]]] = {}
         """Pairs of nodes between which nothing gets through, with what waits until it does."""
         self._dice = world.dice("network")
+        self._mean_s = self._dice.choice([0.0002, 0.001, 0.005])
         self._listeners: dict[int, Listener] = {}
         self._off: set[str] = set()
         """Machines without power: they answer nothing."""
@@ -109,7 +110,9 @@ class Network:
     # -- of ends
 
     def _delay_s(self, one: str, other: str) -> float:
-        mean_s = self.slow.get(frozenset((one, other)), 0.0003)
+        mean_s = self.slow.get(frozenset((one, other)), self._mean_s)
+        if self._dice.random() < 0.01:
+            mean_s *= 10  # it was sent again
         return min(self._dice.expovariate(1 / mean_s), 10 * mean_s)
 
     def _carry(self, source: End, arrive: Callable[[], object]) -> None:

@@ -181,7 +181,7 @@ class _SimulatedPool(_Executor):
     def _serve(world: World, state: deque[Any], running: list[int]) -> None:
         while state:
             outcome, function, args, kwargs = state.popleft()
-            world.sleep(world.work.expovariate(2000))
+            world.work()
             if outcome.set_running_or_notify_cancel():
                 try:
                     outcome.set_result(function(*args, **kwargs))

@@ -121,8 +121,9 @@ class World:
         """How often a thread was given its turn."""
         self.entropy = self.dice("entropy")
         """Source of what programs draw themselves."""
-        self.work = self.dice("work")
-        """How long work on threads of a pool takes."""
+        self._work = self.dice("work")
+        self._work_s = self._work.choice([0.0005, 0.005, 0.03])
+        """Mean time of a piece of work on a thread of a pool: of a store or a disk, for example."""
         self.network = Network(self)
         self.nodes: list[Node] = []
         self.errors: list[str] = []
@@ -214,6 +215,11 @@ class World:
         until_ns = self.now_ns + int(seconds * 1e9)
         while self.now_ns < until_ns:
             self.park((until_ns - self.now_ns) / 1e9)
+
+    def work(self) -> None:
+        """Take the time of a piece of work; some take long."""
+        mean_s = self._work_s * (20 if self._work.random() < 0.03 else 1)
+        self.sleep(min(self._work.expovariate(1 / mean_s), 1.0))
 
     def join(self, thread: Thread, seconds: float | None = None) -> None:
         """Wait for the end of a thread."""

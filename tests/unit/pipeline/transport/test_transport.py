@@ -13,11 +13,13 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from hypothesis import given
 from hypothesis import strategies as st
 
+from astrocyte.pipeline.kafka.client import BrokerUnavailable
 from astrocyte.pipeline.topology.group_rules import GroupRules
 from astrocyte.pipeline.transport.assignor import DomainAssignor, note_of
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, ack_handle
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
 from astrocyte.pipeline.transport.commits import CommitTracker
+from astrocyte.pipeline.transport.consumer import Consumer
 from astrocyte.pipeline.transport.options import TransportOptions, configure, options_of
 from astrocyte.pipeline.transport.transport import TP, Transport, app_settings
 
@@ -58,6 +60,23 @@ def test_setting_acked_as_fausts_compiled_iterator_does_acknowledges_the_deliver
     assert tracker.committable("p") is None
     message.acked = True
     assert tracker.committable("p") == 9
+
+
+async def test_a_state_that_the_broker_does_not_give_now_is_asked_for_again():
+    place = TP("t", 0)
+
+    async def committed(partitions):
+        return dict.fromkeys(partitions, 5)
+
+    async def away(_committed):
+        raise BrokerUnavailable("it restarts")
+
+    consumer = SimpleNamespace(
+        options=TransportOptions(on_assigned=away), _thread=SimpleNamespace(committed=committed),
+        tracker=CommitTracker(), log=logging.getLogger(__name__),
+    )  # fmt: skip
+    await Consumer._place(consumer, {place}, 1)
+    assert place not in consumer.tracker  # so that the next round positions it
 
 
 def test_event_of_another_transport_has_no_delivery():
