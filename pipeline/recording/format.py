@@ -222,14 +222,14 @@ def _bytes(value: Any) -> bytes | None:
 
 
 def _headers(body: dict[str, Any]) -> Headers:
-    encoded = body.get("headers_b64")
+    encoded, given = body.get("headers_b64"), body.get("headers")
     if encoded is not None:
-        return tuple((name, None if value is None else binascii.a2b_base64(value)) for name, value in _pairs(encoded))
-    given = body.get("headers")
-    if not given:
-        return ()
-    pairs = [(name, _bytes(value)) for name, value in _pairs(given)]
+        pairs = [(name, None if value is None else binascii.a2b_base64(value)) for name, value in _pairs(encoded)]
+    else:
+        pairs = [(name, _bytes(value)) for name, value in _pairs(given or [])]
     for name, _ in pairs:
+        if type(name) is not str:
+            raise InvalidLog(f"'headers': expected names that are strings, got {name!r:.80}")
         name.encode()
     return tuple(pairs)
 

@@ -24,6 +24,7 @@ from astrocyte.pipeline.broker.protocol.errors import MalformedRequest, RequestR
 from astrocyte.pipeline.broker.protocol.messages import APIS
 from astrocyte.pipeline.broker.protocol.produce_fetch import read_fetch, read_produce
 from astrocyte.pipeline.broker.server.connection import Connection, Request
+from astrocyte.pipeline.transport.record_batches import in_the_clear
 from tests.fuzz.target import Check, Target
 from tests.support.broker import CODECS, make_batch, with_checksum
 
@@ -114,6 +115,22 @@ def _batch_seeds() -> Iterator[bytes]:
 
 async def _turn() -> None:
     await asyncio.sleep(0)
+
+
+def _open_answers() -> Check:
+    """Batches as a worker gets them of a broker."""
+
+    def check(data: bytes) -> None:
+        batch = bytearray(data)
+        if len(batch) >= HEADER_BYTES:
+            struct.pack_into(">i", batch, 8, len(batch) - 12)
+            with_checksum(batch)
+        for answer in (data, bytes(batch) + data):
+            found = in_the_clear(answer, 1 << 20)
+            assert len(found) <= max(len(answer), 1 << 20) + 4096
+            assert in_the_clear(found) == found
+
+    return check
 
 
 class _Transport(asyncio.Transport):
@@ -223,5 +240,6 @@ def _connection_seeds() -> Iterator[bytes]:
 TARGETS = [
     Target("broker-requests", _open_requests, _request_seeds, (MalformedRequest,)),
     Target("broker-batches", _open_batches, _batch_seeds),
+    Target("answered-batches", _open_answers, _batch_seeds),
     Target("broker-connections", _open_connection, _connection_seeds),
 ]

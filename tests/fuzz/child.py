@@ -35,6 +35,7 @@ RAISED: Final = 77
 TOO_LARGE: Final = 78
 """Exit status after the peak of memory has grown by more than the target allows."""
 
+_ROOT: Final = Path(__file__).parents[2]
 _MOST_ADDRESSES: Final = 6 << 30
 _INSTRUMENTED: Final = (
     "astrocyte.schemas",
@@ -48,6 +49,8 @@ _INSTRUMENTED: Final = (
     "astrocyte.pipeline.roles.sink.decode",
     "astrocyte.pipeline.state",
     "astrocyte.pipeline.topology.rule_updates",
+    "astrocyte.pipeline.transport.record_batches",
+    "astrocyte.pipeline.kafka.codecs",
     "astrocyte.simulator.runtime.controls",
 )
 """Modules whose branches guide the search. Those that Numba compiles cannot be among them."""
@@ -117,7 +120,7 @@ def by_atheris(target: Target, page: Page, folder: Path, seconds: float, seed: i
     options = {
         "max_total_time": max(1, round(seconds)), "seed": seed % (1 << 31) or 1, "max_len": target.most_bytes,
         # The limits of `guarded` hold; those of libFuzzer are by wall time and by the memory of all inputs.
-        "timeout": 0, "rss_limit_mb": 0, "malloc_limit_mb": 0, "verbosity": 0, "reload": 0,
+        "timeout": 3600, "rss_limit_mb": 0, "malloc_limit_mb": 0, "verbosity": 0, "reload": 0,
         "len_control": 0, "detect_leaks": 0, "artifact_prefix": f"{folder.parent}/artifact-",
     }  # fmt: skip
     run = guarded(target, page)
@@ -131,11 +134,20 @@ def load_targets(engine: str) -> Mapping[str, Target]:
     if engine == "atheris":
         import atheris
 
-        with atheris.instrument_imports(include=list(_INSTRUMENTED), enable_loader_override=True):
+        # `include` takes whole top-level packages only.
+        others = [name for name in _modules() if not name.startswith(_INSTRUMENTED)]
+        with atheris.instrument_imports(include=["astrocyte"], exclude=others, enable_loader_override=True):
             from tests.fuzz.targets import TARGETS
     else:
         from tests.fuzz.targets import TARGETS
     return TARGETS
+
+
+def _modules() -> Iterator[str]:
+    """All modules and packages of the project."""
+    for package in ("schemas", "simulator", "agents", "pipeline"):
+        for path in (_ROOT / package).rglob("*.py"):
+            yield ".".join(("astrocyte", *path.relative_to(_ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
 def main(load: Callable[[str], Mapping[str, Target]] = load_targets) -> None:

@@ -51,6 +51,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline": {
         "analysis": "console kafka recording roles settings simulation topology transport",
+        "broker": "kafka",
         "bench": "broker kafka roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging recording roles settings simulation "
         "stopping topology transport watch",
