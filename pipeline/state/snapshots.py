@@ -170,7 +170,7 @@ class SnapshotParts:
             length = int.from_bytes(value[:2], "big")
             head = orjson.loads(value[2 : 2 + length])
             number, part, writer, count = int(head["number"]), int(head["part"]), str(head["writer"]), head["parts"]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             self._damaged[key] = f"expected a part of a snapshot in the state topic, got the message {key!r}: {error}"
             return
         self._counts[name, number, writer] = count

@@ -17,7 +17,6 @@ from aiokafka.protocol.fetch import FetchRequest
 from faust.types import TP
 
 from astrocyte.pipeline.kafka.partition_end import AtEnd
-from astrocyte.pipeline.transport.record_batches import in_the_clear
 
 __all__ = ["LONGEST_GAP_S", "PartitionEnds", "longest_gap_s", "observe_fetches"]
 
@@ -78,9 +77,7 @@ def longest_gap_s(fetch_max_wait_ms: int) -> float:
 
 
 def observe_fetches(fetcher: Any, ends: PartitionEnds, monotonic: Callable[[], float] = time.monotonic) -> None:
-    """Let ``ends`` see each answer that aiokafka's fetcher gets, whose batches are unpacked within a limit.
-
-    Call it before partitions are assigned.
+    """Let ``ends`` see each answer that aiokafka's fetcher gets; call it before partitions are assigned.
 
     aiokafka keeps the high watermark of the last answer, but not when it came, and not whether one came at all.
     """
@@ -108,10 +105,6 @@ class _ObservedClient:
         except BaseException:
             self._ends.interrupt(offsets)
             raise
-        response.topics = [
-            (topic, [(*row[:-1], in_the_clear(row[-1]) if row[-1] else row[-1]) for row in rows])
-            for topic, rows in response.topics
-        ]
         for topic, rows in response.topics:
             for partition, error, end, *rest in rows:
                 place = TP(topic, partition)

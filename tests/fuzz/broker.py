@@ -24,7 +24,7 @@ from astrocyte.pipeline.broker.protocol.errors import MalformedRequest, RequestR
 from astrocyte.pipeline.broker.protocol.messages import APIS
 from astrocyte.pipeline.broker.protocol.produce_fetch import read_fetch, read_produce
 from astrocyte.pipeline.broker.server.connection import Connection, Request
-from astrocyte.pipeline.transport.record_batches import in_the_clear
+from astrocyte.pipeline.kafka.record_batches import in_the_clear
 from tests.fuzz.target import Check, Target
 from tests.support.broker import CODECS, make_batch, with_checksum
 

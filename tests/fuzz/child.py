@@ -49,8 +49,8 @@ _INSTRUMENTED: Final = (
     "astrocyte.pipeline.roles.sink.decode",
     "astrocyte.pipeline.state",
     "astrocyte.pipeline.topology.rule_updates",
-    "astrocyte.pipeline.transport.record_batches",
     "astrocyte.pipeline.kafka.codecs",
+    "astrocyte.pipeline.kafka.record_batches",
     "astrocyte.simulator.runtime.controls",
 )
 """Modules whose branches guide the search. Those that Numba compiles cannot be among them."""

@@ -4,15 +4,15 @@ import struct
 
 import pytest
 import zstandard
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.record import MemoryRecords
 
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import REFUSED_HEADER
 from astrocyte.pipeline.broker import EmbeddedBroker
 from astrocyte.pipeline.broker.protocol.batch import HEADER_BYTES
-from astrocyte.pipeline.transport.partition_ends import PartitionEnds, observe_fetches
-from astrocyte.pipeline.transport.record_batches import in_the_clear
+from astrocyte.pipeline.kafka.client import consumer_client
+from astrocyte.pipeline.kafka.record_batches import in_the_clear
 from tests.support.broker import CODECS, flush, make_batch, with_checksum
 
 VALUES = [b"one", None, b"three" * 100]
@@ -83,14 +83,9 @@ async def test_a_bomb_in_a_topic_is_a_dead_letter_and_the_next_message_is_read(t
         log.append(bomb(300))
         log.append(make_batch([b'{"x": 1}']))
         flush(log)
-        consumer = AIOKafkaConsumer(bootstrap_servers=broker.address, auto_offset_reset="earliest")
-        await consumer.start()
-        observe_fetches(consumer._fetcher, PartitionEnds())
-        consumer.assign([TopicPartition("mono.A", 0)])
-        try:
+        async with consumer_client(broker.address) as consumer:
+            consumer.assign([TopicPartition("mono.A", 0)])
             records = [await consumer.getone() for _ in range(2)]
-        finally:
-            await consumer.stop()
     frames, (letter,) = decode_chunk("mono.A", 0, records)
     assert [item.frame.num_rows for item in frames] == [1]
     assert "offsets 0 to 2, in a batch of " in letter.reason

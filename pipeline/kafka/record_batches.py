@@ -8,15 +8,16 @@ stands one record, which is refused with the reason where it is decoded.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from crc32c import crc32c
 
 from astrocyte.agents.ingest.decoders import REFUSED_HEADER
 from astrocyte.pipeline.kafka.codecs import unpacked
 
-__all__ = ["BATCH_BYTES", "in_the_clear"]
+__all__ = ["BATCH_BYTES", "in_the_clear", "unpack_answers"]
 
 BATCH_BYTES: Final = 256 << 20
 """What one batch may unpack to, and what the batches of one answer may together before the rest is fetched again."""
@@ -27,6 +28,30 @@ _CHECKED_FROM: Final = 21
 _MAGIC: Final = 2
 _SHOWN: Final = 1024
 _CODEC, _TRANSACTIONAL, _CONTROL = 0x07, 0x10, 0x20
+
+
+def unpack_answers(consumer: Any) -> None:
+    """Let a consumer of aiokafka, which has started, get its batches in the clear; call it before it fetches."""
+    consumer._fetcher._client = _UnpackingClient(consumer._fetcher._client)
+
+
+class _UnpackingClient:
+    """aiokafka's client as the fetcher sees it."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node_id: int, request: Any, **options: Any) -> Any:
+        response = await self._client.send(node_id, request, **options)
+        if isinstance(request, FetchRequest):
+            response.topics = [
+                (topic, [(*row[:-1], in_the_clear(row[-1]) if row[-1] else row[-1]) for row in rows])
+                for topic, rows in response.topics
+            ]
+        return response
 
 
 def in_the_clear(data: bytes, most: int = BATCH_BYTES) -> bytes:
