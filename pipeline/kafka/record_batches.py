@@ -65,10 +65,10 @@ def in_the_clear(data: bytes, most: int = BATCH_BYTES) -> bytes:
         end = at + _LENGTH_ENDS + int.from_bytes(view[at + 8 : at + 12], "big", signed=True)
         if not at + _HEAD.size <= end <= len(data):
             break
-        batch: bytes | memoryview = view[at:end]
-        head = _HEAD.unpack_from(batch)
+        packed = view[at:end]
+        head, batch = _HEAD.unpack_from(packed), packed
         if head[3] == _MAGIC and head[5] & _CODEC and not head[5] & _CONTROL:
-            batch, changed = _plain(batch, most), True
+            batch, changed = memoryview(_plain(packed, most)), True
         if parts and size + len(batch) > most:
             return b"".join(parts)
         parts.append(batch)
