@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
+FUZZ_STAMP := $(VENV)/.installed-fuzz
 
-.PHONY: help setup demo test faults simulate soak bench lint format docs audit clean
+.PHONY: help setup demo test faults simulate soak fuzz bench lint format docs audit clean
 
 help:
 	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
@@ -13,6 +14,7 @@ help:
 	@echo "make faults run all fault tests and print a table: make faults [SEED=n] [ARGS='-k InfluxDB']"
 	@echo "make simulate  run seeded simulations: make simulate SEEDS=1000, or one of them, SEED=7 [FAULTS=0,2]"
 	@echo "make soak   run the long tests, then search the properties: make soak MINUTES=60 [SEED=n]"
+	@echo "make fuzz   search the decoders for inputs that crash or hang: make fuzz MINUTES=60 [TARGET=frames] [SEED=n]"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
 	@echo "make audit  ask for known vulnerabilities of the pinned dependencies"
@@ -48,6 +50,14 @@ simulate: setup
 MINUTES ?= 10
 soak: setup
 	@$(BIN)/python -m tests.support.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# The fuzzer's library guides the search by coverage. Without it, mutants are drawn blindly.
+$(FUZZ_STAMP): $(STAMP) requirements-fuzz.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-virtualenv -r requirements-fuzz.txt \
+	  && touch $@ || echo "atheris could not be installed; the search goes on without it"
+
+fuzz: $(FUZZ_STAMP)
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: setup
 	@$(BIN)/astrocyte bench $(ARGS)

@@ -59,6 +59,7 @@ class Level:
 LEVELS = {
     "unit": Level(5, 60),
     "conformance": Level(5, 60),
+    "fuzz": Level(30, 120),
     "docs": Level(60, 300),
     "integration": Level(60, 300),
     "faults": Level(300, 900),

@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 RECOGNISE_FAILED: Final[Counter[str]] = Counter()
 """Messages of this process on which the ``recognise`` of a decoder raised, by the decoder's name."""
 REFUSED_HEADER: Final = "astrocyte_refused"
-"""Only header of a row of a file that holds no event: the reason."""
+"""First header of what stands for a row of a file, or a batch of a topic, of which no event can be read: the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _read_arrow(record: KafkaRecord) -> Frame:
 
 
 def _refuse(record: KafkaRecord) -> Any:
-    raise InvalidEvent(record.headers[0][1].decode())
+    raise InvalidEvent(record.headers[0][1].decode(errors="replace"))
 
 
 def _read_json(record: KafkaRecord) -> Any:
@@ -160,8 +160,7 @@ class Decoders:
     ) -> None:
         """``options``: settings of a decoder by its name, under those of a declaration.
 
-        ``json_only``: the messages are the rows of files. They are JSON records, whatever other decoder is declared,
-        or are refused by their `REFUSED_HEADER`.
+        ``json_only``: the messages are the rows of files. They are JSON records, whatever other decoder is declared.
         """
         self.contracts = contracts
         self._json_only = json_only
@@ -188,10 +187,9 @@ class Decoders:
         """The decoder of each message of a stream."""
         declared = None if contract.declaration is None else self._of_stream.get(contract.stream)
         chosen = chosen_decoders(records) if declared is None else [declared] * len(records)
-        if self._json_only:
-            for number, record in enumerate(records):
-                if record.headers and record.headers[0][0] == REFUSED_HEADER:
-                    chosen[number] = _REFUSED
+        for number, record in enumerate(records):
+            if record.headers and record.headers[0][0] == REFUSED_HEADER:
+                chosen[number] = _REFUSED
         return chosen
 
 

@@ -172,6 +172,8 @@ class Consumer:
         from aiokafka import AIOKafkaConsumer
         from aiokafka.errors import KafkaError
 
+        from astrocyte.pipeline.kafka.record_batches import unpack_answers
+
         limit_client_log()
         while not self._stopped.is_set():
             client = AIOKafkaConsumer(
@@ -194,6 +196,7 @@ class Consumer:
                 self._state.away(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_RETRY_S)
             else:
+                unpack_answers(client)
                 self._state.back()
                 return client
         return None

@@ -154,6 +154,8 @@ async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
     """A connected consumer without a group and without assigned partitions. Raises BrokerUnavailable."""
     from aiokafka import AIOKafkaConsumer
 
+    from astrocyte.pipeline.kafka.record_batches import unpack_answers
+
     client = AIOKafkaConsumer(
         bootstrap_servers=broker,
         enable_auto_commit=False,
@@ -165,6 +167,7 @@ async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
         **security_arguments(),
     )
     await _started(client, broker)
+    unpack_answers(client)
     try:
         with _translated(broker):
             yield client

@@ -209,7 +209,7 @@ class EventFiles:
                             yield _Row(number, dumps(shown), body)
                         except TypeError as error:
                             yield _Row(number, b"", None, f"row {number}: {error}")
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are bytes in the file
             raise InvalidLog(f"{path}: {error}") from None
 
     def _time_name(self, stream: str, body: Mapping[str, Any]) -> str | None:
@@ -234,7 +234,10 @@ def _opened(path: str | Path) -> IO[bytes]:
         raise InvalidLog(f"{path}: {error.strerror}") from None
     packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
-    return gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[return-value]
+    if packed:
+        file.close()  # closing a GzipFile over it would leave it open
+        return gzip.open(path)  # type: ignore[return-value]
+    return file
 
 
 def _json_lines(path: str | Path) -> Iterator[_Row]:

@@ -127,16 +127,20 @@ def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
         return _header(body)
     try:
         topic, partition, offset, time_ms = body["topic"], body["partition"], body["offset"], body.get("ts")
+        time_type = body.get("tstype", "create")
         if time_ms is None:
             time_ms = -1
         numbers = (partition, offset, time_ms)
-        if type(topic) is not str or not all(type(each) is int and -_LIMIT <= each < _LIMIT for each in numbers):
-            raise _mistyped(body)
+        if not all(type(each) is str for each in (topic, time_type)) or not all(
+            type(each) is int and -_LIMIT <= each < _LIMIT for each in numbers
+        ):
+            raise _mistyped(body | {"tstype": time_type, "ts": time_ms})
         if not 0 <= partition < MOST_PARTITIONS:
             raise InvalidLog(f"'partition': expected 0 to {MOST_PARTITIONS - 1:,}, got {partition:,}")
         if offset < 0:
             raise InvalidLog(f"'offset': expected 0 or more, got {offset:,}")
         topic.encode()
+        time_type.encode()
         key, value = body.get("key_b64"), body.get("payload_b64")
         return ConsumedRecord(
             topic,
@@ -146,7 +150,7 @@ def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
             _bytes(body.get("key")) if key is None else binascii.a2b_base64(key, strict_mode=True),
             _bytes(body["payload"]) if value is None else binascii.a2b_base64(value, strict_mode=True),
             _headers(body),
-            body.get("tstype", "create"),
+            time_type,
         )
     except KeyError as error:
         raise InvalidLog(
@@ -191,7 +195,7 @@ def _domains(body: dict[str, Any]) -> int | None:
 
 
 def _mistyped(body: dict[str, Any]) -> InvalidLog:
-    for name, kind in (("topic", str), ("partition", int), ("offset", int), ("ts", int)):
+    for name, kind in (("topic", str), ("partition", int), ("offset", int), ("ts", int), ("tstype", str)):
         value = body.get(name)
         if type(value) is not kind or (isinstance(value, int) and not -_LIMIT <= value < _LIMIT):
             wanted = "a string" if kind is str else "an integer of 64 bits"
@@ -201,9 +205,11 @@ def _mistyped(body: dict[str, Any]) -> InvalidLog:
 
 def _surrogate_in(body: dict[str, Any]) -> str:
     """Name of the first member whose text has no bytes: half of a character that needs two UTF-16 code units."""
-    for name in ("topic", "key", "payload", "headers"):
+    for name in ("topic", "tstype", "key", "payload", "headers"):
+        # Keys and values may be any bytes, which surrogates stand for.
+        errors = "strict" if name in ("topic", "tstype") else "surrogateescape"
         try:
-            json.dumps(body.get(name), ensure_ascii=False).encode("utf-8", "surrogateescape")
+            json.dumps(body.get(name), ensure_ascii=False).encode("utf-8", errors)
         except UnicodeEncodeError:
             return name
     return "headers"
@@ -216,14 +222,14 @@ def _bytes(value: Any) -> bytes | None:
 
 
 def _headers(body: dict[str, Any]) -> Headers:
-    encoded = body.get("headers_b64")
+    encoded, given = body.get("headers_b64"), body.get("headers")
     if encoded is not None:
-        return tuple((name, None if value is None else binascii.a2b_base64(value)) for name, value in _pairs(encoded))
-    given = body.get("headers")
-    if not given:
-        return ()
-    pairs = [(name, _bytes(value)) for name, value in _pairs(given)]
+        pairs = [(name, None if value is None else binascii.a2b_base64(value)) for name, value in _pairs(encoded)]
+    else:
+        pairs = [(name, _bytes(value)) for name, value in _pairs(given or [])]
     for name, _ in pairs:
+        if type(name) is not str:
+            raise InvalidLog(f"'headers': expected names that are strings, got {name!r:.80}")
         name.encode()
     return tuple(pairs)
 

@@ -20,6 +20,11 @@ __all__ = ["PART_BYTES", "SnapshotDamaged", "SnapshotParts", "pack_state", "part
 
 PART_BYTES: Final = 512 * 1024
 _MAGIC: Final = b"ASN1"
+_MOST_BYTES: Final = 8 << 30
+"""Largest state. What a snapshot claims is taken from memory before it is unpacked."""
+_AT_ONCE: Final = 64 << 20
+_USUAL_RATIO: Final = 256
+_PIECE: Final = 1 << 10
 
 
 class SnapshotDamaged(AstrocyteError):
@@ -57,7 +62,7 @@ def pack_state(state: Mapping[str, Any]) -> bytes:
 def unpack_state(data: bytes) -> dict[str, Any]:
     """The state from `pack_state`'s bytes; arrays are writable copies. Raises AstrocyteError if they are damaged."""
     try:
-        body = zstandard.ZstdDecompressor().decompress(data)
+        body = _unpacked(data)
         if body[:4] != _MAGIC:
             raise ValueError("not a snapshot")
         start = 8 + int.from_bytes(body[4:8], "big")
@@ -68,7 +73,7 @@ def unpack_state(data: bytes) -> dict[str, Any]:
             start += size
         if start != len(body):
             raise ValueError("wrong length")
-    except (ValueError, zstandard.ZstdError) as error:
+    except (ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
         raise AstrocyteError(f"expected a snapshot, got {len(data)} bytes that are none: {error}") from error
 
     def decode(node: dict[str, Any]) -> Any:
@@ -84,8 +89,28 @@ def unpack_state(data: bytes) -> dict[str, Any]:
             return [decode(item) for item in value]
         return value
 
-    state: dict[str, Any] = decode(head["tree"])
+    try:
+        state = decode(head["tree"])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise AstrocyteError(f"expected a snapshot, got a damaged one: {type(error).__name__}: {error}") from error
+    if not isinstance(state, dict):
+        raise AstrocyteError(f"expected a snapshot, got one of a {type(state).__name__}")
     return state
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The bytes before they were compressed. A claim that the bytes hardly can hold takes memory only as they come."""
+    size = zstandard.frame_content_size(data)
+    if not 0 <= size <= _MOST_BYTES:
+        raise ValueError(f"it would have {size} bytes; expected 0 to {_MOST_BYTES}")
+    if size <= max(_AT_ONCE, _USUAL_RATIO * len(data)):
+        return zstandard.ZstdDecompressor().decompress(data)
+    frame, found = zstandard.ZstdDecompressor().decompressobj(), bytearray()
+    for at in range(0, len(data), _PIECE):
+        found += frame.decompress(data[at : at + _PIECE])
+    if len(found) != size:
+        raise ValueError(f"it has {len(found)} bytes and not {size}")
+    return bytes(found)
 
 
 def _layout_of(dtype: np.dtype[Any]) -> Any:
@@ -145,7 +170,7 @@ class SnapshotParts:
             length = int.from_bytes(value[:2], "big")
             head = orjson.loads(value[2 : 2 + length])
             number, part, writer, count = int(head["number"]), int(head["part"]), str(head["writer"]), head["parts"]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             self._damaged[key] = f"expected a part of a snapshot in the state topic, got the message {key!r}: {error}"
             return
         self._counts[name, number, writer] = count

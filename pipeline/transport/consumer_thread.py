@@ -15,6 +15,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from astrocyte.pipeline.kafka.client import ended
+from astrocyte.pipeline.kafka.record_batches import unpack_answers
 from astrocyte.pipeline.transport.assignor import DomainAssignor
 from astrocyte.pipeline.transport.client_log import StateLog
 from astrocyte.pipeline.transport.options import client_security
@@ -60,6 +61,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 await ended(consumer.stop, _LEAVE_S)
                 await asyncio.sleep(_RETRY_S)
             else:
+                unpack_answers(consumer)
                 observe_fetches(consumer._fetcher, self.consumer.ends)
                 self._consumer = consumer
                 state.back()

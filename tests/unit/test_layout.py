@@ -52,6 +52,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline": {
         "analysis": "console kafka recording roles settings simulation topology transport",
+        "broker": "kafka",
         "bench": "analysis broker kafka roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging recording roles settings simulation "
         "stopping topology transport watch",
@@ -104,6 +105,7 @@ TEST_LEVELS = {"unit", "integration", "conformance", "faults", "fuzz", "simulati
 REAL_TIME_FREE = {"support", "simulation"}
 # Sleeps that do not wait for a condition: they place a fault at a random moment.
 MAY_PAUSE = {
+    "tests/fuzz/broker.py": 1,  # turns of the loop between the bytes of a client
     "tests/integration/kafka/test_transport_kafka.py": 3,  # the moments of sends, kills and restarts
 }
 

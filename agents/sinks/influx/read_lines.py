@@ -15,6 +15,7 @@ __all__ = ["canonical", "point_fields", "point_key", "point_line", "points_in"]
 
 _MARK: Final = b"#"
 _FIELD: Final = re.compile(r'((?:[^\\,=]|\\.)+)=("(?:[^"\\]|\\.)*"|[^,]*)(?:,|\Z)', re.DOTALL)
+_POINT: Final = re.compile(r"[^ ].* .*=.* -?\d{1,19}", re.DOTALL | re.ASCII)
 _ESCAPED: Final = re.compile(r"\\([,= ])")
 
 
@@ -48,7 +49,10 @@ def point_fields(line: str) -> dict[str, str]:
 def canonical(kind: str, text: str) -> str:
     """A value with its type, ``kind`` as in Flux: double, long, boolean, string. Equal values are equal strings."""
     if kind == "double":
-        return f"double {float(text)!r}"
+        try:
+            return f"double {float(text)!r}"
+        except ValueError:
+            raise SinkError(f"expected a number in a field of a point, got {text!r:.80}") from None
     return f"{'long' if kind == 'unsignedLong' else kind} {text}"
 
 
@@ -60,7 +64,10 @@ def points_in(path: Path, on_comment: Callable[[bytes], object] | None = None) -
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield from _points(file, on_comment)
+            for number, line in _points(file, on_comment):
+                if not _POINT.fullmatch(line):
+                    raise SinkError(f"{path}, line {number}: expected a point in line protocol, got {line!r:.80}")
+                yield number, line
     except EOFError:
         return  # the end of a block that is being written
     except (OSError, zlib.error) as error:

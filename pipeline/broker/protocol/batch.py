@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 
 from crc32c import crc32c
 
-from astrocyte.pipeline.broker.protocol.codecs import compressed, unpacked
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
+from astrocyte.pipeline.kafka.codecs import compressed, unpacked
 
 __all__ = [
     "HEADER_BYTES",

@@ -1,4 +1,4 @@
-"""Clients x codecs x acks on the embedded broker: what each wrote, each reads, and each is told what is refused."""
+"""Clients x codecs x acks on the embedded broker: each reads what each wrote, and says what was refused."""
 
 from __future__ import annotations
 

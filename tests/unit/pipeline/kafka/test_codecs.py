@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astrocyte.pipeline.broker.protocol.batch import HEADER_BYTES, read_header, records_of
-from astrocyte.pipeline.broker.protocol.codecs import UNPACKED_BYTES, compressed, unpacked
+from astrocyte.pipeline.kafka.codecs import UNPACKED_BYTES, compressed, unpacked
 from tests.support.broker import CODECS, make_batch, with_checksum
 
 NUMBERS = [number for number in CODECS.values() if number]

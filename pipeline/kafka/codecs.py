@@ -49,7 +49,7 @@ def unpacked(codec: int, body: bytes, most: int = UNPACKED_BYTES) -> bytes:
 
 
 def _gzip(body: bytes, most: int) -> bytes:
-    found = b""
+    found = bytearray()
     while body:  # members that follow one another
         member = zlib.decompressobj(_GZIP)
         found += member.decompress(body, most + 1 - len(found))
@@ -58,7 +58,7 @@ def _gzip(body: bytes, most: int) -> bytes:
         if not member.eof:
             raise ValueError("gzip: it ends inside a member")
         body = member.unused_data
-    return found
+    return bytes(found)
 
 
 def _snappy(body: bytes, most: int) -> bytes:
