@@ -465,6 +465,20 @@ def record_of(message: Any) -> ConsumedRecord:
     )
 
 
+def _end_metadata(client: Any) -> None:
+    """Fail those who wait for metadata of a closed client: aiokafka lets them wait for ever."""
+    from aiokafka.errors import KafkaError
+
+    def refuse() -> None:
+        raise KafkaError("closed")
+
+    client.force_metadata_update = refuse
+    update = client._md_update_fut
+    if update is not None and not update.done():
+        update.set_exception(KafkaError("closed"))
+        update.exception()  # otherwise asyncio warns where nobody waits
+
+
 async def discard(producer: AIOKafkaProducer | None) -> None:
     """Close a producer without waiting for records that it holds; the caller keeps those that are not confirmed."""
     from aiokafka.errors import KafkaError
@@ -479,6 +493,7 @@ async def discard(producer: AIOKafkaProducer | None) -> None:
     # Closing the connections fails the requests in flight, for which the cancelled sender waits.
     with contextlib.suppress(KafkaError, OSError):
         await ended(producer.client.close)
+    _end_metadata(producer.client)
     if sender is not None:
         with contextlib.suppress(asyncio.CancelledError, KafkaError, TimeoutError):
             await asyncio.wait_for(sender, 5.0)
