@@ -97,6 +97,7 @@ class Repartitioner:
         """The input partitions that this worker reads."""
         self._carried.clear()
         self._unannounced = set(partitions)  # a worker before this one may have reported them as silent
+        self._silent &= self._unannounced
         self._heard_s = {number: self._heard_s.get(number, {"": now_s}) for number in partitions}
 
     def snapshot(self, partition: int, next_offset: int) -> dict[str, Any]:

@@ -153,6 +153,10 @@ def test_a_partition_that_was_idle_is_announced_where_this_is_not_proven_any_mor
     assert origins(20.0) == ["/0", "/1"], "this process stood still"
     repartitioner.recheck(ends(20.5, reading_since_s=19.0), 5.0)
     assert origins(20.5) == ["/1"], "once is enough"
+    assert [each.frame.origin for each in repartitioner.silence(ends(25.4), 5.0)] == ["/0"]
+    repartitioner.assign([1], now_s=26.0)  # another worker has the first one now
+    repartitioner.recheck(lambda _number: None, 5.0)
+    assert origins(26.0) == ["/1"]
 
 
 def test_one_producer_that_asserts_watermarks_does_not_hide_that_another_is_idle():
