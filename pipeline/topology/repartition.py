@@ -95,6 +95,7 @@ class Repartitioner:
 
     def assign(self, partitions: Iterable[int], now_s: float = 0.0) -> None:
         """The input partitions that this worker reads."""
+        partitions = list(partitions)
         self._carried.clear()
         self._unannounced = set(partitions)  # a worker before this one may have reported them as silent
         self._silent &= self._unannounced
