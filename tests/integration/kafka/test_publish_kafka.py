@@ -15,7 +15,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from astrocyte.pipeline.kafka.client import discard, ensure_topics
+from astrocyte.pipeline.kafka.client import ensure_topics
+from astrocyte.pipeline.kafka.closing import discard
 from astrocyte.pipeline.simulation.publish import KafkaSink, PublishFailed
 from astrocyte.pipeline.transport.producer import ConfirmedProducer
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord, producer_settings

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from astrocyte.pipeline.kafka.client import ended
+from astrocyte.pipeline.kafka.closing import ended
 
 
 class LosesTheFirstCancellation:
