@@ -19,7 +19,8 @@ import orjson
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.embed.handlers import Event, Handler, Handlers, is_async, name_of
-from astrocyte.pipeline.kafka.client import ended, topic_partitions
+from astrocyte.pipeline.kafka.client import topic_partitions
+from astrocyte.pipeline.kafka.closing import ended
 from astrocyte.pipeline.kafka.security import security_arguments
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log

@@ -96,13 +96,22 @@ class MissedLog:
     def _append(self, writer: LogWriter, events: Sequence[EncodedEvent], run: str) -> None:
         times = {event.seq: event.time_us // 1000 for event in events}
         messages = messages_of(events, run)
+        records: list[ConsumedRecord] = []
         for message, partition in zip(messages, _partitions(messages, self._partitions), strict=True):
             place = (message.topic, partition)
             offset = self._offsets.get(place, 0)
             self._offsets[place] = offset + 1
             headers = tuple(message.headers)
-            writer.write(ConsumedRecord(*place, offset, times[message.seq], message.key, message.value, headers))
-        writer.flush()
+            item = ConsumedRecord(*place, offset, times[message.seq], message.key, message.value, headers)
+            records.append(item)
+        try:
+            for item in records:
+                writer.write(item)
+            writer.flush()
+        except OSError:
+            # These events count as dropped. Kept here, they would take memory for as long as the disk is full.
+            writer.discard()
+            raise
 
     def close(self) -> None:
         """Give the file its name, if there is one."""

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from astrocyte.pipeline.kafka.closing import discard, ended
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.kafka.security import security_arguments, security_names
@@ -30,8 +31,6 @@ __all__ = [
     "UnknownTopic",
     "admin_client",
     "consumer_client",
-    "discard",
-    "ended",
     "ensure_topics",
     "partition_counts",
     "producer_client",
@@ -46,7 +45,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 10.0
-_CLOSE_S: Final = 1.5
 _STALL_S: Final = 15.0
 _LARGEST: Final = 256 << 20
 
@@ -109,17 +107,6 @@ def _or_refused() -> str:
     """Aiokafka has one error for a broker that is away and for one that refuses certificate or login."""
     how = security_names()
     return how and f". If it runs, it may not take {how} with these settings ASTROCYTE_KAFKA_*: see its log"
-
-
-async def ended(close: Callable[[], Awaitable[object]], limit_s: float = _CLOSE_S) -> None:
-    """Await ``close()`` of one of aiokafka's clients; after ``limit_s`` seconds cancel what it waits for.
-
-    It cancels tasks and waits for their end. Up to Python 3.11 a task does not notice that it was cancelled if the
-    response that it awaits arrives at the same moment (`asyncio.wait_for`); the second cancellation ends it.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(limit_s):
-            await close()
 
 
 async def until_available(step: Callable[[], Awaitable[Any]]) -> Any:
@@ -468,30 +455,3 @@ def record_of(message: Any) -> ConsumedRecord:
         tuple(message.headers),
         "logappend" if message.timestamp_type == 1 else "create" if message.timestamp_type == 0 else "unknown",
     )
-
-
-async def discard(producer: AIOKafkaProducer | None) -> None:
-    """Close a producer without waiting for records that it holds; the caller keeps those that are not confirmed."""
-    from aiokafka.errors import KafkaError
-
-    if producer is None:
-        return
-    producer._closed = True
-    producer._message_accumulator._closed = True
-    sender = producer._sender.sender_task
-    if sender is not None and not sender.done():
-        sender.cancel()
-    # Closing the connections fails the requests in flight, for which the cancelled sender waits.
-    with contextlib.suppress(KafkaError, OSError):
-        await ended(producer.client.close)
-    if sender is not None:
-        with contextlib.suppress(asyncio.CancelledError, KafkaError, TimeoutError):
-            await asyncio.wait_for(sender, 5.0)
-    held = producer._message_accumulator
-    # Batches that were to be sent again are not among the pending ones, where aiokafka then looks for them.
-    held._pending_batches.update(batch for batches in held._batches.values() for batch in batches)
-    batches = list(held._pending_batches)
-    held.fail_all(KafkaError("closed"))
-    for batch in batches:
-        if batch._drain_waiter.done() and not batch._drain_waiter.cancelled():
-            batch._drain_waiter.exception()  # otherwise asyncio warns that its exception was never retrieved

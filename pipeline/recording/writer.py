@@ -10,6 +10,7 @@ import fcntl
 import gzip
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -57,8 +58,9 @@ class LogWriter:
             self._file = _own(self._partial, self.path, overwrite=overwrite)
         self._overwrite = overwrite
         self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-        if header is not None:
-            self._lines.append(header.line())
+        self._head = [] if header is None else [header.line()]
+        self._lines += self._head
+        self._indexed = self._form == "zstd"
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +90,10 @@ class LogWriter:
             self.flush()
 
     def flush(self) -> None:
-        """End the block, so that all records written so far can be read even if this process is killed."""
+        """End the block, so that all records written so far can be read even if this process is killed.
+
+        Where the disk is full (OSError), the file ends with the block before, and the records can be flushed later.
+        """
         if not self._lines:
             return
         data = b"".join(self._lines)
@@ -98,21 +103,42 @@ class LogWriter:
             data = gzip.compress(data, 6, mtime=0)
         start = self._blocks[-1].offset + self._blocks[-1].size if self._blocks else 0
         self._check()
-        self._file.write(data)
-        self._file.flush()
+        self._append(data, start)
         self._blocks.append(Block(start, len(data), self._block_records, self._first_ms or 0, self._last_ms))
         self._lines.clear()
         self._pending = self._block_records = 0
         self._first_ms = None
+
+    def discard(self) -> None:
+        """Forget the records since the last flush, for a caller who will not try again. The log gets no index."""
+        self._lines = [] if self._blocks else [*self._head]
+        self._pending = self._block_records = 0
+        self._first_ms = None
+        self._indexed = False
+
+    def _append(self, data: bytes, start: int) -> None:
+        """Write at the end of the file, which is at ``start``: all of the data or, where that fails, nothing of it."""
+        if self._partial is None:
+            self._file.write(data)
+            self._file.flush()
+            return
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(start)
+            raise
 
     def close(self) -> None:
         """Write the index and rename the file to its name. Idempotent."""
         if self._closed:
             return
         self.flush()
-        if self._form == "zstd":
-            self._file.write(index_frame(self._blocks, self.topics, self._compressor))
-        self._file.flush()
+        if self._indexed:
+            last = self._blocks[-1] if self._blocks else Block(0, 0, 0, 0, 0)
+            self._append(index_frame(self._blocks, self.topics, self._compressor), last.offset + last.size)
         self._closed = True
         if self.path is not None and self._partial is not None:
             os.fsync(self._file.fileno())
@@ -156,7 +182,7 @@ def _own(partial: Path, path: Path, *, overwrite: bool) -> IO[bytes]:
     while True:
         check_absent(path, overwrite=overwrite)
         try:
-            file = partial.open("ab")
+            file = partial.open("ab", buffering=0)
         except OSError as error:
             raise InvalidLog(f"{partial} cannot be written: {error.strerror}") from None
         try:

@@ -284,6 +284,8 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
             ),
             memory,
             lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  it exists once the app has started
+            at_end=partial(_at_end, app, repartition.source),
+            idle_timeout_s=settings.idle_timeout / 1e6,
             lost=lost,
         )
         for repartition in plan.repartitions
@@ -312,8 +314,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
 
     async def tick() -> None:
         for runner in runners:
-            at_end = partial(_at_end, app, runner.repartitioner.repartition.source)
-            await runner.tick(at_end, settings.idle_timeout / 1e6)
+            await runner.tick()
 
     join_group(app, live, on_assigned=assigned, on_reset=_stop_at_reset)
     repeat(app, tick, 1.0)

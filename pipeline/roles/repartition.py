@@ -7,6 +7,7 @@ copies again, the reader recognises by the positions that each copy names.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -30,7 +31,10 @@ _STATE_S: Final = 0.5
 
 
 class RepartitionRunner:
-    """One repartitioned stream of a worker."""
+    """One repartitioned stream of a worker.
+
+    ``at_end`` says what the broker has answered about an input partition, which is idle after ``idle_timeout_s``.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,8 @@ class RepartitionRunner:
         state_topic: str,
         deliver: Callable[[Iterable[ProducerRecord]], Awaitable[None]],
         *,
+        at_end: Callable[[int], AtEnd | None] = lambda _partition: None,
+        idle_timeout_s: float = math.inf,
         lost: LostState | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -45,6 +51,8 @@ class RepartitionRunner:
         self.repartitioner = repartitioner
         self._state_topic = state_topic
         self._deliver = deliver
+        self._at_end = at_end
+        self._idle_s = idle_timeout_s
         self._lost = lost or LostState(state_topic)
         self._monotonic = monotonic
         self._now_us = now_us
@@ -86,13 +94,14 @@ class RepartitionRunner:
             self._due_s[number] = began_s + _STATE_S
             first = max(chunk.records[0].offset, self._next.get(number, 0))
             state = [self._state(number, first)]
+        self.repartitioner.recheck(self._at_end, self._idle_s)
         copies, letters = self.repartitioner.step(number, chunk.records, began_s)
         self._next[number] = max(chunk.next_offset, self._next.get(number, 0))
         await self._carry(copies, letters, state)
         self.repartitioner.carried(number, chunk.next_offset, began_s, self._monotonic())
         return sum(copy.frame.num_rows for copy in copies), letters
 
-    async def tick(self, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> None:
+    async def tick(self) -> None:
         """Called every second: accept events whose time has come, and report silent partitions."""
         for number in sorted(self._next) if self.repartitioner.waiting else ():
             now_us = self._now_us()
@@ -102,7 +111,7 @@ class RepartitionRunner:
                 # The next state has them among the accepted events.
                 self._due_s.pop(number, None)
                 await self._carry(copies, (), [self._trusted(number, now_us, idle=idle)])
-        await self._carry(self.repartitioner.silence(at_end, timeout_s))
+        await self._carry(self.repartitioner.silence(self._at_end, self._idle_s))
 
     async def _carry(
         self, copies: Sequence[Copy], letters: Sequence[DeadLetter] = (), others: Sequence[ProducerRecord] = ()

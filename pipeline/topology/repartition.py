@@ -82,7 +82,9 @@ class Repartitioner:
     asserts watermarks. A partition that has not sent yet counts as one of an origin without a name.
     """
     _unannounced: set[int] = field(default_factory=set)
-    """Input partitions of which the reader may believe that they are silent, as a worker before this one has said."""
+    """Input partitions that the reader may believe to be silent, although they may have records that wait."""
+    _silent: set[int] = field(default_factory=set)
+    """Input partitions whose origin without a name was reported as silent, and was not heard or announced since."""
     _carried: dict[int, int] = field(default_factory=dict)
     """By input partition: offset after what was carried over since the partition was assigned."""
     _begins: dict[int, int] = field(default_factory=dict)
@@ -93,8 +95,10 @@ class Repartitioner:
 
     def assign(self, partitions: Iterable[int], now_s: float = 0.0) -> None:
         """The input partitions that this worker reads."""
+        partitions = list(partitions)
         self._carried.clear()
-        self._unannounced = set(partitions)
+        self._unannounced = set(partitions)  # a worker before this one may have reported them as silent
+        self._silent &= self._unannounced
         self._heard_s = {number: self._heard_s.get(number, {"": now_s}) for number in partitions}
 
     def snapshot(self, partition: int, next_offset: int) -> dict[str, Any]:
@@ -144,6 +148,8 @@ class Repartitioner:
             elif heard.get(frame.origin) != math.inf:
                 copies += [Copy(each) for each in self._wake(frame.origin, partition, now_s)]
                 heard[frame.origin] = now_s
+                if not frame.origin:
+                    self._silent.discard(partition)
             for copy in self._judged(item, frame, places, stamps):
                 parts = [copy] if item.offsets is None else self._one_by_one(copy, partition)
                 copies += [replace(part, frame=self._relabel(part.frame, partition)) for part in parts]
@@ -284,22 +290,38 @@ class Repartitioner:
         """
         frames = []
         for number, heard in self._heard_s.items():
-            end = at_end(number)
-            if end is None or end.is_queued(self._carried.get(number)):
+            proven_s = self._silent_since_s(number, at_end, timeout_s)
+            if proven_s is None:
                 continue
-            proven_s = end.until_s - timeout_s
-            if proven_s < end.reading_since_s:
-                continue
+            if heard.get("", math.inf) <= proven_s:
+                self._silent.add(number)
             for origin in sorted(origin for origin, moment in heard.items() if moment <= proven_s):
                 del heard[origin]
                 self._newest_us.pop((number, origin), None)
                 frames.append(Copy(self._empty(origin, number, end=True)))
         return frames
 
+    def recheck(self, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> None:
+        """Called before `step`: of partitions that were reported as silent, look whether this is still proven.
+
+        Others may have records that wait, as after this process stood still: `step` announces them before it copies.
+        """
+        self._unannounced |= {
+            number for number in self._silent if self._silent_since_s(number, at_end, timeout_s) is None
+        }
+
+    def _silent_since_s(self, number: int, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> float | None:
+        """The moment after which an input partition had nothing for ``timeout_s``; None if that is not proven."""
+        end = at_end(number)
+        if end is None or end.is_queued(self._carried.get(number)):
+            return None
+        proven_s = end.until_s - timeout_s
+        return None if proven_s < end.reading_since_s else proven_s
+
     def _wake(self, origin: str, partition: int, now_s: float) -> list[Frame]:
         """Frames that announce an origin on the other partitions, if it is new or was silent on all of them.
 
-        After an assignment every partition may have records that wait, also one that was silent before.
+        Beside that, it is announced where records may wait that nobody has seen: after an assignment, and by `recheck`.
         """
         others = set(self._heard_s)
         if any(origin in heard for heard in self._heard_s.values()):
@@ -309,6 +331,8 @@ class Repartitioner:
         opened = sorted(n for n in others - {partition} if self._heard_s[n].get(origin) != math.inf)
         for number in opened:
             self._heard_s[number].setdefault(origin, now_s)
+        if not origin:
+            self._silent.difference_update(opened)
         return [self._empty(origin, number) for number in opened]
 
     def _empty(self, origin: str, partition: int, *, end: bool = False) -> Frame:

@@ -14,7 +14,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from astrocyte.pipeline.kafka.client import ended
+from astrocyte.pipeline.kafka.closing import ended
 from astrocyte.pipeline.kafka.record_batches import unpack_answers
 from astrocyte.pipeline.transport.assignor import DomainAssignor
 from astrocyte.pipeline.transport.client_log import StateLog

@@ -29,7 +29,7 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from astrocyte.pipeline.kafka.client import discard
+from astrocyte.pipeline.kafka.closing import discard
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
 from astrocyte.pipeline.transport.producer_record import (
     PERMANENT,

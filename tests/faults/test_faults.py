@@ -126,6 +126,7 @@ LINES = {
     "correlate stopped beyond its session": Line(at(zombie("correlate"), MOVING)),
     "sql stopped beyond its session": Line(at(zombie("sql"), MOVING), short=(("embedded", "json"),)),
     "influx stopped beyond its session": Line(at(zombie("influx"), MOVING)),
+    "repartition stopped beyond its session": Line(at(zombie("repartition"), {**MOVING, "by": "type"})),
     "workers join and leave": Line(at(joins_and_leaves("correlate", 5, every_s=3), MOVING)),
     "sinks join and leave": Line(at(joins_and_leaves("sql", 5, every_s=3), MOVING)),
     "the supervisor is killed": Line(

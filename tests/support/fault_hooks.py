@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import importlib
 import inspect
 import json
@@ -20,6 +21,7 @@ import mmap
 import os
 import signal
 import struct
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -201,7 +203,25 @@ def _move_clock(path: str) -> None:
     time.time = lambda: moved_ns() / 1e9
 
 
+def _show_waits(*_signal: Any) -> None:
+    """Write to the log where the product's coroutines wait, and what its producers hold."""
+    for each in gc.get_objects():
+        if (
+            inspect.iscoroutine(each)
+            and each.cr_frame is not None
+            and f"{os.sep}pipeline{os.sep}" in each.cr_code.co_filename
+        ):
+            what = each.cr_await
+            print(f"{each.__qualname__}, line {each.cr_frame.f_lineno}, waits for {what}", file=sys.stderr)
+        elif isinstance(each, ConfirmedProducer):
+            state = {name: str(getattr(each, name)) for name in ("_ready", "current", "_repairing", "_broken")}
+            waiting = [(item.topic, item.partition, len(item.rows), item.future) for item in each._outbox.values()]
+            print(f"producer {state}, waiting {waiting}", file=sys.stderr)
+    sys.stderr.flush()
+
+
 def _install() -> None:
+    signal.signal(signal.SIGRTMIN, _show_waits)
     if path := os.environ.get("FAULT_CLOCK"):
         _move_clock(path)
     for name in json.loads(os.environ.get("FAULT_CLIENT", "[]")):

@@ -120,6 +120,9 @@ def find_outcome(
         wait_until(lambda: _done(live, wanted, may_be_late=may_be_late), timeout_s, lambda: _state(live))
     except pytest.fail.Exception as error:
         outcome.problems.append(str(error))
+        for worker in live.workers:
+            worker.show_waits()
+            outcome.problems.append(f"{worker.role}: {worker.said[-3000:]}")
     outcome.lag_0_s = time.monotonic() - ended_s
 
     run, made = _replay(live)

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from astrocyte.pipeline.roles.worker import environment_of, worker_command
 from astrocyte.pipeline.settings import Settings
-from tests.support.processes import descendants, peak_memory_bytes, role_of
+from tests.support.processes import descendants, handles, peak_memory_bytes, role_of
 from tests.support.waiting import wait_until
 
 __all__ = ["SUPERVISOR", "Memory", "Worker", "stopping"]
@@ -71,6 +73,14 @@ class Worker:
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
+
+    def show_waits(self) -> None:
+        """Its log says where its coroutines wait (`fault_hooks`), unless it has ended or stands still."""
+        if self.process.poll() is None and handles(self.process.pid, signal.SIGRTMIN):
+            before = len(self.said)
+            self.signal(signal.SIGRTMIN)
+            with suppress(pytest.fail.Exception):
+                wait_until(lambda: len(self.said) > before, 5)
 
     def kill(self) -> None:
         """kill -9."""
@@ -135,6 +145,7 @@ def stopping(workers: Sequence[Worker]) -> Iterator[None]:
         yield
     except BaseException:
         for worker in workers:
+            worker.show_waits()
             sys.stderr.write(f"\n{worker.log.name}: {worker.log.read_text(errors='replace')[-3000:]}")
         raise
     finally:

@@ -149,8 +149,10 @@ async def test_a_full_disk_is_one_sentence_and_keeps_what_was_recorded(broker, t
     assert done.returncode == 1, done.stderr
     assert f"{path} cannot be written: File too large" in done.stderr
     assert not path.exists()
-    read = list(read_log(tmp_path / "a.jsonl.partial", on_torn=lambda error: None))
+    read = list(read_log(tmp_path / "a.jsonl.partial", on_torn=pytest.fail))
     assert set(read) <= set(stream_records())
+    subprocess.run([*command, "--force"], check=True, timeout=60)
+    assert set(read_log(path)) == set(stream_records())
 
 
 def test_the_command_prints_what_it_recorded(broker, tmp_path):

@@ -12,8 +12,11 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from astrocyte.pipeline.kafka.client import ensure_topics
+from astrocyte.pipeline.kafka.closing import discard
 from astrocyte.pipeline.simulation.publish import KafkaSink, PublishFailed
 from astrocyte.pipeline.transport.producer import ConfirmedProducer
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord, producer_settings
@@ -21,7 +24,7 @@ from astrocyte.schemas.frames import Frame, decode_frame
 from astrocyte.schemas.partitioning import partition_of
 from tests.support.brokers import Broker, pause, read_all, resume
 from tests.support.kafka import Kafka
-from tests.support.waiting import eventually, wait_until
+from tests.support.waiting import eventually, loop_turns, wait_until
 
 
 async def new_topic(address: str, partitions: int = 1, **config: str) -> str:
@@ -82,6 +85,16 @@ async def test_record_without_key_for_a_compacted_topic_is_refused_and_delays_no
     await producer.deliver([ProducerRecord(topic, b"y", b"key", partition=0)])
     await producer.stop()
     assert values(await asyncio.to_thread(read_all, real_kafka.address, topic)) == [b"y"]
+
+
+async def test_who_waits_for_a_topic_learns_that_the_producer_was_replaced(embedded_address: str):
+    producer = AIOKafkaProducer(**producer_settings(embedded_address))
+    await producer.start()
+    asking = asyncio.create_task(producer.partitions_for("is-not-there"))
+    await loop_turns(3)
+    await discard(producer)
+    with pytest.raises(KafkaError, match="closed"):
+        await asyncio.wait_for(asking, 10)
 
 
 @pytest.mark.kafka

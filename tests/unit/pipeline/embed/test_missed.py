@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
+
+import pytest
 
 import astrocyte
 from astrocyte.pipeline.embed import delivery
 from astrocyte.pipeline.embed.delivery import MissedLog
+from astrocyte.pipeline.embed.encoding import EncodedEvent, StreamEncoder
 from astrocyte.pipeline.recording.frames import frames_of
+from tests.support.broker import full_disk
 from tests.support.brokers import NOWHERE
 from tests.support.waiting import wait_until
 
@@ -104,6 +109,22 @@ def test_a_log_that_is_deleted_under_a_publisher_is_reported_and_begun_again(tmp
 def test_connecting_makes_the_folder_of_missed_events_and_leaves_it_empty(tmp_path):
     with astrocyte.connect(NOWHERE, missed=tmp_path / "new" / "missed", close_timeout_s=0):
         assert list((tmp_path / "new" / "missed").iterdir()) == []
+
+
+def test_a_disk_that_is_full_for_a_while_costs_what_is_counted_and_the_log_stays_readable(tmp_path):
+    log, encoder = MissedLog(tmp_path, "app", 2), StreamEncoder("rooms")
+
+    def events(first: int) -> list[EncodedEvent]:
+        return [encoder.encode({"value": n}, None, n) for n in range(first, first + 50)]
+
+    log.write(events(0), "app")
+    (partial,) = tmp_path.iterdir()
+    with full_disk(os.getpid(), file_bytes=partial.stat().st_size + 100), pytest.raises(OSError, match="large"):
+        log.write(events(50), "app")
+    log.write(events(100), "app")
+    log.close()
+    found = [row["value"] for _, _, _, frame in frames_of(log.path) for row in frame.rows()]
+    assert sorted(found) == [*range(50), *range(100, 150)]
 
 
 def test_a_disk_that_fails_later_is_logged_at_once_and_counted(tmp_path, monkeypatch, caplog):

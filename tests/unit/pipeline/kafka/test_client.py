@@ -6,7 +6,8 @@ import contextlib
 import pytest
 from aiokafka.client import AIOKafkaClient
 
-from astrocyte.pipeline.kafka.client import BrokerUnavailable, _translated, ended
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, _translated
+from astrocyte.pipeline.kafka.closing import ended
 
 
 class LosesTheFirstCancellation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import random
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from astrocyte.pipeline.recording.index import read_index
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.schemas.topics import is_derived
+from tests.support.broker import full_disk
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, write_log
 
 RECORDS = st.builds(
@@ -153,6 +155,26 @@ def test_a_log_torn_with_zeros_behind_it_is_read_up_to_them(tmp_path):
     torn_logs: list[TornLog] = []
     assert list(read_log(path, on_torn=torn_logs.append)) == records[:500]
     assert torn_logs
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.zst", ".jsonl.gz"])
+def test_a_disk_that_is_full_for_a_while_costs_no_record_and_repeats_none(tmp_path, suffix):
+    records = some_records(400)
+    path = tmp_path / f"a{suffix}"
+    with LogWriter(path, LogHeader({"mono.t": 3})) as writer:
+        for item in records[:100]:
+            writer.write(item)
+        writer.flush()
+        partial = path.with_name(f"{path.name}.partial")
+        before = partial.stat().st_size
+        for item in records[100:300]:
+            writer.write(item)
+        with full_disk(os.getpid(), file_bytes=before + 200), pytest.raises(OSError, match="large"):
+            writer.flush()
+        assert partial.stat().st_size == before, "nothing of the block stays"
+        for item in records[300:]:
+            writer.write(item)
+    assert list(read_log(path, on_torn=pytest.fail)) == records
 
 
 def test_a_log_damaged_before_its_end_is_an_error(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrocyte.agents.ingest.copies import CopiesOnce
+from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.repartition import RepartitionRunner
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
 from astrocyte.pipeline.topology.plan import Repartition
@@ -157,16 +158,16 @@ async def test_an_event_that_waits_when_the_role_dies_is_copied_once_its_time_ha
     assert made.repartitioner.waiting
     broker.breaks_after = crash
     try:
-        await made.tick(lambda _partition: None, 5.0)
+        await made.tick()
         made, start = runner(broker, START + 3 * HOUR)
         await copy_all(made, records, start, 1)
-        await made.tick(lambda _partition: None, 5.0)
+        await made.tick()
     except ConnectionError:
         pass
     broker.breaks_after = None
     made, start = runner(broker, START + 3 * HOUR)
     await copy_all(made, records, start, 2)
-    await made.tick(lambda _partition: None, 5.0)
+    await made.tick()
     found = taken(broker)
     assert len(found) == len(set(found))
     every = 2 if form == "json" else 6
@@ -194,6 +195,32 @@ async def test_a_second_group_that_copies_the_same_stream_gives_a_reader_no_row_
         both.records += [written[second].pop(0)] if written[second] else []
     both.records += written[0] + written[1]
     assert sorted(taken(both)) == sorted(await uninterrupted(records))
+
+
+async def test_after_a_stop_of_the_process_event_time_waits_for_partitions_that_were_idle():
+    broker, clock = Broker(), {"now": 0.0, "reading": 0.0}
+    made = RepartitionRunner(
+        Repartitioner(REPARTITION, PARTITIONS, lateness_us=SECOND), "state", broker.deliver,
+        at_end=lambda _partition: AtEnd(0, clock["reading"], clock["now"], clock["reading"]), idle_timeout_s=5.0,
+        monotonic=lambda: clock["now"],
+    )  # fmt: skip
+    made.assigned([0, 1], [0, 1], {})
+    records = events(12, 99, form="json")
+
+    async def announced(first: int) -> int:
+        """How often the other partition was announced with the next records."""
+        before = len(broker.copies(0))
+        await made.handle(Chunk(1, records[first : first + 3], first + 3))
+        return sum(decode_frame(each.value).origin == "/0" for each in broker.copies(0)[before:])
+
+    await announced(0)
+    clock["now"] = 3.0
+    await announced(3)
+    clock["now"] = 6.0
+    await made.tick()
+    assert await announced(6) == 0
+    clock |= {"now": 20.0, "reading": 19.5}
+    assert await announced(9) == 1
 
 
 async def test_a_damaged_state_is_refused_with_what_to_do_and_another_setting_goes_on(caplog):

@@ -137,6 +137,28 @@ def test_after_a_restart_the_reader_waits_again_for_partitions_that_were_idle_be
     assert len(copies) == 2 + 1 + 3, "the other partition is announced once"
 
 
+def test_a_partition_that_was_idle_is_announced_where_this_is_not_proven_any_more():
+    repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
+    repartitioner.assign([0, 1], now_s=0.0)
+
+    def origins(now_s: float) -> list[str]:
+        made, _ = repartitioner.step(1, [RawRecord(0, 1_750_000_000_000, None, encode_frame(frame()))], now_s)
+        return [each.frame.origin for each in made]
+
+    assert origins(1.0) == ["/0", "/1"], "at the start"
+    assert [each.frame.origin for each in repartitioner.silence(ends(5.5), 5.0)] == ["/0"]
+    repartitioner.recheck(ends(6.0), 5.0)
+    assert origins(6.0) == ["/1"], "the broker has answered all the time"
+    repartitioner.recheck(ends(20.0, reading_since_s=19.0), 5.0)
+    assert origins(20.0) == ["/0", "/1"], "this process stood still"
+    repartitioner.recheck(ends(20.5, reading_since_s=19.0), 5.0)
+    assert origins(20.5) == ["/1"], "once is enough"
+    assert [each.frame.origin for each in repartitioner.silence(ends(25.4), 5.0)] == ["/0"]
+    repartitioner.assign([1], now_s=26.0)  # another worker has the first one now
+    repartitioner.recheck(lambda _number: None, 5.0)
+    assert origins(26.0) == ["/1"]
+
+
 def test_one_producer_that_asserts_watermarks_does_not_hide_that_another_is_idle():
     repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
     repartitioner.assign([0, 1], now_s=0.0)
