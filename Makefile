@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: help setup demo test faults soak bench lint format docs audit clean
+.PHONY: help setup demo test faults soak scores bench lint format docs audit clean
 
 help:
 	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
 	@echo "make test   run the tests"
 	@echo "make faults run all fault tests and print a table: make faults [SEED=n] [ARGS='-k InfluxDB']"
 	@echo "make soak   run the long tests, then search the properties: make soak MINUTES=60 [SEED=n]"
+	@echo "make scores score the alerts over 20 worlds of every scenario: make scores [SEEDS=n] [ARGS=--controllers]"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
 	@echo "make audit  ask for known vulnerabilities of the pinned dependencies"
@@ -43,6 +44,13 @@ faults: setup
 MINUTES ?= 10
 soak: setup
 	@$(BIN)/python -m tests.support.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+SEEDS ?= 20
+scores: setup
+	@echo "| scenario | rule | found of planted | precision | delay: mean, longest | false alarms in an hour of quiet worlds |"
+	@echo "|---|---|---|---|---|---|"
+	@for world in axons:60 cells:120 ecology:120 kernels:120 dna:120; do \
+	  $(BIN)/astrocyte score $${world%:*} --seeds $(SEEDS) --seconds $${world#*:} --markdown $(ARGS) || exit; done
 
 bench: setup
 	@$(BIN)/astrocyte bench $(ARGS)

@@ -300,6 +300,15 @@ def test_a_depletion_is_found_once_wherever_in_a_second_it_begins_and_however_ri
     assert alerts_by_phase("resource_depletion", (0, 8, usual), *spans, (9.3, 14, usual)) == [1] * 10
 
 
+@pytest.mark.parametrize(("rule", "died"), [("population_collapse", 1640), ("bottleneck_and_recovery", 1990)])
+def test_deaths_are_found_although_the_population_has_grown_back_before_the_next_snapshot(rule: str, died: int) -> None:
+    full = {"total_population": 2048, "deaths": 110}
+    spans = [(8, 8.1, {"total_population": 1134, "deaths": died}), (8.1, 14, full)]
+    assert alerts_by_phase(rule, (0, 8, full), *spans) == [1] * 10
+    spans[0] = (8, 8.1, {"total_population": 1134, "deaths": round(0.5 * died)})
+    assert alerts_by_phase(rule, (0, 8, full), *spans) == [0] * 10
+
+
 def test_earnings_that_rise_after_many_cells_have_died_and_fall_to_what_they_were_are_no_depletion() -> None:
     times = [(0, 8, 1.0), (8, 8.3, 4.0), (8.3, 8.8, 3.0), (8.8, 9.5, 1.6), (9.5, 14, 1.0)]
     spans = [(begin, end, {"energy_efficiency": 0.9 * rise}) for begin, end, rise in times]
@@ -419,7 +428,7 @@ def test_a_collapse_is_measured_from_the_largest_population_not_from_the_oldest(
     events = snapshots(*rising, (4.9, 5.0, {"total_population": 2048}), (5.0, 6.0, {"total_population": 451}))
     (found,) = found_by("population_collapse", "cells", events)
     assert found.alert is not None
-    assert found.alert.message == "population fell from 2048 to 451"
+    assert found.alert.message == "population fell from 2048 to 451; 10 died since the snapshot before"
     assert found.confidence == pytest.approx(1 - 451 / 2048)
 
 
