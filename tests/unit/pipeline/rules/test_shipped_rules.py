@@ -197,7 +197,7 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
         [war(0, 1, 2, 1), war(1, 3, 1, 3), war(9, 4, 1, 1)],
     ),
     "upset": ("kernels", [war(0, 1, 2, 1, (0.1, 0.9))], [war(0, 1, 2, 2, (0.1, 0.9))]),
-    "training_stops": ("kernels", updates(40, 1, 40), updates(40, 2, 40)),
+    "training_stops": ("kernels", updates(40, 11, 4, 40, 40), updates(40, 11, 12, 40, 40)),
     "mutation_improved": (
         "dna",
         [mutation(0, 102, 101), karma(5, 102, 0.82, 0.75)],
@@ -307,6 +307,15 @@ def test_deaths_are_found_although_the_population_has_grown_back_before_the_next
     assert alerts_by_phase(rule, (0, 8, full), *spans) == [1] * 10
     spans[0] = (8, 8.1, {"total_population": 1134, "deaths": round(0.8 * died)})
     assert alerts_by_phase(rule, (0, 8, full), *spans) == [0] * 10
+
+
+@pytest.mark.parametrize("few", [(0, 0, 0, 0), (2, 2, 2, 2), (0, 3, 0, 2)])
+def test_that_training_stops_is_found_whatever_part_of_a_second_is_left_of_it_and_whatever_wars_update(
+    few: tuple[int, ...],
+) -> None:
+    for left in range(0, 41, 4):
+        found = found_by("training_stops", "kernels", updates(35, 40, left, *few, 40 - left, 35, 35))
+        assert len(found) == 1, left
 
 
 def test_earnings_that_rise_after_many_cells_have_died_and_fall_to_what_they_were_are_no_depletion() -> None:
