@@ -76,6 +76,15 @@ def karma(seconds: float, snapshot: int, score: float, before: float | None, age
     )  # fmt: skip
 
 
+def scores(*seconds: tuple[int, float]) -> list[Event]:
+    """(number, karma) of the scores in each second."""
+    return [
+        karma(second + number / 40, second * 100 + number, value, value, f"agent-{number}")
+        for second, (count, value) in enumerate(seconds)
+        for number in range(count)
+    ]
+
+
 def mutation(seconds: float, snapshot: int, parent: int, agent: str = "agent-1") -> Event:
     fields = {"agent_id": agent, "snapshot_id": snapshot, "parent_snapshot_id": parent}
     return at("dna.mutation_applied", seconds, key=agent, **fields)
@@ -212,8 +221,8 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
     ),
     "karma_breakthrough": (
         "dna",
-        [karma(number / 40, number, 0.7, 0.59, f"agent-{number}") for number in range(20)],
-        [karma(number / 40, number, 0.7, 0.59, f"agent-{number}") for number in range(19)],
+        scores((20, 0.6), (20, 0.81), (20, 0.81)),
+        scores((20, 0.6), (20, 0.79), (19, 0.9), (20, 0.81)),
     ),
     "evolution_stalls": (
         "dna",
@@ -316,6 +325,13 @@ def test_that_training_stops_is_found_whatever_part_of_a_second_is_left_of_it_an
     for left in range(0, 41, 4):
         found = found_by("training_stops", "kernels", updates(35, 40, left, *few, 40 - left, 35, 35))
         assert len(found) == 1, left
+
+
+@pytest.mark.parametrize(("usual", "best"), [(0.55, 0.94), (0.87, 0.985)])
+def test_a_breakthrough_of_scores_is_found_once_wherever_in_a_second_it_begins(usual: float, best: float) -> None:
+    for tenth in range(10):
+        parts = [(20, usual)] * 3 + [(20, usual + (best - usual) * tenth / 10), (20, best), (20, best), (20, usual)]
+        assert len(found_by("karma_breakthrough", "dna", scores(*parts))) == 1, tenth
 
 
 def test_earnings_that_rise_after_many_cells_have_died_and_fall_to_what_they_were_are_no_depletion() -> None:
