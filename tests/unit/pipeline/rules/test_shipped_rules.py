@@ -311,11 +311,12 @@ def test_a_depletion_is_found_once_wherever_in_a_second_it_begins_and_however_ri
 
 @pytest.mark.parametrize(("rule", "died"), [("population_collapse", 1350), ("bottleneck_and_recovery", 1990)])
 def test_deaths_are_found_although_the_population_has_grown_back_before_the_next_snapshot(rule: str, died: int) -> None:
-    full = {"total_population": 2048, "deaths": 110}
-    spans = [(8, 8.1, {"total_population": 1134, "deaths": died}), (8.1, 14, full)]
-    assert alerts_by_phase(rule, (0, 8, full), *spans) == [1] * 10
-    spans[0] = (8, 8.1, {"total_population": 1134, "deaths": round(0.8 * died)})
-    assert alerts_by_phase(rule, (0, 8, full), *spans) == [0] * 10
+    few, full = {"total_population": 1400}, {"total_population": 2048, "deaths": 110, "births": 110}
+    for share, alerts in ((1.0, 1), (0.8, 0)):
+        deaths = round(share * died)
+        hit = {"total_population": 1134, "deaths": deaths, "births": 1134 - 2048 + deaths}
+        spans = [(2, 8, full), (8, 8.1, hit), (8.1, 14, full)]
+        assert alerts_by_phase(rule, (0, 2, few), *spans) == [alerts] * 10
 
 
 @pytest.mark.parametrize("few", [(0, 0, 0, 0), (2, 2, 2, 2), (0, 3, 0, 2)])
