@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 FUZZ_STAMP := $(VENV)/.installed-fuzz
 
-.PHONY: help setup demo test faults simulate soak fuzz bench lint format docs audit clean
+.PHONY: help setup demo test faults simulate soak fuzz scores bench lint format docs audit clean
 
 help:
 	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
@@ -15,6 +15,7 @@ help:
 	@echo "make simulate  run seeded simulations: make simulate SEEDS=1000, or one of them, SEED=7 [FAULTS=0,2]"
 	@echo "make soak   run the long tests, then search the properties: make soak MINUTES=60 [SEED=n]"
 	@echo "make fuzz   search the decoders for inputs that crash or hang: make fuzz MINUTES=60 [TARGET=frames] [SEED=n]"
+	@echo "make scores score the alerts over 20 worlds of every scenario: make scores [SEEDS=n] [ARGS=--controllers]"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
 	@echo "make audit  ask for known vulnerabilities of the pinned dependencies"
@@ -58,6 +59,13 @@ $(FUZZ_STAMP): $(STAMP) requirements-fuzz.txt
 
 fuzz: $(FUZZ_STAMP)
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+SEEDS ?= 20
+scores: setup
+	@echo "| scenario | rule | found of planted | precision | delay: mean, longest | false alarms in an hour of quiet worlds |"
+	@echo "|---|---|---|---|---|---|"
+	@for world in axons:60 cells:120 ecology:120 kernels:120 dna:120; do \
+	  $(BIN)/astrocyte score $${world%:*} --seeds $(SEEDS) --seconds $${world#*:} --markdown $(ARGS) || exit; done
 
 bench: setup
 	@$(BIN)/astrocyte bench $(ARGS)

@@ -24,8 +24,9 @@ class PlantKind:
     rules: tuple[str, ...] = ()
     """Alert rules that should find it; the truth stream has an event of type ``planted`` for each."""
     may_follow: tuple[str, ...] = ()
-    """Alert rules of what it brings about in some worlds only. Their alerts after it are right, and none has to come:
-    they count for precision, not for recall. The truth stream has an event of type ``possible`` for each."""
+    """Alert rules of what it brings about in some worlds only, also later than what `rules` find. Their alerts during
+    it and its `rest` are right, and none has to come: they count for precision, not for recall. The truth stream has an
+    event of type ``possible`` for each."""
     strength: float = 0.5
     ticks: int = 1
     rest: int | None = None

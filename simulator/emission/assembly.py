@@ -197,11 +197,12 @@ class Assembler:
         for plant in self._config.plants:
             if not first <= plant.at_tick < end:
                 continue
-            until_us = self.time_us(plant.at_tick + plant.ticks)
             kind = self._config.plant_kinds[plant.kind]
-            rules = [("planted", rule) for rule in kind.rules or ("",)]
-            for sort, rule in rules + [("possible", rule) for rule in kind.may_follow]:
-                values = {"kind": plant.kind, "rule": rule, "until": until_us, "members": "[]"}
+            end_tick = plant.at_tick + plant.ticks
+            truths = [("planted", rule, end_tick) for rule in kind.rules or ("",)]
+            truths += [("possible", rule, end_tick + (kind.rest or 0)) for rule in kind.may_follow]
+            for sort, rule, until in truths:
+                values = {"kind": plant.kind, "rule": rule, "until": self.time_us(until), "members": "[]"}
                 yield HostRow(TRUTH, plant.at_tick, sort, values)
 
     def _host_batch(self, stream: str, rows: Iterable[HostRow]) -> pa.RecordBatch:

@@ -40,9 +40,16 @@ GENOMES = 64
 PLANT_KINDS: Mapping[str, PlantKind] = {
     "depletion": PlantKind(("resource_exhaustion",), may_follow=("starvation_wave",), strength=0.95, ticks=10, rest=60),
     "feud": PlantKind(("conflict_without_sharing",), strength=1.0, ticks=90, rest=60),
-    "collapse": PlantKind(("agent_population_crash",), strength=0.8, rest=200),
+    # Those who are left find plenty, become more than the map feeds, and starve: only then the world is as before.
+    "collapse": PlantKind(
+        ("agent_population_crash",), may_follow=("starvation_wave", "agent_population_crash"), strength=0.8, rest=380
+    ),
     "famine": PlantKind(
-        ("starvation_wave", "resource_exhaustion", "agent_population_crash"), strength=1.0, ticks=30, rest=200
+        ("starvation_wave", "resource_exhaustion", "agent_population_crash"),
+        may_follow=("starvation_wave", "agent_population_crash"),
+        strength=1.0,
+        ticks=60,
+        rest=380,
     ),
     "sweep": PlantKind(("genome_sweep",), strength=0.8, rest=30, once=True),
 }

@@ -246,6 +246,8 @@ class _Outcome(NamedTuple):
 
     agents: Population
     dead: Array
+    starved: Array
+    """Of the dead, those whom hunger killed, whatever else befell them."""
     old: Array
     defending: Array
     attacker: Array
@@ -333,7 +335,8 @@ def _live(
     old = alive & (age > params["old_age"]) & (unit(luck.death) < params["ageing"])
     share, starts = collapse
     struck = alive & starts & (unit(luck.death) < share)
-    dead = alive & ((health <= 0) | (starving > params["starvation_threshold"]) | old | struck)
+    spent = alive & ((health <= 0) | (starving > params["starvation_threshold"]))
+    dead = spent | old | struck
     reward = jnp.where(alive, resource - agents["resource"] - hurt, 0)
     learns = alive & (agents["kind"] != CONTROL)
     rate = params["learning_rate"] * jnp.where(action == LEARN, 4.0, 1.0)
@@ -350,7 +353,7 @@ def _live(
     after = {**agents, "resource": resource, "health": health, "starving": starving, "policy": policy,
              "reward": jnp.clip(agents["reward"] + reward, -(1 << 30), 1 << 30)}  # fmt: skip
     other = jnp.where(fights | (gift > 0), partner, -1)
-    return _Outcome(after, dead, old, defending, attacker, other, taken + stolen + gift, reward)
+    return _Outcome(after, dead, spent & (starving > 0), old, defending, attacker, other, taken + stolen + gift, reward)
 
 
 def _emit_founders(static: EcologyStatic, params: Mapping[str, Any], ctx: Context, agents: Population) -> None:
@@ -416,7 +419,7 @@ def _emit_incidents(
     """An incident when an agent is hurt, starves to half of its health or death, heals above half, or dies of age."""
     hurt = outcome.attacker >= 0
     low, was_low = after["health"] < UNIT // 2, before["health"] < UNIT // 2
-    starved = before["alive"] & (after["starving"] > 0) & ((low & ~was_low) | outcome.dead)
+    starved = before["alive"] & (after["starving"] > 0) & ((low & ~was_low) | outcome.starved)
     healed = before["alive"] & was_low & ~low
     cause = jnp.where(hurt, 0, jnp.where(outcome.old, 3, jnp.where(starved, 1, 2)))
     assert CAUSES == ("attack", "starvation", "healing", "old_age")

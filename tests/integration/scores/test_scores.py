@@ -1,4 +1,7 @@
-"""Every shipped alert rule finds what is planted for it in twenty worlds, and is quiet in twenty others."""
+"""Every shipped alert rule finds what is planted for it in twenty worlds, and is quiet in twenty others.
+
+Controllers steer some of them, as in a demo.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,19 @@ LENGTHS = {"axons": 20.0, "cells": 120.0, "dna": 120.0, "ecology": 120.0, "kerne
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("scenario", sorted(LENGTHS))
-def test_alerts_find_what_is_planted_and_nothing_else(scenario: str) -> None:
+@pytest.mark.parametrize(
+    ("scenario", "steered"), [*((name, False) for name in sorted(LENGTHS)), ("cells", True), ("dna", True)]
+)
+def test_alerts_find_what_is_planted_and_nothing_else(scenario: str, steered: bool) -> None:
     trials = run_trials(
         scenario,
         load_rules(shipped_rules()[scenario]),
         seeds=SEEDS,
         seconds=LENGTHS[scenario],
+        steered=steered,
         slack_us=10_000_000,
     )
+    assert not any("controller" in line for line in trials.unscored)
     for rule, score in trials.scores.items():
         assert score.planted, rule
         assert score.recall is not None

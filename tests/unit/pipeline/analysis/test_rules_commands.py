@@ -72,16 +72,14 @@ def test_score_over_seeds_has_a_row_for_each_alert_and_says_what_it_did_not_scor
     assert "rule 'axon_3_burst' raises no alert" in body["unscored"]
 
 
-def test_score_names_the_kinds_that_had_no_room_and_prints_rows_of_a_table():
-    arguments = ("score", "cells", "--seeds", "1", "--seconds", "6", "--size", "512")
-    body = json.loads(run(*arguments, "--json", "--controllers").stdout)
-    assert (body["size"], body["steered"]) == (512, True)
-    assert "anomalies of kind 'stagnation': 6 s have no room for one" in body["unscored"]
-    assert "rule 'stagnation': no anomaly of kind stagnation was planted" in body["unscored"]
-    rows = run(*arguments, "--markdown").stdout.splitlines()
-    assert rows[0].startswith("| cells, size 512 | population_collapse | ")
-    assert "| cells, size 512 | stagnation | - | - | - | 0 |" in rows
-    assert "not scored: anomalies of kind 'stagnation': 6 s have no room for one" in rows
+def test_score_under_controllers_prints_rows_of_a_table_and_the_kinds_that_had_no_room():
+    arguments = ("score", "dna", "--seeds", "1", "--seconds", "12", "--size", "24", "--controllers", "--markdown")
+    rows = run(*arguments).stdout.splitlines()
+    assert rows[0].startswith("| dna, size 24, controllers | mutation_never_scored | - | - | - | ")
+    assert any(row.startswith("| dna, size 24, controllers | karma_breakthrough | 0 of 1 | - | - | ") for row in rows)
+    assert sum(row == "not scored: rule 'mutation_improved' raises no alert" for row in rows) == 1
+    assert "not scored: anomalies of kind 'stagnation': 12 s have no room for one" in rows
+    assert "not scored: rule 'evolution_stalls': no anomaly of kind outage, stagnation was planted" in rows
 
 
 def test_the_command_rules_check_prints_the_plan(rule_file):

@@ -76,6 +76,15 @@ def karma(seconds: float, snapshot: int, score: float, before: float | None, age
     )  # fmt: skip
 
 
+def scores(*seconds: tuple[int, float]) -> list[Event]:
+    """(number, karma) of the scores in each second."""
+    return [
+        karma(second + number / 40, second * 100 + number, value, value, f"agent-{number}")
+        for second, (count, value) in enumerate(seconds)
+        for number in range(count)
+    ]
+
+
 def mutation(seconds: float, snapshot: int, parent: int, agent: str = "agent-1") -> Event:
     fields = {"agent_id": agent, "snapshot_id": snapshot, "parent_snapshot_id": parent}
     return at("dna.mutation_applied", seconds, key=agent, **fields)
@@ -197,7 +206,7 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
         [war(0, 1, 2, 1), war(1, 3, 1, 3), war(9, 4, 1, 1)],
     ),
     "upset": ("kernels", [war(0, 1, 2, 1, (0.1, 0.9))], [war(0, 1, 2, 2, (0.1, 0.9))]),
-    "training_stops": ("kernels", updates(40, 1, 40), updates(40, 2, 40)),
+    "training_stops": ("kernels", updates(40, 15, 4, 0, 40, 40), updates(40, 15, 16, 0, 40, 40)),
     "mutation_improved": (
         "dna",
         [mutation(0, 102, 101), karma(5, 102, 0.82, 0.75)],
@@ -212,8 +221,8 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
     ),
     "karma_breakthrough": (
         "dna",
-        [karma(number / 40, number, 0.7, 0.59, f"agent-{number}") for number in range(20)],
-        [karma(number / 40, number, 0.7, 0.59, f"agent-{number}") for number in range(19)],
+        scores((20, 0.6), (20, 0.81), (20, 0.81)),
+        scores((20, 0.6), (20, 0.79), (19, 0.9), (20, 0.81)),
     ),
     "evolution_stalls": (
         "dna",
@@ -298,6 +307,33 @@ def test_a_depletion_is_found_once_wherever_in_a_second_it_begins_and_however_ri
     # Half of the cells have starved after half a second, and leave more for the others.
     spans = [(8, 8.6, {"energy_efficiency": 0.3 * earned}), (8.6, 9.3, {"energy_efficiency": 0.6 * earned})]
     assert alerts_by_phase("resource_depletion", (0, 8, usual), *spans, (9.3, 14, usual)) == [1] * 10
+
+
+@pytest.mark.parametrize(("rule", "died"), [("population_collapse", 1350), ("bottleneck_and_recovery", 1990)])
+def test_deaths_are_found_although_the_population_has_grown_back_before_the_next_snapshot(rule: str, died: int) -> None:
+    few, full = {"total_population": 1400}, {"total_population": 2048, "deaths": 110, "births": 110}
+    for share, alerts in ((1.0, 1), (0.8, 0)):
+        deaths = round(share * died)
+        hit = {"total_population": 1134, "deaths": deaths, "births": 1134 - 2048 + deaths}
+        spans = [(2, 8, full), (8, 8.1, hit), (8.1, 14, full)]
+        assert alerts_by_phase(rule, (0, 2, few), *spans) == [alerts] * 10
+
+
+@pytest.mark.parametrize("few", [(0, 0, 0, 0), (2, 2, 2, 2), (0, 3, 0, 2)])
+def test_that_training_stops_is_found_whatever_part_of_a_second_is_left_of_it_and_whatever_wars_update(
+    few: tuple[int, ...],
+) -> None:
+    for usual in (23, 40):
+        for left in range(0, usual + 1, 4):
+            events = updates(35, usual, left, *few, usual - left, 35, 35)
+            assert len(messages_of("training_stops", "kernels", events)) == 1, (usual, left)
+
+
+@pytest.mark.parametrize(("usual", "best"), [(0.55, 0.94), (0.87, 0.985)])
+def test_a_breakthrough_of_scores_is_found_once_wherever_in_a_second_it_begins(usual: float, best: float) -> None:
+    for tenth in range(10):
+        parts = [(20, usual)] * 3 + [(20, usual + (best - usual) * tenth / 10), (20, best), (20, best), (20, usual)]
+        assert len(found_by("karma_breakthrough", "dna", scores(*parts))) == 1, tenth
 
 
 def test_earnings_that_rise_after_many_cells_have_died_and_fall_to_what_they_were_are_no_depletion() -> None:
@@ -419,7 +455,7 @@ def test_a_collapse_is_measured_from_the_largest_population_not_from_the_oldest(
     events = snapshots(*rising, (4.9, 5.0, {"total_population": 2048}), (5.0, 6.0, {"total_population": 451}))
     (found,) = found_by("population_collapse", "cells", events)
     assert found.alert is not None
-    assert found.alert.message == "population fell from 2048 to 451"
+    assert found.alert.message == "population fell from 2048 to 451; 10 died since the snapshot before"
     assert found.confidence == pytest.approx(1 - 451 / 2048)
 
 

@@ -18,7 +18,8 @@ from astrocyte.simulator.scenarios.ecology.map import grow, neighbours, occupant
 TICKS = 60
 CONFIG = {"size": 512, "routine_every": 10, "routine_share": 0.3, "steps_every": 1, "old_age": 20, "upkeep": 0.3,
           "starvation_threshold": 8, "starvation_damage": 0.2,
-          "plants": [{"kind": "depletion", "at_tick": 40, "ticks": 10, "strength": 0.95}]}  # fmt: skip
+          "plants": [{"kind": "depletion", "at_tick": 40, "ticks": 10, "strength": 0.95},
+                     {"kind": "collapse", "at_tick": 50, "strength": 0.5}]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,12 @@ def test_incidents_have_a_cause_that_fits_the_change_of_health(run):
         assert (row["details"] is not None) == (row["cause"] == "attack")
 
 
+def test_agents_that_a_collapse_kills_have_not_starved_although_they_were_hungry(run):
+    starved = [row for row in run[0]["health_incidents"] if row["cause"] == "starvation"]
+    assert 50 in {row["step_number"] for row in starved}
+    assert all(row["health_after"] < 0.5 for row in starved)
+
+
 def test_distribution_entropy_is_one_where_all_tiles_hold_the_same_and_falls_with_inequality():
     def of(amounts):
         weighted = sum(round(amount * math.log(max(amount, 1))) for amount in amounts)
@@ -154,9 +161,10 @@ def test_the_age_of_an_agent_counts_its_steps_as_the_mean_age_does(run):
 def test_depletion_empties_the_map_and_is_in_the_truth(run):
     steps = run[0]["simulation_steps"]
     assert steps[40]["total_resources"] < 0.2 * steps[39]["total_resources"]
-    assert [(row["type"], row["kind"], row["rule"]) for row in run[0]["truth"]] == [
-        ("planted", "depletion", "resource_exhaustion"),
-        ("possible", "depletion", "starvation_wave"),
+    truth = [row for row in run[0]["truth"] if row["kind"] == "depletion"]
+    assert [(row["type"], row["rule"], (row["until"] - row["timestamp"]) // 100_000) for row in truth] == [
+        ("planted", "resource_exhaustion", 10),
+        ("possible", "starvation_wave", 70),
     ]
 
 
