@@ -44,9 +44,8 @@ test: setup
 faults: setup
 	@$(BIN)/python -m pytest tests/faults -m "soak or not soak" $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
 
-SEEDS ?= 100
 simulate: setup
-	@$(BIN)/python -m tests.support.simulation $(if $(SEED),--seed $(SEED) $(if $(FAULTS),--faults $(FAULTS)),--seeds $(SEEDS)) $(ARGS)
+	@$(BIN)/python -m tests.support.simulation $(if $(SEED),--seed $(SEED) $(if $(FAULTS),--faults $(FAULTS)),--seeds $(or $(SEEDS),100)) $(ARGS)
 
 MINUTES ?= 10
 soak: setup
@@ -60,12 +59,11 @@ $(FUZZ_STAMP): $(STAMP) requirements-fuzz.txt
 fuzz: $(FUZZ_STAMP)
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-SEEDS ?= 20
 scores: setup
 	@echo "| scenario | rule | found of planted | precision | delay: mean, longest | false alarms in an hour of quiet worlds |"
 	@echo "|---|---|---|---|---|---|"
 	@for world in axons:60 cells:120 ecology:120 kernels:120 dna:120; do \
-	  $(BIN)/astrocyte score $${world%:*} --seeds $(SEEDS) --seconds $${world#*:} --markdown $(ARGS) || exit; done
+	  $(BIN)/astrocyte score $${world%:*} --seeds $(or $(SEEDS),20) --seconds $${world#*:} --markdown $(ARGS) || exit; done
 
 bench: setup
 	@$(BIN)/astrocyte bench $(ARGS)
