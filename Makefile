@@ -62,7 +62,7 @@ fuzz: $(FUZZ_STAMP)
 scores: setup
 	@echo "| scenario | rule | found of planted | precision | delay: mean, longest | false alarms in an hour of quiet worlds |"
 	@echo "|---|---|---|---|---|---|"
-	@for world in axons:60 cells:120 ecology:120 kernels:120 dna:120; do \
+	@for world in axons:30 cells:80 ecology:140 kernels:60 dna:60; do \
 	  $(BIN)/astrocyte score $${world%:*} --seeds $(or $(SEEDS),20) --seconds $${world#*:} --markdown $(ARGS) || exit; done
 
 bench: setup
