@@ -172,7 +172,7 @@ LINES = {
     "SQLite locked for 30 s": store(sqlite_locked_for(30)),
     "SQLite deleted": store(sqlite_deleted),
     "disk of SQLite full for 10 s": store(role_full_for("sql", 10), form="frames"),
-    "InfluxDB answers 503, 429, hangs up": store(influx_answers(*UNAVAILABLE, requests=20), form="frames"),
+    "InfluxDB answers 503, 429, hangs up": store(influx_answers(*UNAVAILABLE, requests=8), form="frames"),
     "InfluxDB answers after 30 s, having written": store(influx_answers(Answer("hang", applied=True), requests=2)),
     "InfluxDB takes little at once (413)": store(influx_takes(4_000, for_s=10), form="frames"),
     "InfluxDB refuses the token (401)": store(influx_token_changed),
