@@ -206,7 +206,11 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
         [war(0, 1, 2, 1), war(1, 3, 1, 3), war(9, 4, 1, 1)],
     ),
     "upset": ("kernels", [war(0, 1, 2, 1, (0.1, 0.9))], [war(0, 1, 2, 2, (0.1, 0.9))]),
-    "training_stops": ("kernels", updates(40, 15, 4, 0, 40, 40), updates(40, 15, 16, 0, 40, 40)),
+    "training_stops": (
+        "kernels",
+        updates(40, 40, 40, 40, 15, 4, 0, 40, 40),
+        updates(40, 40, 40, 40, 15, 16, 0, 40, 40),
+    ),
     "mutation_improved": (
         "dna",
         [mutation(0, 102, 101), karma(5, 102, 0.82, 0.75)],
@@ -325,8 +329,12 @@ def test_that_training_stops_is_found_whatever_part_of_a_second_is_left_of_it_an
 ) -> None:
     for usual in (23, 40):
         for left in range(0, usual + 1, 4):
-            events = updates(35, usual, left, *few, usual - left, 35, 35)
+            events = updates(35, 35, 35, usual, left, *few, usual - left, 35, 35)
             assert len(messages_of("training_stops", "kernels", events)) == 1, (usual, left)
+
+
+def test_that_many_updates_of_a_war_end_is_no_end_of_training() -> None:
+    assert found_by("training_stops", "kernels", updates(35, 40, 30, 35, 100, 300, 200, 35, 30, 33, 35, 40)) == []
 
 
 @pytest.mark.parametrize(("usual", "best"), [(0.55, 0.94), (0.87, 0.985)])
