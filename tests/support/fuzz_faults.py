@@ -22,7 +22,7 @@ def _open() -> Check:
         while data.startswith(b"hang"):
             pass
         if data.startswith(b"grow"):
-            held.append(bytearray(os.urandom(1) * (120 << 20)))
+            held.append(bytearray(os.urandom(1) * (35 << 20)))
 
     return check
 

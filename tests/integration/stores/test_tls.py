@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,11 +194,10 @@ def debian_server(folder: Path, certificate: tuple[Path, Path], ca_file: Path) -
 
 
 @pytest.fixture(scope="module")
-def secured_port(tmp_path_factory, certificate, authority) -> Iterator[int]:
-    folder = tmp_path_factory.mktemp("secured")
-    for each in (folder, *list(folder.parents)[:2]):
-        each.chmod(0o755)
-    yield from debian_server(folder, certificate, authority.ca_file)
+def secured_port(certificate, authority) -> Iterator[int]:
+    # Pytest's own folders are closed to the user as whom the server runs.
+    with tempfile.TemporaryDirectory(prefix="secured") as name:
+        yield from debian_server(Path(name), certificate, authority.ca_file)
 
 
 USING_TLS = "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
