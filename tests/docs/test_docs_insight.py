@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from astrocyte.agents import insight
-from astrocyte.agents.insight import Diversity, EarlyWarning, Forecast, Mutations, Price, Selection, Trends, Windows
+from astrocyte.insight import Diversity, EarlyWarning, Forecast, Mutations, Price, Selection, Trends, Windows
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "insight.md").read_text(encoding="utf-8")
