@@ -7,7 +7,7 @@ import pytest
 from tests.support.live import FORMS, running
 
 ALL = [(form, by) for form in FORMS for by in ("key", "place")]
-SHORT = {("json", "place"), ("frames", "key")}
+SHORT = {("json", "place")}
 
 
 @pytest.mark.parametrize(
