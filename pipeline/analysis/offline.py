@@ -14,6 +14,7 @@ from typing import Final, Literal
 from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
+from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
 from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
@@ -58,6 +59,7 @@ class OfflineRun:
         found = inputs.found
         self.ruleset = ruleset
         self.found = found
+        self._recognise_failed = RECOGNISE_FAILED.copy()  # by earlier runs of the process
         self.partitions = found.count
         self.plan = plan = KnownTopics(found.partitions, self.partitions).plan(ruleset)
         self._offsets: dict[tuple[str, int], int] = {}
@@ -193,6 +195,11 @@ class OfflineRun:
         for domain in self._all_domains():
             total.merge(domain.unused)
         return total
+
+    @property
+    def recognise_failed(self) -> Counter[str]:
+        """By decoder: messages on which its ``recognise`` failed in this run."""
+        return RECOGNISE_FAILED - self._recognise_failed
 
     @property
     def unraised(self) -> dict[str, Counter[str]]:

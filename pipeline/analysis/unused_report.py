@@ -12,7 +12,6 @@ from typing import Any, Final, Self
 import orjson
 
 from astrocyte.agents.domain import DomainOutput
-from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
 from astrocyte.pipeline.analysis.offline import OfflineRun
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
@@ -62,7 +61,7 @@ def report_lines(run: OfflineRun) -> list[str]:
     lines += run.key_places.apart.values()
     lines += [
         f"recognise of decoder {name!r} failed on {count:,} messages, which it did not read"
-        for name, count in RECOGNISE_FAILED.items()
+        for name, count in run.recognise_failed.items()
     ]
     unread = _unread_topics(run)
     absent = [topic for topic in sorted(run.inputs) if not run.found.topics.get(topic)]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.ingest import decoders
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.unused_report import NothingRead, report_lines
@@ -87,6 +88,22 @@ def test_events_without_a_key_take_part_in_rules_by_null_and_are_not_said_to_be_
     assert lines(result)[0] == "3 multi events of 3 events (0 late, 0 refused)"
     assert not rejects.read_bytes()
     assert "took part in nothing" not in result.stderr
+
+
+def test_a_recogniser_that_fails_is_named_in_the_runs_in_which_it_failed(tmp_path, monkeypatch):
+    def broken(_value):
+        raise ValueError("a bug")
+
+    given = files(tmp_path, HIGH, event(0, value=5))
+    with monkeypatch.context() as patch:
+        registry = decoders.Registry("decoder", group="no.such.group", shipped={"json": decoders.JSON})
+        patch.setattr(decoders, "DECODERS", registry)
+        decoders.register_decoder("hive", lambda _message: {}, recognise=broken)
+        for _ in range(2):
+            assert lines(run("match", *given))[1:] == [
+                "recognise of decoder 'hive' failed on 1 messages, which it did not read"
+            ]
+    assert lines(run("match", *given))[1:] == []
 
 
 def test_a_field_that_never_came_is_named_with_the_one_that_was_meant(tmp_path):
