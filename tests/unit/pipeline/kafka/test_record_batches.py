@@ -1,11 +1,17 @@
 """Batches of an answer, as aiokafka reads them after they were unpacked: the same records, and no bomb."""
 
+import gzip
 import struct
+from bisect import bisect_right
+from itertools import accumulate, pairwise
 
 import pytest
 import zstandard
 from aiokafka import TopicPartition
 from aiokafka.record import MemoryRecords
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
 
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import REFUSED_HEADER
@@ -68,6 +74,70 @@ def test_of_a_batch_that_cannot_be_unpacked_one_record_says_why_and_the_others_a
     assert b"that unpack to more than" in reason
     assert after[:3] == (6, None, b"after")
     assert (last[0], last[4][0][0]) == (8, REFUSED_HEADER)
+
+
+def batch_of(raws):
+    """A batch at offset 40 with these encoded records, whatever they are."""
+    batch = bytearray(make_batch([b"v"] * len(raws)))[:HEADER_BYTES] + b"".join(raws)
+    struct.pack_into(">i", batch, 8, len(batch) - 12)
+    return at_offset(with_checksum(batch), 40)
+
+
+def raw_records(count, headers=()):
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 20)
+    ends = [HEADER_BYTES]
+    for number in range(count):
+        builder.append(number, 1_700_000_000_000, b"k", b"value %d" % number, list(headers))
+        ends.append(builder.size())
+    data = bytes(builder.build())
+    return [data[start:end] for start, end in pairwise(ends)]
+
+
+def refusals(found):
+    return {offset: headers[0][1].decode() for offset, *_, headers in found if dict(headers).get(REFUSED_HEADER)}
+
+
+def test_a_header_whose_name_is_no_text_costs_its_own_record():
+    raws = raw_records(5, [("name", b"x")])
+    raws[2] = raws[2].replace(b"name", b"n\xffme")
+    found = read(in_the_clear(batch_of(raws)))
+    assert [offset for offset, *_ in found] == [40, 41, 42, 43, 44]
+    assert refusals(found) == {42: "1 of 5 records, from offset 42, cannot be read"}
+    assert found[3][2] == b"value 3"
+
+
+def test_damaged_bounds_cost_the_records_that_follow_and_the_next_batch_is_read():
+    raws = raw_records(5)
+    raws[3] = b"\xfe\xff\x7f" + raws[3][1:]
+    found = read(in_the_clear(batch_of(raws) + at_offset(make_batch([b"after"]), 45)))
+    assert [offset for offset, *_ in found] == [40, 41, 42, 44, 45]
+    assert refusals(found) == {44: "2 of 5 records, from offset 43, cannot be read"}
+
+
+@given(
+    count=st.integers(1, 6),
+    codec=st.sampled_from(["none", "gzip"]),
+    at=st.floats(0, 1, exclude_max=True),
+    mask=st.integers(1, 255),
+)
+def test_one_damaged_byte_costs_no_record_before_its_own_and_stops_no_reader(count, codec, at, mask):
+    raws = raw_records(count, [("name", b"x")])
+    place = int(at * len(b"".join(raws)))
+    starts = list(accumulate(map(len, raws)))
+    number = bisect_right(starts, place)
+    body = bytearray(b"".join(raws))
+    body[place] ^= mask
+    batch = batch_of([bytes(body), *[b""] * (count - 1)])
+    if codec == "gzip":
+        packed = bytearray(batch[:HEADER_BYTES]) + gzip.compress(batch[HEADER_BYTES:])
+        struct.pack_into(">i", packed, 8, len(packed) - 12)
+        packed[22] |= 1
+        batch = at_offset(with_checksum(packed), 40)
+    found = read(in_the_clear(batch))
+    offsets = [offset for offset, *_ in found]
+    assert offsets == sorted(set(offsets))
+    assert offsets[-1] == 39 + count
+    assert [each[2] for each in found[:number]] == [b"value %d" % each for each in range(number)]
 
 
 def test_what_is_too_much_at_once_is_left_for_the_next_fetch():
