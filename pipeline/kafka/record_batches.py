@@ -181,4 +181,5 @@ def _refused(head: list[int], offset: int, begin: bytes, reason: str) -> bytes:
     """A batch of one record, which says why what stood at its offset cannot be read; its value is how that begins."""
     made = DefaultRecordBatchBuilder(_MAGIC, 0, bool(head[5] & _TRANSACTIONAL), head[9], head[10], head[11], 1 << 20)
     made.append(0, head[8], None, begin[:_SHOWN], [(REFUSED_HEADER, reason.encode())])
-    return min(offset, _LAST_OFFSET).to_bytes(8, "big", signed=True) + bytes(made.build())[8:]
+    at = max(head[0], min(offset, _LAST_OFFSET))
+    return at.to_bytes(8, "big", signed=True) + bytes(made.build())[8:]
