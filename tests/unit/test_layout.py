@@ -42,6 +42,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "explain": "compiler operator",
         "sequence": "compiler operator rows values",
     },
+    "agents/insight": {
+        "statistics": "descent distributions genealogy rows series statistic",
+    },
     "agents/sinks": {
         "audit": "base sql",
         "influx": "base block_marks blocks retry",

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.insight.distributions import benjamini_hochberg, normal_quantile, t_p
 from astrocyte.agents.insight.rows import NO_ID, Rows, Source
-from astrocyte.agents.insight.selection import CELL_TRAITS, followed_fitness, gradients
 from astrocyte.agents.insight.statistic import State, Window, Windows, check_level, result_type
+from astrocyte.agents.insight.statistics.selection import CELL_TRAITS, followed_fitness, gradients
 from astrocyte.schemas.catalog import EventType, Field
 from astrocyte.schemas.errors import InvalidSettings
 

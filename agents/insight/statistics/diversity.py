@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from astrocyte.agents.insight.descent import LineageEvents, descend
 from astrocyte.agents.insight.genealogy import Genealogy
 from astrocyte.agents.insight.rows import NO_ID, Rows, Source
-from astrocyte.agents.insight.selection import CELL_TRAITS
 from astrocyte.agents.insight.statistic import State, Window, Windows, result_type
+from astrocyte.agents.insight.statistics.selection import CELL_TRAITS
 from astrocyte.schemas.catalog import CATALOG, EventType, Field
 from astrocyte.schemas.errors import InvalidSettings
 
