@@ -150,7 +150,7 @@ class InsightOperator:
         windows, fields = [window for window, _ in results], [each for _, each in results]
         start, end = [window.start_us for window in windows], [window.end_us for window in windows]
         runs = [window.run for window in windows]
-        given = {"timestamp": end, "key": runs, "type": [kind.stream] * len(results), "window_start": start}
+        given = {"timestamp": end, "key": runs, "type": [kind.types[0]] * len(results), "window_start": start}
         given |= {"window_end": end, "simulation_id": runs}
         columns: dict[str, Any] = {}
         for field in kind.arrow_schema():

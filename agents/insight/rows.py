@@ -15,7 +15,7 @@ from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["NO_ID", "Rows", "Source"]
+__all__ = ["NO_ID", "Rows", "Source", "one_of_each"]
 
 NO_ID: Final = np.iinfo(np.int64).min
 """Stands for an id that is null."""
@@ -147,3 +147,11 @@ class Rows:
         }
         t = snapshot["t"]
         return cls(t, snapshot["run"], snapshot["kind"], np.zeros(len(t), np.int64), columns)
+
+
+def one_of_each(ids: NDArray[np.int64], *, last: bool = False) -> NDArray[np.int64]:
+    """Place of the first (or last) row of each id, by ascending id."""
+    order = np.argsort(ids, kind="stable")
+    found = ids[order]
+    change = found[1:] != found[:-1]
+    return order[np.append(change, True) if last else np.append(True, change)] if len(order) else order
