@@ -166,4 +166,5 @@ def _run_numbers(frame: Frame, runs: dict[str, int]) -> NDArray[np.int32]:
     numbers = np.full(len(names), -1, np.int32)
     for code in np.unique(codes).tolist():
         numbers[code] = runs.setdefault(names[code], len(runs))
-    return numbers[codes]
+    found: NDArray[np.int32] = numbers[codes]
+    return found

@@ -1,4 +1,4 @@
-"""The fields of events that rules, windows and statistics name, by stream: what must come for them to have an effect."""
+"""The fields of events that rules, windows and statistics name, by stream: what must come for any effect."""
 
 from __future__ import annotations
 

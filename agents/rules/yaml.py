@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from astrocyte.agents.expressions.parser import Field, Node, walk
 from astrocyte.agents.rules.documents import MOST_CHARACTERS, read_document
-from astrocyte.agents.rules.insight import STATISTIC_SPECS, StatisticSpec
+from astrocyte.agents.rules.insight import STATISTIC_SPECS, SeriesSpec, StatisticSpec, TargetSpec
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
 from astrocyte.agents.rules.named_fields import reads_of
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
@@ -24,10 +24,14 @@ from astrocyte.schemas.registry import did_you_mean
 
 __all__ = ["read_rules"]
 
+_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    *(Rule, Step, Group, Window, Stream, Validator, RuleSet),
+    *(*STATISTIC_SPECS.values(), TargetSpec, SeriesSpec),
+)
 _FIELDS: Final = sorted(
     {
         name
-        for model in (Rule, Step, Group, Window, Stream, Validator, RuleSet, *STATISTIC_SPECS.values())
+        for model in _MODELS
         for name, info in model.model_fields.items()
         for name in (info.serialization_alias or name,)
     }
