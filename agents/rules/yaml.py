@@ -26,12 +26,12 @@ __all__ = ["read_rules"]
 
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
     *(Rule, Step, Group, Window, Stream, Validator, RuleSet),
-    *(*STATISTIC_SPECS.values(), TargetSpec, SeriesSpec),
+    *(TargetSpec, SeriesSpec),
 )
 _FIELDS: Final = sorted(
     {
         name
-        for model in _MODELS
+        for model in (*_MODELS, *STATISTIC_SPECS.values())
         for name, info in model.model_fields.items()
         for name in (info.serialization_alias or name,)
     }

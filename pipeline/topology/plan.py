@@ -109,11 +109,11 @@ class Plan:
         """Topics of others of which rules read copies, with the fields by which these rules correlate."""
         fields: dict[str, tuple[str, ...]] = {}
         for each in self.repartitions:
-            own = next(group for group in self.groups if group.field == each.field)
             if each.field == ALL_KEYS:
                 continue  # these rules need no field
+            rules = (rule for group in self.groups if group.field == each.field for rule in group.ruleset.rules)
             if each.source == self.contracts.topic_of(each.stream) and any(
-                each.stream in rule.streams for rule in own.ruleset.rules
+                each.stream in rule.streams for rule in rules
             ):
                 fields[each.source] = (*fields.get(each.source, ()), each.field)
         return fields
