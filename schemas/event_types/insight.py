@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from astrocyte.schemas.catalog import EventType, Field
+from astrocyte.schemas.frames import Frame
 
-__all__ = ["LINEAGE", "RESULTS", "RESULT_IDENTITY", "result_type"]
+__all__ = ["LINEAGE", "RESULTS", "RESULT_IDENTITY", "result_identity", "result_type"]
 
 LINEAGE: Final = "lineage"
 """Subject of a result of ``diversity`` about lineages; the subjects of the others are traits."""
@@ -233,3 +234,13 @@ RESULT_IDENTITY: Final[Mapping[str, tuple[str, ...]]] = {
     "trends": ("series", "other"),
 }
 """Fields that tell the results of one run and window apart."""
+
+
+def result_identity(frame: Frame) -> tuple[str, ...]:
+    """`RESULT_IDENTITY` of a frame of a statistic's results; empty for those of a window, and without rows.
+
+    A window may have the name, and its results the type, of a statistic; they have no such fields.
+    """
+    kind = frame.column("type")[0].as_py() if frame.num_rows else ""
+    known = RESULTS.get(kind)
+    return () if known is None or not known.fields.keys() <= {*frame.fields} else RESULT_IDENTITY[known.stream]
