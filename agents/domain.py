@@ -118,9 +118,7 @@ class Domain:
     @property
     def made(self) -> frozenset[str]:
         """Streams that the rules and windows make themselves."""
-        rulesets = [group.engine.ruleset for group in self.groups]
-        rules = {rule.name for ruleset in rulesets for rule in ruleset.rules}
-        return frozenset(rules | {window.name for ruleset in rulesets for window in ruleset.windows})
+        return frozenset(name for group in self.groups for name in group.engine.ruleset.made)
 
     @property
     def watermark_us(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
 from astrocyte.schemas.catalog import CATALOG, Field
 from astrocyte.schemas.event_types import axons, cells, dna, ecology, kernels
+from astrocyte.schemas.event_types.insight import RESULTS
 from astrocyte.schemas.measurements import MEASUREMENTS
 from astrocyte.schemas.tables.base import Base
 from astrocyte.schemas.tables.columns import STREAM_OF, columns_of
@@ -119,6 +120,20 @@ def windows() -> Iterator[str]:
                 yield f"| `{name}` | `{cell(str(expression))}` | {unit_of(str(expression), known)} |\n"
 
 
+def statistics() -> Iterator[str]:
+    """The fields of the results of statistics."""
+    yield (
+        "\n## Statistics\n\nResults of [statistics](insight.md): topics `metrics.<name>`, table `window_results` and "
+        "measurements of InfluxDB, where `name` is that of the rule file, by default the statistic.\n"
+    )
+    for name, event_type in RESULTS.items():
+        yield f"\n### Statistic `{name}`\n\n{event_type.doc}\n"
+        yield "\n| field | type | definition | unit | range | null |\n|---|---|---|---|---|---|\n"
+        for field_name, field in event_type.about.items():
+            described = f"{about(field)} | {field.unit} | {span(field)} | {field.null or 'never'}"
+            yield f"| `{field_name}` | {cell(field.type)} | {described} |\n"
+
+
 def unit_of(expression: str, known: Mapping[str, Field]) -> str:
     """Unit of an aggregate of one field; empty for a ratio."""
     single = re.fullmatch(r"(\w+)\(([^()]*)\)", expression)
@@ -143,7 +158,7 @@ def _common_unit(expression: str, known: Mapping[str, Field]) -> str:
 
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join((*streams(), *tables(), *measurements(), *windows()))
+    return HEAD + "".join((*streams(), *tables(), *measurements(), *windows(), *statistics()))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ def _convert(name: str, found: Any) -> RoleBuilder:
 ROLES: Final[Registry[RoleBuilder]] = Registry(
     "role",
     group="astrocyte.roles",
-    shipped={name: f"astrocyte.pipeline.roles.build:build_{name}" for name in ("correlate", "repartition", "control")},
+    shipped={
+        name: f"astrocyte.pipeline.roles.build:build_{name}"
+        for name in ("correlate", "repartition", "insight", "control")
+    },
     convert=_convert,
 )
 """Roles other than sinks."""

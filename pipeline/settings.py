@@ -114,7 +114,8 @@ class Settings(BaseSettings):
     )
     roles: Names = Field(
         ("correlate", "sql", "influx"),
-        description="roles of a worker: correlate, repartition, control, sinks (sql, influx, audit, file), your own",
+        description="roles of a worker: correlate, repartition, insight, control, sinks (sql, influx, audit, file), "
+        "your own",
     )
     plugins: Names = Field(
         (), description="modules to import at start-up, separated by commas; they register validators, sinks and more"

@@ -382,7 +382,7 @@ def _usual(batch: pa.RecordBatch, stream: str) -> pa.RecordBatch:
 
 
 def conform(frame: Frame, event_type: EventType) -> Frame:
-    """The frame with exactly the catalog's fields, in its order.
+    """The frame with exactly the catalog's fields, in its order. A frame without a run keeps its rows' own runs.
 
     Fields that the catalog added since the frame was written are null; fields of a newer producer are dropped. A number
     takes the type of the catalog where that loses nothing; a removed or retyped field raises SchemaMismatch naming both
@@ -414,9 +414,9 @@ def conform(frame: Frame, event_type: EventType) -> Frame:
         else:
             arrays.append(_retype(frame.batch.column(index), field, where))
         names.append(field.name)
-    for name in _HIDDEN:
+    for name in _HIDDEN if frame.run else (*_HIDDEN, "simulation_id"):
         index = schema.get_field_index(name)
-        if index >= 0:
+        if index >= 0 and name not in names:
             arrays.append(frame.batch.column(index))
             names.append(name)
     return replace(frame, batch=pa.RecordBatch.from_arrays(arrays, names=names), version=event_type.version)

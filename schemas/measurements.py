@@ -113,15 +113,16 @@ def _derived(event_type: EventType) -> Measurement:
     return Measurement(event_type.stream, tags, fields)
 
 
-def window_measurement(name: str, fields: tuple[str, ...]) -> Measurement:
-    """Measurement of a window's results; a later revision of a result replaces the earlier one.
+def window_measurement(name: str, fields: tuple[str, ...], identity: tuple[str, ...] = ()) -> Measurement:
+    """Measurement of the results of a window or statistic; a later revision of a result replaces the earlier one.
 
-    A window named as one of `MEASUREMENTS` (such as ``population_metrics``) has the tags and fields of that one.
+    ``identity`` are the fields that tell the results of a statistic about one run and window apart. A window named as
+    one of `MEASUREMENTS` (such as ``population_metrics``) has the tags and fields of that one.
     """
-    if name in MEASUREMENTS:
+    if name in MEASUREMENTS and not identity:
         known = MEASUREMENTS[name]
         return Measurement(name, known.tags, known.fields, known.entities, apart=False)
-    tags = ("key", "simulation_id")
+    tags = ("key", "simulation_id", *identity)
     return Measurement(name, tags, tuple(field for field in fields if field not in tags), apart=False)
 
 

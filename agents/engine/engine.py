@@ -52,7 +52,7 @@ _NO_ROWS: Final = np.empty(0, np.int64)
 
 
 class Engine:
-    """Rules and windows of one domain with all of their state. Not thread-safe; reads no clock, opens nothing.
+    """Rules, windows and statistics of one domain with all of their state. Not thread-safe; reads no clock.
 
     Events pass the rule set's validators first, as in the pipeline, unless ``validated``: the caller has done that.
     ``exports`` names rules whose matches are also put out as frames. ``immediate``: matches of rules over one event are
@@ -111,8 +111,8 @@ class Engine:
         while len(self._strata) < len(wanted):
             self._strata.append(Stratum(self._catalog, self._clock))
         wanted += [([], [])] * (len(self._strata) - len(wanted))
-        for stratum, (own, windows) in zip(self._strata, wanted, strict=True):
-            stratum.update(own, windows, self.watermark_us)
+        for stratum, (own, makers) in zip(self._strata, wanted, strict=True):
+            stratum.update(own, makers, self.watermark_us)
         if self._early is not None:
             self._early.update(wanted[0][0])
         if self._entrance is not None:
@@ -120,7 +120,7 @@ class Engine:
         self._contracts = Contracts(ruleset.streams, self._catalog)
         self.ruleset = ruleset
         self._tables.update(ruleset.rules)
-        self._ranks = {window.name: MADE_BY_WINDOW for window in ruleset.windows}
+        self._ranks = {each.name: MADE_BY_WINDOW for each in (*ruleset.windows, *ruleset.insight)}
         self._ranks |= {rule.name: MADE_BY_RULE for rule in ruleset.rules}
         self._read = {stream: [stratum for stratum in self._strata if stream in stratum.streams]
                       for stream in {stream for stratum in self._strata for stream in stratum.streams}}  # fmt: skip

@@ -122,6 +122,15 @@ class Reorder(Generic[Rows]):
 
     def pop(self, before_us: int, store: EventStore) -> tuple[Rows, NDArray[np.int64]] | None:
         """Rows older than ``before_us`` in processing order, with their handles; None where there are none."""
+        ready = self.older(before_us)
+        if not ready:
+            return None
+        if len(ready) == 1 and ready[0].ascending and ready[0].by_sequence:
+            return ready[0].rows, ready[0].refs
+        return _ordered(ready, store)
+
+    def older(self, before_us: int) -> list[Pending[Rows]]:
+        """Rows older than ``before_us``, frame by frame; they wait no longer."""
         ready: list[Pending[Rows]] = []
         waiting: list[Pending[Rows]] = []
         for part in self._waiting:
@@ -131,11 +140,7 @@ class Reorder(Generic[Rows]):
             if newer is not None:
                 waiting.append(newer)
         self._waiting = waiting
-        if not ready:
-            return None
-        if len(ready) == 1 and ready[0].ascending and ready[0].by_sequence:
-            return ready[0].rows, ready[0].refs
-        return _ordered(ready, store)
+        return ready
 
     def clear(self) -> None:
         """Drop all rows."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from astrocyte.agents.insight.diversity import Diversity
-from astrocyte.agents.insight.early_warning import EarlyWarning
-from astrocyte.agents.insight.forecast import Forecast, Target
-from astrocyte.agents.insight.mutations import Mutations
 from astrocyte.agents.insight.operator import InsightOperator
-from astrocyte.agents.insight.price import Price
-from astrocyte.agents.insight.selection import Selection
 from astrocyte.agents.insight.statistic import Windows
-from astrocyte.agents.insight.trends import Trends
+from astrocyte.agents.insight.statistics.diversity import Diversity
+from astrocyte.agents.insight.statistics.early_warning import EarlyWarning
+from astrocyte.agents.insight.statistics.forecast import Forecast, Target
+from astrocyte.agents.insight.statistics.mutations import Mutations
+from astrocyte.agents.insight.statistics.price import Price
+from astrocyte.agents.insight.statistics.selection import Selection
+from astrocyte.agents.insight.statistics.trends import Trends
 
 __all__ = [
     "Diversity",

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.insight.rows import NO_ID, Rows, Source
+from astrocyte.agents.insight.rows import NO_ID, Rows, Source, one_of_each
 
 __all__ = ["Descent", "LineageEvents", "descend"]
 
@@ -112,9 +112,7 @@ def _usable_births(ids: NDArray[np.int64], births: Rows, events: LineageEvents) 
     child, parent = births[events.child], births[events.parent]
     usable = (child != NO_ID) & (parent != NO_ID) & (child != parent) & ~_within(child, ids)
     chosen = np.flatnonzero(usable)
-    chosen = chosen[np.argsort(child[chosen], kind="stable")]
-    if len(chosen):
-        chosen = chosen[np.r_[True, child[chosen][1:] != child[chosen][:-1]]]
+    chosen = chosen[one_of_each(child[chosen])]
     return births.take(chosen), len(births) - len(chosen)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.insight.rows import Rows
 from astrocyte.agents.insight.statistic import State, Statistic, Window
-from astrocyte.agents.windows.operator import result_ids
-from astrocyte.agents.windows.panes import FOREVER_US
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.ids import Ids, hash_id
 from astrocyte.schemas.times import NEVER_US
 
 __all__ = ["InsightOperator"]
+
+FOREVER_US: Final = 2**63 - 1
 
 
 class InsightOperator:
@@ -64,20 +65,33 @@ class InsightOperator:
         A frame of a stream that the statistic does not read adds nothing. Raises SchemaMismatch.
         """
         late = [np.empty(0, np.int64)]
-        for number, source in enumerate(self.statistic.sources):
-            if source.stream != frame.stream or not frame.num_rows:
-                continue
-            rows = source.read(frame, self._runs.setdefault(frame.run, len(self._runs)))
+        for number, rows in self.prepare(frame):
             passed = rows.t < self._closed_us
             if passed.any():
                 late.append(rows.row[passed])
                 rows = rows.take(~passed)
-            if len(rows):
-                self._parts[number].append(rows)
-                run = self._runs[frame.run]
-                ends = self.statistic.windows.ends_us(rows.t)
-                self._pending |= {(end, run) for end in _distinct(ends).tolist()}
+            self.take(number, rows)
         return _distinct(np.concatenate(late))
+
+    def prepare(self, frame: Frame) -> list[tuple[int, Rows]]:
+        """The rows of a frame that the statistic reads, with the number of the source that reads them.
+
+        Changes nothing but the numbers of runs. The rows are for `take`, before the next `flush`. Raises
+        SchemaMismatch.
+        """
+        if not frame.num_rows:
+            return []
+        sources = enumerate(self.statistic.sources)
+        read = [(number, source.read(frame, self._runs)) for number, source in sources if source.stream == frame.stream]
+        return [(number, rows) for number, rows in read if len(rows)]
+
+    def take(self, number: int, rows: Rows) -> None:
+        """Add prepared rows of a source, none of a window that has closed."""
+        if len(rows):
+            self._parts[number].append(rows)
+            ends = self.statistic.windows.ends_us(rows.t)
+            first = np.r_[True, (ends[1:] != ends[:-1]) | (rows.run[1:] != rows.run[:-1])]
+            self._pending |= set(zip(ends[first].tolist(), rows.run[first].tolist(), strict=True))
 
     def advance(self, watermark_us: int) -> Frame | None:
         """Results of the windows that end at or before the watermark, in order of end, then run; None if none do.
@@ -150,7 +164,7 @@ class InsightOperator:
         windows, fields = [window for window, _ in results], [each for _, each in results]
         start, end = [window.start_us for window in windows], [window.end_us for window in windows]
         runs = [window.run for window in windows]
-        given = {"timestamp": end, "key": runs, "type": [kind.stream] * len(results), "window_start": start}
+        given = {"timestamp": end, "key": runs, "type": [kind.types[0]] * len(results), "window_start": start}
         given |= {"window_end": end, "simulation_id": runs}
         columns: dict[str, Any] = {}
         for field in kind.arrow_schema():
@@ -161,7 +175,13 @@ class InsightOperator:
         identity = self.statistic.identity
         names = ["\0".join([run, *(str(each[name]) for name in identity)]) for (run, _, _), each in results]
         frame = Frame.from_columns(kind.stream, runs[0] if len(set(runs)) == 1 else "", columns)
-        return frame.with_ids(result_ids(kind.stream, names, start, end))
+        return frame.with_ids(_ids(kind.stream, names, start, end))
+
+
+def _ids(stream: str, names: list[str], start: list[int], end: list[int]) -> Ids:
+    """Ids of results, functions of (stream, run and identity, start, end); shape [n, 2]."""
+    found = (hash_id(stream, name, str(first), str(last)) for name, first, last in zip(names, start, end, strict=True))
+    return np.frombuffer(b"".join(each.bytes for each in found), ">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["NO_ID", "Rows", "Source"]
+__all__ = ["NO_ID", "Rows", "Source", "one_of_each"]
 
 NO_ID: Final = np.iinfo(np.int64).min
 """Stands for an id that is null."""
@@ -30,11 +30,11 @@ class Source:
     numbers: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
 
-    def read(self, frame: Frame, run: int) -> Rows:
-        """The rows of a frame of the source's types, of the run with the given number.
+    def read(self, frame: Frame, runs: dict[str, int]) -> Rows:
+        """The rows of a frame of the source's types; ``runs`` are the numbers of the runs, to which new ones are added.
 
-        ``kind`` is the index of a row's type in ``types``; a null id is `NO_ID`, a null number NaN. Raises
-        SchemaMismatch for a field that is absent or has another type.
+        The run of a row is its ``simulation_id``. ``kind`` is the index of a row's type in ``types``; a null id is
+        `NO_ID`, a null number NaN. Raises SchemaMismatch for a field that is absent or has another type.
         """
         row = np.arange(frame.num_rows)
         kind = np.zeros(frame.num_rows, np.int8)
@@ -45,7 +45,7 @@ class Source:
             kind = kind[row]
         columns = {name: self._column(frame, name, row, whole=True) for name in self.ids}
         columns |= {name: self._column(frame, name, row, whole=False) for name in self.numbers}
-        return Rows(frame.timestamps()[row], np.full(len(row), run, np.int32), kind, row, columns)
+        return Rows(frame.timestamps()[row], _run_numbers(frame, runs)[row], kind, row, columns)
 
     def _column(self, frame: Frame, name: str, row: NDArray[np.int64], *, whole: bool) -> NDArray[Any]:
         if not frame.has(name):
@@ -147,3 +147,24 @@ class Rows:
         }
         t = snapshot["t"]
         return cls(t, snapshot["run"], snapshot["kind"], np.zeros(len(t), np.int64), columns)
+
+
+def one_of_each(ids: NDArray[np.int64], *, last: bool = False) -> NDArray[np.int64]:
+    """Place of the first (or last) row of each id, by ascending id."""
+    order = np.argsort(ids, kind="stable")
+    found = ids[order]
+    change = found[1:] != found[:-1]
+    return order[np.append(change, True) if last else np.append(True, change)] if len(order) else order
+
+
+def _run_numbers(frame: Frame, runs: dict[str, int]) -> NDArray[np.int32]:
+    """Number of the run of each row."""
+    column = frame.column("simulation_id")
+    column = column if pa.types.is_dictionary(column.type) else column.cast(pa.utf8()).dictionary_encode()
+    codes = column.indices.fill_null(len(column.dictionary)).to_numpy(zero_copy_only=False)
+    names = ["" if name is None else str(name) for name in column.dictionary.to_pylist()] + [""]
+    numbers = np.full(len(names), -1, np.int32)
+    for code in np.unique(codes).tolist():
+        numbers[code] = runs.setdefault(names[code], len(runs))
+    found: NDArray[np.int32] = numbers[codes]
+    return found

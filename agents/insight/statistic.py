@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.insight.rows import Rows, Source
-from astrocyte.schemas.catalog import EventType, Field
+from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["State", "Statistic", "Window", "Windows", "check_level", "result_type"]
+__all__ = ["State", "Statistic", "Window", "Windows", "check_level"]
 
 State = Mapping[str, NDArray[Any]]
 """What a statistic carries from window to window of one run: arrays by name. Never changed in place."""
@@ -91,16 +91,6 @@ class Statistic(Protocol):
         ``rows`` are those of the window for each source, ordered by time. ``state`` is empty at the first window.
         Results differ in their fields `identity`.
         """
-
-
-def result_type(stream: str, doc: str, about: Mapping[str, Field]) -> EventType:
-    """Type of a stream of results: the statistic's own fields, then run and window, keyed by run."""
-    window = {
-        "simulation_id": Field("string", "the run", constant="one run"),
-        "window_start": Field("int64", "start of the window", "us since 1970"),
-        "window_end": Field("int64", "end of the window, which is the result's time", "us since 1970"),
-    }
-    return EventType(stream=stream, key="simulation_id", about={**about, **window}, types=(stream,), doc=doc)
 
 
 def check_level(level: float, where: str) -> None:

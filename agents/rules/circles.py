@@ -1,4 +1,4 @@
-"""Rules and windows that read one another in a circle, so that no result could be the first."""
+"""Rules, windows and statistics that read one another in a circle, so that no result could be the first."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ def refuse_circles(ruleset: RuleSet) -> None:
     """Raise InvalidRules for a circle, also one across different ``by``; the problem names the first rule in it."""
     groups = {window.name: window.by for window in ruleset.windows}
     groups |= {rule.name: rule.by or "null" for rule in ruleset.rules}
+    groups |= {statistic.name: "run" for statistic in ruleset.insight}
     sources: dict[str, tuple[str, ...]] = {window.name: (window.source,) for window in ruleset.windows}
     windows = frozenset(sources)
+    sources |= {statistic.name: statistic.streams for statistic in ruleset.insight}
     sources |= {rule.name: rule.streams for rule in ruleset.rules}
     try:
         TopologicalSorter(sources).prepare()
@@ -29,6 +31,8 @@ def refuse_circles(ruleset: RuleSet) -> None:
         first = members[0]
         if first in windows:
             problem = RuleProblem(message, rule=first, field="from", kind="window")
+        elif first not in {rule.name for rule in ruleset.rules}:
+            problem = RuleProblem(message, rule=first, kind="statistic")
         else:
             rule = next(each for each in ruleset.rules if each.name == first)
             step = next(each for each in rule.steps if members[1 % len(members)] in each.stream)

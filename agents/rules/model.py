@@ -31,6 +31,7 @@ from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.agents.expressions.parser import Node, parse, parse_template
 from astrocyte.agents.rules.alerts import Alert, AlertGroup, OnTimeout, group_of, on_timeout_of
 from astrocyte.agents.rules.contradictions import contradiction, implies, reads_step
+from astrocyte.agents.rules.insight import AnyStatisticSpec
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 from astrocyte.agents.rules.steps import (
     Contiguity,
@@ -391,25 +392,37 @@ class Stream(Model, StreamDeclaration):
 
 
 class RuleSet(Model):
-    """Rules and windows that run together, with the validators of their streams; names are unique across both."""
+    """Rules, windows and statistics that run together, with the validators of their streams; no two of one name."""
 
     rules: tuple[Rule, ...] = ()
     windows: tuple[Window, ...] = ()
+    insight: tuple[AnyStatisticSpec, ...] = ()
     streams: tuple[Stream, ...] = ()
     validators: tuple[Validator, ...] = ()
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        names = [rule.name for rule in self.rules] + [window.name for window in self.windows]
+        names = [each.name for each in (*self.rules, *self.windows, *self.insight)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"the name {twice!r} is given to two rules or windows; rename one of them")
+            raise ValueError(f"the name {twice!r} is given to two rules, windows or statistics; rename one of them")
         streams = [stream.name for stream in self.streams]
         again = next((name for name in streams if streams.count(name) > 1), None)
         if again is not None:
             places = " and ".join(f"streams[{index}]" for index, name in enumerate(streams) if name == again)
             raise ValueError(f"stream {again!r} is declared twice, as {places}; keep one declaration")
         return self
+
+    @property
+    def made(self) -> frozenset[str]:
+        """Streams that its rules, windows and statistics make."""
+        return frozenset(each.name for each in (*self.rules, *self.windows, *self.insight))
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Streams that its rules, windows and statistics read, also those that it makes."""
+        named = {stream for each in (*self.rules, *self.insight) for stream in each.streams}
+        return frozenset(named | {window.source for window in self.windows})
 
 
 def as_rule_set(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:

@@ -1,4 +1,4 @@
-"""The fields of events that rules and windows name, by stream: what must come for them to have an effect."""
+"""The fields of events that rules, windows and statistics name, by stream: what must come for any effect."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ _ALWAYS: Final = frozenset({"timestamp", "key", "type", "simulation_id"})
 
 
 class NamedField(NamedTuple):
-    """A field that a rule or window reads; one of ``streams`` has to have it."""
+    """A field that a rule, window or statistic reads; one of ``streams`` has to have it."""
 
     reader: str
-    """The rule or window, such as ``rule 'fever'``."""
+    """The rule, window or statistic, such as ``rule 'fever'``."""
     streams: tuple[str, ...]
     field: str
 
 
 def named_fields(ruleset: RuleSet) -> tuple[NamedField, ...]:
-    """Every field that rules and windows name, in the order of the rule set, without those that every event has."""
+    """Every field that rules, windows and statistics name, in their order, without those that every event has."""
     found: dict[NamedField, None] = {}
     for rule in ruleset.rules:
         found.update(dict.fromkeys(_of_rule(rule)))
     for window in ruleset.windows:
         found.update(dict.fromkeys(_of_window(window)))
+    for spec in ruleset.insight:
+        reader = f"statistic {spec.name!r}"
+        found.update(dict.fromkeys(NamedField(reader, (stream,), name) for stream, name, _ in spec.reads()))
     return tuple(each for each in found if each.field not in _ALWAYS)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from astrocyte.agents.expressions.parser import Field, Node, walk
 from astrocyte.agents.rules.documents import MOST_CHARACTERS, read_document
+from astrocyte.agents.rules.insight import STATISTIC_SPECS, SeriesSpec, StatisticSpec, TargetSpec
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
 from astrocyte.agents.rules.named_fields import reads_of
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
@@ -23,18 +24,26 @@ from astrocyte.schemas.registry import did_you_mean
 
 __all__ = ["read_rules"]
 
+_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    *(Rule, Step, Group, Window, Stream, Validator, RuleSet),
+    *(TargetSpec, SeriesSpec),
+)
 _FIELDS: Final = sorted(
     {
         name
-        for model in (Rule, Step, Group, Window, Stream, Validator, RuleSet)
+        for model in (*_MODELS, *STATISTIC_SPECS.values())
         for name, info in model.model_fields.items()
         for name in (info.serialization_alias or name,)
     }
 )
 _ENTRANCE: Final = ("validators", "saccules")
 """The key of the list of validators, and its older name."""
-_KINDS: Final = {"rules": "rule", "windows": "window", "streams": "stream"} | dict.fromkeys(_ENTRANCE, "validator")
+_KINDS: Final = {"rules": "rule", "windows": "window", "insight": "statistic", "streams": "stream"} | dict.fromkeys(
+    _ENTRANCE, "validator"
+)
 """What an entry of each list is called in messages."""
+_WHOLE: Final = ("int64", "int32")
+_NUMBERS: Final = (*_WHOLE, "float64", "float32", "bool")
 _IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
 
 
@@ -85,8 +94,8 @@ class _Reader:
             if key not in RuleSet.model_fields and key not in _ENTRANCE:
                 self.report(unknown(str(key), list(RuleSet.model_fields)), (key,), field=str(key))
         parts: dict[str, list[Any]] = {}
-        models = (("rules", Rule), ("windows", Window), ("streams", Stream), *((name, Validator) for name in _ENTRANCE))
-        for section, model in models:
+        models: dict[str, Any] = {"rules": Rule, "windows": Window, "insight": None, "streams": Stream}
+        for section, model in (models | dict.fromkeys(_ENTRANCE, Validator)).items():
             parts[section] = list(self.section(section, model, [] if data.get(section) is None else data[section]))
         entrance = {name: parts.pop(name) for name in _ENTRANCE}
         parts["validators"] = [validator for found in entrance.values() for validator in found]
@@ -110,7 +119,8 @@ class _Reader:
     def report_of(self, data: Mapping[str, Any], problem: RuleProblem) -> None:
         """Report a problem that names its rule and field, with their place in the file."""
         section = next(name for name, kind in _KINDS.items() if kind == problem.kind)
-        index, item = next(each for each in enumerate(data[section]) if each[1].get("name") == problem.rule)
+        names = [item.get("name", item.get("statistic")) for item in data[section]]
+        index, item = next(each for each in enumerate(data[section]) if names[each[0]] == problem.rule)
         path = _step_path(item, f"{problem.field}: ") or (problem.field,)
         self.report(problem.message, (section, index, *path), rule=problem.rule, field=problem.field)
 
@@ -119,14 +129,19 @@ class _Reader:
             self.report(f"{section}: expected a list, got {type(items).__name__}", (section,), field=section)
             return
         for index, item in enumerate(items):
-            name = str(item.get("name", f"{section}[{index}]")) if isinstance(item, Mapping) else f"{section}[{index}]"
+            named = item.get("name", item.get("statistic")) if isinstance(item, Mapping) else None
+            name = f"{section}[{index}]" if named is None else str(named)
             if not isinstance(item, Mapping):
                 self.report(f"expected a mapping, got {shown(item)}", (section, index), rule=name)
                 continue
             if "non_finite" in item and item["non_finite"] is None:
                 item = {**item, "non_finite": "null"}  # YAML reads null without quotes as None
+            wanted = STATISTIC_SPECS.get(str(item.get("statistic"))) if section == "insight" else model
+            if wanted is None:
+                self.report(_no_statistic(item), (section, index, "statistic"), rule=name, field="statistic")
+                continue
             try:
-                yield model.model_validate(item)
+                yield wanted.model_validate(item)
             except ValidationError as error:
                 for problem in problems_of(error, known=_FIELDS):
                     path = problem.path or _step_path(item, problem.message)
@@ -149,10 +164,11 @@ class _Reader:
             first.setdefault(name, index)
 
     def check_streams(self, parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]) -> None:
-        made = {item.name for section in ("rules", "windows", "streams") for item in parts[section]}
+        made = {item.name for section in ("rules", "windows", "insight", "streams") for item in parts[section]}
         fields: dict[str, set[str] | None] = {
             window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]
         }
+        fields |= {spec.name: {*spec.fields} for spec in parts["insight"]}
         fields |= {stream.name: _declared(stream) for stream in parts["streams"] if stream.fields}
         for validator in parts["validators"]:
             for stream in validator.stream:
@@ -177,6 +193,8 @@ class _Reader:
                 message = f"unknown stream {window.source!r}{hint}"
                 self.report(message, ("windows", index), rule=window.name, field="from")
             self.check_window(window, index, self.fields_of(window.source, fields))
+        for index, spec in enumerate(parts["insight"]):
+            self.check_statistic(spec, index, made, fields)
         for section, index, stream in _entered(entrance):
             if self.known is not None and stream not in made and stream not in self.known:
                 message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
@@ -219,6 +237,30 @@ class _Reader:
                         ("windows", index, field), rule=window.name, field=field,
                     )  # fmt: skip
 
+    def check_statistic(
+        self, spec: StatisticSpec, index: int, made: set[str], fields: Mapping[str, set[str] | None]
+    ) -> None:
+        """Report streams that do not exist, and fields that a statistic reads and their stream does not have."""
+        for stream in spec.streams:
+            if self.known is not None and stream not in made and stream not in self.known:
+                message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
+                key = spec.key_of(stream)
+                self.report(message, ("insight", index, key), rule=spec.name, field=key)
+        for stream, name, whole in spec.reads():
+            listed = self.fields_of(stream, fields)
+            event_type = CATALOG.find(stream) if stream not in fields else None
+            key = spec.key_of(name)
+            kind = None if event_type is None else event_type.fields.get(name)
+            if listed is not None and name not in listed | _IMPLICIT:
+                hint = did_you_mean(name, listed) or f"; its fields: {', '.join(sorted(listed))}"
+                message = f"stream {stream} has no field {name!r}{hint}"
+            elif kind is not None and kind not in (_WHOLE if whole else _NUMBERS):
+                wanted = "an id, which is a whole number" if whole else "a number"
+                message = f"field {name!r} of stream {stream} is {kind}; a statistic reads it as {wanted}"
+            else:
+                continue
+            self.report(message, ("insight", index, key), rule=spec.name, field=key)
+
     @staticmethod
     def fields_of(stream: str, made: Mapping[str, set[str] | None]) -> set[str] | None:
         if stream in made:
@@ -233,6 +275,13 @@ class _Reader:
                     "the partial matches of this rule are unbounded; add within: 10s (or max_partials: 1000, which "
                     "keeps the newest)", ("rules", index), rule=rule.name, field="within",
                 )  # fmt: skip
+
+
+def _no_statistic(item: Mapping[str, Any]) -> str:
+    name, known = item.get("statistic"), ", ".join(STATISTIC_SPECS)
+    if name is None:
+        return f"is missing; name one of {known}"
+    return f"there is no statistic {shown(name)}; expected one of {known}{did_you_mean(str(name), STATISTIC_SPECS)}"
 
 
 def _declared(stream: Stream) -> set[str]:

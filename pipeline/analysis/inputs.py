@@ -135,10 +135,8 @@ class Inputs:
 
 
 def input_streams(ruleset: RuleSet) -> list[str]:
-    """The streams that rules and windows read and that none of them makes, sorted."""
-    made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
-    read = {name for rule in ruleset.rules for name in rule.streams} | {each.source for each in ruleset.windows}
-    return sorted(read - made)
+    """The streams that rules, windows and statistics read and that none of them makes, sorted."""
+    return sorted(ruleset.read - ruleset.made)
 
 
 def survey(paths: Sequence[str | Path]) -> Survey:
@@ -201,6 +199,8 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
                 Trusted(int(offset), int(body["trusted_us"]), bool(body["idle"]))
             )
             return
+        if body.get("role", "correlate") != "correlate":
+            return  # the other domains read copies, whose positions are not those of the worker
         partition, life = int(body["partition"]), str(body["life"])
         entry = body | {"at": record.offset, "number": int(body["number"]), "positions": dict(body["positions"])}
         entries = found.idle.setdefault(partition, [])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Final, Literal
@@ -27,7 +28,7 @@ from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.pipeline.roles.output_records import copy_records, frame_records
 from astrocyte.pipeline.topology.plan import KeyGroup
 from astrocyte.pipeline.topology.repartition import Repartitioner
-from astrocyte.pipeline.topology.topics import KnownTopics
+from astrocyte.pipeline.topology.topics import KnownTopics, results_of
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord
@@ -175,7 +176,7 @@ class OfflineRun:
     @property
     def made(self) -> frozenset[str]:
         """Streams that the rules and windows make themselves."""
-        return frozenset([window.name for window in self.ruleset.windows] + [rule.name for rule in self.ruleset.rules])
+        return self.ruleset.made
 
     @property
     def copies(self) -> list[tuple[str, str]]:
@@ -183,9 +184,11 @@ class OfflineRun:
         return [(each.source, each.topic) for each in self.plan.repartitions]
 
     def readers_of(self, stream: str) -> str:
-        """The first rule or window that reads a stream."""
+        """The first rule, window or statistic that reads a stream."""
         rule = next((f"rule {rule.name!r}" for rule in self.ruleset.rules if stream in rule.streams), None)
-        return rule or next(f"window {each.name!r}" for each in self.ruleset.windows if each.source == stream)
+        windows = (f"window {each.name!r}" for each in self.ruleset.windows if each.source == stream)
+        statistics = (f"statistic {each.name!r}" for each in self.ruleset.insight if stream in each.streams)
+        return rule or next(chain(windows, statistics))
 
     @property
     def unused(self) -> Unused:
@@ -247,11 +250,8 @@ class OfflineRun:
         for part in self._counting:
             yield from part.finish()
             yield part.domain.trust()
-        for repartitioner in (each for parts in self._repartitions.values() for each in parts):
-            for (topic, partition), trusted in self._trusted.items():
-                for each in trusted if topic == repartitioner.repartition.topic else ():
-                    yield from self._trust(repartitioner, partition, each)
-            yield from self._trust(repartitioner, None, None)
+        made = {metrics_topic(name) for group in self._groups for name in _made_by(group)}
+        yield from self._trust_rest(sorted(self._repartitions.keys() - made))
         for number, domains in enumerate(self._domains):
             for part in domains:
                 for output in part.finish():
@@ -261,6 +261,16 @@ class OfflineRun:
                 yield from self._follow(number, part.domain.mark_all_idle())
             for part in domains:
                 yield from self._follow(number, part.domain.flush())
+            # The last results have come only now, and their copies may wait.
+            yield from self._trust_rest(sorted(metrics_topic(name) for name in _made_by(self._groups[number])))
+
+    def _trust_rest(self, topics: Collection[str]) -> Iterator[DomainOutput]:
+        """Copies of all events of some topics that wait still."""
+        for repartitioner in (each for topic in topics for each in self._repartitions.get(topic, ())):
+            for (topic, partition), trusted in self._trusted.items():
+                for each in trusted if topic == repartitioner.repartition.topic else ():
+                    yield from self._trust(repartitioner, partition, each)
+            yield from self._trust(repartitioner, None, None)
 
     def _feed(self, batch: Mapping[tuple[str, int], list[RawRecord]]) -> Iterator[DomainOutput]:
         for (topic, partition), raws in batch.items():
@@ -359,7 +369,7 @@ def run_rules(
 
 
 def _made_by(group: KeyGroup) -> set[str]:
-    return {window.name for window in group.ruleset.windows} | set(group.exports)
+    return {*results_of(group.ruleset), *group.exports}
 
 
 def _in_order(groups: Sequence[KeyGroup]) -> tuple[KeyGroup, ...]:

@@ -85,6 +85,7 @@ def _list_published(broker: str) -> None:
             named = {
                 "rules": [rule.name for rule in found.rules],
                 "windows": [window.name for window in found.windows],
+                "statistics": [statistic.name for statistic in found.insight],
             }
             holds = "; ".join(f"{kind} {', '.join(names)}" for kind, names in named.items() if names)
         sys.stdout.write(f"{short(name)}: {short(holds or 'no rules', _LINE)}\n")

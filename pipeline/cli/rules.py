@@ -201,13 +201,14 @@ def _rules_with_windows(rules: list[str] | None) -> RuleSet:
     found = read(*_default_rules())
     for name in shipped_rules():
         other = read(name)
-        known = {window.name for window in found.windows}
+        known = found.made
         windows = tuple(window for window in other.windows if window.name not in known)
         judged = {stream for spec in found.validators for stream in spec.stream}
         validators = tuple(spec for spec in other.validators if not judged & {*spec.stream})
         found = RuleSet(
             rules=found.rules,
             windows=(*found.windows, *windows),
+            insight=found.insight,
             validators=(*found.validators, *validators),
             streams=found.streams,
         )
@@ -294,6 +295,7 @@ def check_command(
             {
                 "rules": [{"name": rule.name, "version": rule.content_version} for rule in ruleset.rules],
                 "windows": [window.name for window in ruleset.windows],
+                "insight": [{"name": spec.name, "statistic": spec.statistic} for spec in ruleset.insight],
                 "topics": list(plan.topics),
                 "repartitions": [
                     {"from": each.source, "by": each.field or None, "to": each.topic, "partitions": each.partitions}
@@ -302,7 +304,9 @@ def check_command(
             }
         )
         return
-    sys.stdout.write(f"{len(ruleset.rules)} rules and {len(ruleset.windows)} windows are valid\n")
+    statistics = f" and {len(ruleset.insight)} statistics" if ruleset.insight else ""
+    parts = [f"{len(ruleset.rules)} rules", f"{len(ruleset.windows)} windows"]
+    sys.stdout.write(f"{(', ' if statistics else ' and ').join(parts)}{statistics} are valid\n")
     for line in plan.describe():
         sys.stdout.write(line + "\n")
     for line in _misspelt(ruleset, there):
@@ -311,10 +315,8 @@ def check_command(
 
 def _misspelt(ruleset: RuleSet, existing: Collection[str]) -> Iterator[str]:
     """Streams that nothing declares or makes but whose names are nearly those of others: valid, but nothing comes."""
-    made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
-    known = {each.name for each in ruleset.streams} | made | {each.stream for each in CATALOG}
-    read = {stream for rule in ruleset.rules for stream in rule.streams} | {each.source for each in ruleset.windows}
-    for stream in sorted(read - known):
+    known = {each.name for each in ruleset.streams} | ruleset.made | {each.stream for each in CATALOG}
+    for stream in sorted(ruleset.read - known):
         close = difflib.get_close_matches(stream, known, n=1, cutoff=0.75)
         if close and not {stream, mono_topic(stream)} & set(existing):
             yield f"stream {stream!r} is not declared and is read from {mono_topic(stream)}; did you mean {close[0]!r}?"

@@ -46,7 +46,7 @@ from astrocyte.pipeline.watch.web import serve
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
 
-__all__ = ["build_app", "build_control", "build_correlate", "build_repartition"]
+__all__ = ["build_app", "build_control", "build_correlate", "build_insight", "build_repartition"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,30 +97,46 @@ def _stop_at_reset(place: TP, expected: int, first: int) -> None:
 
 def build_correlate(app: WorkerApp, settings: Settings) -> None:
     """Domains over all streams that the rules read."""
+    _build_domains(app, settings, "correlate")
+
+
+def build_insight(app: WorkerApp, settings: Settings) -> None:
+    """Domains that compute the statistics, each over all events of its runs."""
+    _build_domains(app, settings, "insight")
+
+
+def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     live, rules_start, known = rules_now(settings, app.watch)
     existing = known.partitions
-    plan = known.plan(live.ruleset)
-    internal = set(plan.topics) - set(plan.inputs)
-    # The original of a repartitioned stream is read as well: its events are validated and counted there.
+    whole = known.plan(live.ruleset)
+    plan = whole.part(role)
     contracts = contracts_of(live.ruleset, existing=existing, streams=settings.streams)
-    read = sorted({*plan.topics, *plan.inputs, *map(contracts.topic_of, settings.streams)})
+    read = list(plan.topics)
+    if role == "correlate":
+        # The original of a repartitioned stream is read as well: its events are validated and counted here, alone.
+        read = sorted({*read, *whole.inputs, *map(contracts.topic_of, settings.streams)})
+    internal = set(plan.topics) - set(whole.inputs)
     group = str(app.conf.id)
 
     async def prepare() -> None:
         # Before the worker joins its group, and on a thread: with a blocked event loop it would look dead to the group.
         await asyncio.to_thread(_warm, live.ruleset)
-        found = await make_topics(settings, [*read, *output_topics(plan)], compacted=[state_topic(group)])
+        found = await make_topics(settings, [*read, *output_topics(whole)], compacted=[state_topic(group)])
         _restart_if_changed(known, found, read)
         for line in new_declared_topics(contracts, plan.topics, existing):
             logger.warning("%s", line)
         for line in plan.describe_copies():
             logger.info("needs a worker with the role repartition: %s", line)
+        if role == "correlate" and whole.part("insight").groups:
+            logger.info(
+                "needs a worker with the role insight: %s", ", ".join(spec.name for spec in live.ruleset.insight)
+            )
 
     app.prepare = prepare
 
     def make_domain(partition: int) -> Domain:
         ruleset = live.ruleset
-        now = known.plan(ruleset)
+        now = known.plan(ruleset).part(role)
         # A topic with more partitions than there are domains is copied: what has no domain is only counted.
         groups = [
             DomainGroup(
@@ -165,12 +181,13 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         lambda topic, partition, records: app.producer.confirmed.send_batch(topic, partition, records),  # noqa: PLW0108
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
         lambda place: _at_end(app, *place),
+        role=role,
         partitions=settings.partitions,
         snapshot_interval_us=settings.snapshot_interval,
         idle_timeout_us=settings.idle_timeout,
         producer_timeout_us=settings.producer_timeout,
         fingerprint=digest_of(live.ruleset, settings),
-        limit=LetterLimit("correlate", settings.dead_letter_limit),
+        limit=LetterLimit(role, settings.dead_letter_limit),
         stalls=stalls,
         lost=LostState(state_topic(group), settings.lost_state),
         busy=app.watch.busy,
@@ -203,10 +220,13 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             await correlator.tick()
         await reporter.tick()
 
-    app.agent(app.topic(*read), name="domain", supervisor_strategy=mode.CrashingSupervisor)(correlate)
+    if read:
+        app.agent(app.topic(*read), name="domain", supervisor_strategy=mode.CrashingSupervisor)(correlate)
+    else:
+        logger.warning("role %s has nothing to do: the rule files have no section insight", role)
     repeat(app, tick, _TICK_S)
     repeat(app, correlator.look_for_stalls, 1.0)
-    follow(app, live, rules_start, lambda ruleset: _change_rules(ruleset, known, plan, correlator, settings))
+    follow(app, live, rules_start, lambda ruleset: _change_rules(ruleset, known, whole, correlator, settings))
 
 
 def _absent(domains: Iterable[Domain]) -> list[str]:
@@ -237,7 +257,7 @@ async def _change_rules(
         os._exit(RESTART_STATUS)
     await asyncio.to_thread(_warm, ruleset)
     await correlator.update(
-        {group.field: group.ruleset for group in changed.groups},
+        {group.field: group.ruleset for group in changed.part(correlator.role).groups},
         digest_of(ruleset, settings),
         Validators(ruleset.validators),
         decoders_of(contracts_of(ruleset, existing=known.partitions, streams=settings.streams)),
@@ -246,7 +266,7 @@ async def _change_rules(
 
 
 def _fields(plan: Plan) -> list[str]:
-    return [group.field for group in plan.groups]
+    return [f"{group.role} {group.field}" for group in plan.groups]
 
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The correlate role: domains between Kafka topics, with snapshots that make a restart exact.
+"""The roles correlate and insight: domains between Kafka topics, with snapshots that make a restart exact.
 
 A chunk is acknowledged once a durable snapshot contains its effect on the state and every record it caused has been
 confirmed. A snapshot also contains the next offset of every topic. After a crash the domain is restored and continues
@@ -85,7 +85,7 @@ class _Partition:
 
 
 class Correlator:
-    """All domains of one worker. ``make_domain`` builds the empty domain of a partition."""
+    """All domains of one worker of a role. ``make_domain`` builds the empty domain of a partition."""
 
     def __init__(
         self,
@@ -95,6 +95,7 @@ class Correlator:
         deliver: Callable[[Iterable[ProducerRecord]], Awaitable[None]],
         at_end: Callable[[TopicPartition], AtEnd | None],
         *,
+        role: str = "correlate",
         partitions: int,
         snapshot_interval_us: int,
         idle_timeout_us: int,
@@ -112,12 +113,13 @@ class Correlator:
         self._send_batch = send_batch
         self._deliver = deliver
         self._at_end = at_end
+        self.role = role
         self._partitions = partitions
         self._interval_s = snapshot_interval_us / 1e6
         self._idle_s = idle_timeout_us / 1e6
         self._producer_s = producer_timeout_us / 1e6
         self._fingerprint = fingerprint
-        self._limit = limit or LetterLimit("correlate", 1.0)
+        self._limit = limit or LetterLimit(role, 1.0)
         self._stalls = stalls or StallWatch(math.inf, self._idle_s, self._producer_s)
         self._lost = lost or LostState("state")
         self._busy = busy
@@ -318,7 +320,7 @@ class Correlator:
             await self._send_batch(STATS, 0, [self._stats(self._domains[each].domain) for each in changed])
 
     def _stats(self, domain: Domain) -> ProducerRecord:
-        return stats_record(domain, self._stalls.of(domain.partition))
+        return stats_record(self.role, domain, self._stalls.of(domain.partition))
 
     async def _find_idle(self, part: _Partition) -> None:
         sources = part.sources
@@ -432,6 +434,7 @@ class Correlator:
         """Record what depends on a clock beside the data, idleness and trust: a replay must repeat it."""
         part.decisions += 1
         body = {
+            "role": self.role,
             "partition": part.domain.partition,
             "life": part.life,
             "number": part.decisions,
@@ -444,8 +447,8 @@ class Correlator:
             "positions": part.domain.positions if positions is None else positions,
         }
         part.recorded_until_us = part.until_us
-        key = str(body["partition"]).encode()
-        futures = await self._send_batch(CLOCK, 0, [ProducerRecord(CLOCK, orjson.dumps(body), key, 0)])
+        key = str(body["partition"]) if self.role == "correlate" else f"{self.role}/{body['partition']}"
+        futures = await self._send_batch(CLOCK, 0, [ProducerRecord(CLOCK, orjson.dumps(body), key.encode(), 0)])
         part.unconfirmed += [(future, 0) for future in futures]
 
     async def _snapshot(self, part: _Partition) -> None:

@@ -71,10 +71,11 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
         line = other_rules(notes[role])
         found["rules"] = [] if line is None else [line]
         found["unstored"] = unstored_streams(settings, SINKS.get(role)) if role in SINKS else []
-    if "correlate" in states:
-        states["correlate"] |= await correlate_health(settings.broker)
-        if not states.get("repartition", {}).get("members"):
-            _name_absent_role(states["correlate"])
+    for role in ("correlate", "insight"):
+        if role in states:
+            states[role] |= await correlate_health(settings.broker, role)
+        if role in states and not states.get("repartition", {}).get("members"):
+            _name_absent_role(states[role])
     for role, found in states.items():
         found["do"] = [line] if (line := remedy(role, settings.group, found)) else []
     return states
@@ -111,8 +112,8 @@ def _name_absent_role(found: dict[str, Any]) -> None:
         found["waits"].append("no worker of this group runs the role repartition")
 
 
-async def correlate_health(broker: str) -> dict[str, Any]:
-    """Last reports of the domains: ``unused`` since their workers began, what is ``absent`` in all of them.
+async def correlate_health(broker: str, role: str = "correlate") -> dict[str, Any]:
+    """Last reports of the domains of a role: ``unused`` since their workers began, what is ``absent`` in all of them.
 
     ``copies`` are sentences on the streams that the rules read from repartitioned copies. ``waiting`` is the number of
     events that wait for event time, ``stalls`` what stalls (`pipeline.roles.stalls`), and ``waits`` says that in lines.
@@ -123,7 +124,7 @@ async def correlate_health(broker: str) -> dict[str, Any]:
     there = await topic_partitions(broker)
     if STATS in there:
         async for key, value in messages_of_topic(broker, STATS):
-            if key is not None and value is not None and key.startswith(b"correlate/"):
+            if key is not None and value is not None and key.startswith(f"{role}/".encode()):
                 newest[key] = orjson.loads(value)
     return correlate_summary([stats for _, stats in sorted(newest.items())], there)
 

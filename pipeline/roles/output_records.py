@@ -126,11 +126,11 @@ def waiting_of(domain: Domain) -> int:
     return domain.waiting + sum(group.waiting for group in domain.groups_time)
 
 
-def stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
-    """Counters of a domain as they are now, and for what it waits."""
+def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
+    """Counters of a domain of a role as they are now, and for what it waits."""
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
     stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
     if domain.groups:
         stats["absent"] = domain.fields.absent(domain.made)
     stats |= {"waiting": waiting_of(domain), "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}
-    return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)
+    return ProducerRecord(STATS, orjson.dumps(stats), f"{role}/{domain.partition}".encode(), 0)

@@ -249,18 +249,18 @@ class RoleProcesses:
 def needed_roles(
     settings: Settings, ruleset: RuleSet | None = None, partitions: Mapping[str, int] | None = None
 ) -> tuple[str, ...]:
-    """The roles of the settings, with ``repartition`` where rules need a stream to be repartitioned.
+    """The roles of the settings, with ``repartition`` and ``insight`` where the rule files need them beside correlate.
 
     ``ruleset`` are the rules, by default those of the files; ``partitions`` the topics of the broker with their
     partition counts.
     """
     roles = settings.roles
-    if "correlate" in roles and "repartition" not in roles:
+    if "correlate" in roles and not {"repartition", "insight"} <= set(roles):
         from astrocyte.pipeline.topology.topics import KnownTopics
 
-        known = KnownTopics(partitions or {}, settings.partitions)
-        if known.plan(ruleset or _ruleset_of(settings)).repartitions:
-            roles = (*roles, "repartition")
+        plan = KnownTopics(partitions or {}, settings.partitions).plan(ruleset or _ruleset_of(settings))
+        needed = {"repartition": plan.repartitions, "insight": plan.part("insight").groups}
+        roles = (*roles, *(role for role in needed if needed[role] and role not in roles))
     return roles
 
 

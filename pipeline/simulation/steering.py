@@ -149,5 +149,6 @@ def _needed(ruleset: RuleSet, names: Collection[str]) -> RuleSet:
         update={
             "windows": tuple(window for window in ruleset.windows if window.name in needed),
             "rules": tuple(rule for rule in ruleset.rules if rule.name in needed),
+            "insight": (),
         }
     )

@@ -33,6 +33,8 @@ __all__ = [
     "uneven_topics",
 ]
 
+RUN: Final = "simulation_id"
+"""Field by which the inputs of statistics are partitioned, so that one domain sees all of a run."""
 ALL_KEYS: Final = ""
 """Field name of the group whose rules have ``by: null``: one domain sees every event. No field of a rule is empty."""
 
@@ -54,7 +56,7 @@ class Repartition:
 
 @dataclass(frozen=True, slots=True)
 class KeyGroup:
-    """Rules and windows that share their correlation key, and the topics of the streams that they read."""
+    """Rules and windows that share their correlation key, or the statistics, and the topics of what they read."""
 
     field: str
     ruleset: RuleSet
@@ -62,6 +64,8 @@ class KeyGroup:
     """Topic by stream."""
     exports: frozenset[str] = frozenset()
     """Rules whose matches another group reads as events."""
+    role: str = "correlate"
+    """Role that runs the group: ``insight`` for the statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,7 @@ class Plan:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Topics that others write and a domain reads, itself or by a repartitioned copy, sorted."""
-        made = {window.name for group in self.groups for window in group.ruleset.windows}
-        made |= {rule.name for group in self.groups for rule in group.ruleset.rules}
+        made = {name for group in self.groups for name in group.ruleset.made}
         topics = {topic for group in self.groups for name, topic in group.topics.items() if name not in made}
         sources = {each.source for each in self.repartitions if each.stream not in made}
         return tuple(sorted(topics - self.copies.keys() | sources))
@@ -91,6 +94,10 @@ class Plan:
     def topics(self) -> tuple[str, ...]:
         """Every topic that a domain reads, sorted."""
         return tuple(sorted({topic for group in self.groups for topic in group.topics.values()}))
+
+    def part(self, role: str) -> Plan:
+        """The plan of one role: its groups, and all copies."""
+        return replace(self, groups=tuple(group for group in self.groups if group.role == role))
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -102,11 +109,11 @@ class Plan:
         """Topics of others of which rules read copies, with the fields by which these rules correlate."""
         fields: dict[str, tuple[str, ...]] = {}
         for each in self.repartitions:
-            own = next(group for group in self.groups if group.field == each.field)
             if each.field == ALL_KEYS:
                 continue  # these rules need no field
+            rules = (rule for group in self.groups if group.field == each.field for rule in group.ruleset.rules)
             if each.source == self.contracts.topic_of(each.stream) and any(
-                each.stream in rule.streams for rule in own.ruleset.rules
+                each.stream in rule.streams for rule in rules
             ):
                 fields[each.source] = (*fields.get(each.source, ()), each.field)
         return fields
@@ -132,8 +139,9 @@ class Plan:
         """Readable lines: which group reads which topics, and which stream is repartitioned."""
         lines = []
         for group in self.groups:
-            names = [rule.name for rule in group.ruleset.rules] + [window.name for window in group.ruleset.windows]
-            lines.append(f"by {group.field or 'null'}: {', '.join(names)}")
+            makers = (*group.ruleset.rules, *group.ruleset.windows, *group.ruleset.insight)
+            what = "insight by run" if group.role == "insight" else f"by {group.field or 'null'}"
+            lines.append(f"{what}: {', '.join(each.name for each in makers)}")
             lines += [f"  {stream} <- {topic}" for stream, topic in sorted(group.topics.items())]
         return lines + self.describe_copies()
 
@@ -169,37 +177,43 @@ def make_plan(
     uneven = uneven or {}
     contracts = contracts_of(ruleset, catalog, existing=existing)
     refuse_circles(ruleset)
+    statistics = {spec.name for spec in ruleset.insight}
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
     made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
+    keys = made | dict.fromkeys(statistics, RUN)
     declared = {
         each.name: contracts.of_stream(each.name).key_field if each.is_partitioned else None for each in ruleset.streams
     }
-    repartitions: dict[str, Repartition] = {}
-    groups: list[KeyGroup] = []
+    groups = []
     for field in dict.fromkeys(made.values()):
         own = RuleSet(
             rules=tuple(rule for rule in ruleset.rules if (rule.by or ALL_KEYS) == field),
             windows=tuple(window for window in ruleset.windows if window.by == field),
             streams=ruleset.streams,
         )
-        wanted = {stream for rule in own.rules for stream in rule.streams} | {window.source for window in own.windows}
-        topics: dict[str, str] = {}
+        groups.append((KeyGroup(field, own, {}), {name for name in made if made[name] == field}))
+    if statistics:
+        own = RuleSet(insight=ruleset.insight, streams=ruleset.streams)
+        groups.append((KeyGroup(RUN, own, {}, role="insight"), statistics))
+    repartitions: dict[str, Repartition] = {}
+    for group, own_made in groups:
+        field, topics = group.field, group.topics
         copied: set[str] = set()
-        for stream in sorted(wanted):
-            if stream in made and made[stream] == field:
-                continue  # made inside this group, in event-time order
-            topics[stream] = metrics_topic(stream) if stream in made else contracts.topic_of(stream)
-            if stream not in made and set("*?") & set(topics[stream]):
+        for stream in sorted(group.ruleset.read - own_made):  # what is made here is read in event-time order
+            topics[stream] = metrics_topic(stream) if stream in keys else contracts.topic_of(stream)
+            if stream not in keys and set("*?") & set(topics[stream]):
                 raise InvalidRule(
                     f"stream {stream!r} looks like a pattern; a step reads one stream, of exactly that name: write a "
                     "step for each (under `any`, where each of them is a match)"
                 )
-            key = made[stream] if stream in made else _key_of(stream, declared, catalog)
+            key = keys[stream] if stream in keys else _key_of(stream, declared, catalog)
             # A key that the topic is not partitioned by (None) is read from the body: the stream is copied by it.
             keyed = field == key or (field == "key" and key is not None)
+            if group.role == "insight" and stream not in keys:
+                keyed = False  # only in a copy are doubtful clocks judged already, as where the original is counted
             if not keyed or topics[stream] in uneven:
                 copied.add(stream)
-        copied |= _beside_copies({stream for stream in topics if stream not in made}, copied, contracts, topics, uneven)
+        copied |= _beside_copies({stream for stream in topics if stream not in keys}, copied, contracts, topics, uneven)
         for stream in sorted(copied):
             source, topics[stream] = topics[stream], keyed_topic(stream, field)
             if not is_legal(topics[stream]):
@@ -210,13 +224,12 @@ def make_plan(
                 )
             copy = Repartition(stream, source, field, topics[stream], uneven.get(source))
             repartitions[copy.topic] = copy
-        groups.append(KeyGroup(field, own, topics))
-    read = {stream for group in groups for stream in group.topics}
-    groups = [
+    read = {stream for group, _ in groups for stream in group.topics}
+    exported = [
         replace(group, exports=frozenset(rule.name for rule in group.ruleset.rules if rule.name in read))
-        for group in groups
+        for group, _ in groups
     ]
-    return Plan(tuple(groups), tuple(repartitions.values()), contracts)
+    return Plan(tuple(exported), tuple(repartitions.values()), contracts)
 
 
 def _beside_copies(
@@ -252,8 +265,7 @@ def contracts_of(
     Raises InvalidRule for two streams of one topic, also where only one of them is declared: the other is one that the
     rules read, or that the catalog lists and stores hold, and would lose its events to the first.
     """
-    made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
-    read = {stream for rule in ruleset.rules for stream in rule.streams} | {each.source for each in ruleset.windows}
+    made, read = ruleset.made, ruleset.read
     declared = {stream.name for stream in ruleset.streams if stream.topic is not None}
     topics = {
         stream: stream

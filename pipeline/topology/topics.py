@@ -8,7 +8,6 @@ from typing import Final
 
 from astrocyte.agents.controllers.base import CONTROLLERS
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.windows import Window
 from astrocyte.agents.sinks.base import RecordKind
 from astrocyte.agents.sinks.registry import SINKS, SinkType
 from astrocyte.pipeline.kafka.client import ensure_topics
@@ -42,6 +41,7 @@ __all__ = [
     "mono_topics",
     "new_declared_topics",
     "output_topics",
+    "results_of",
     "role_topics",
     "sink_streams",
     "sink_topics",
@@ -101,8 +101,7 @@ class KnownTopics:
 
 def output_topics(plan: Plan) -> tuple[str, ...]:
     """Topics that domains write, besides the internal ones."""
-    made = {window.name for group in plan.groups for window in group.ruleset.windows}
-    made |= {name for group in plan.groups for name in group.exports}
+    made = {name for group in plan.groups for name in (*results_of(group.ruleset), *group.exports)}
     return (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *(metrics_topic(name) for name in sorted(made)))
 
 
@@ -135,11 +134,16 @@ def unstored_streams(settings: Settings, kind: SinkType) -> list[str]:
     ]
 
 
-def sink_topics(settings: Settings, kind: SinkType, contracts: Contracts, windows: Iterable[Window]) -> list[str]:
-    """Topics that a kind of sink reads, with ``windows`` in force. Raises InvalidSettings where there are none."""
+def results_of(ruleset: RuleSet) -> list[str]:
+    """Streams of results: of windows and of statistics."""
+    return [each.name for each in (*ruleset.windows, *ruleset.insight)]
+
+
+def sink_topics(settings: Settings, kind: SinkType, contracts: Contracts, results: Iterable[str]) -> list[str]:
+    """Topics that a kind of sink reads, with the streams of `results_of`. Raises InvalidSettings if there are none."""
     topics = [contracts.topic_of(stream) for stream in sink_streams(settings, kind)]
     if kind.windows:
-        topics += [metrics_topic(window.name) for window in windows]
+        topics += [metrics_topic(name) for name in results]
     topics += [topic for topic, record in RECORD_TOPICS.items() if kind.records is None or record in kind.records]
     if kind.audited:
         topics += [RULES, *(control_topic(name) for name in CONTROLLERS.names())]
@@ -154,13 +158,13 @@ def role_topics(settings: Settings, plan: Plan, contracts: Contracts) -> tuple[s
     Roles of your own are not known here; they check their topics when they start.
     """
     topics: list[str] = []
-    windows = [window for group in plan.groups for window in group.ruleset.windows]
+    results = [name for group in plan.groups for name in results_of(group.ruleset)]
     for role in settings.roles:
-        if role in ("correlate", "repartition"):
+        if role in ("correlate", "repartition", "insight"):
             sources = {*plan.copies.values(), *map(contracts.topic_of, settings.streams)}
             topics += [*plan.topics, *sorted(sources), *output_topics(plan)]
         elif role in SINKS:
-            found = sink_topics(settings, SINKS.get(role), contracts, windows)
+            found = sink_topics(settings, SINKS.get(role), contracts, results)
             topics += [topic for topic in found if topic not in _SINGLE and not topic.startswith(CONTROL_PREFIX)]
     return tuple(dict.fromkeys(topics))
 

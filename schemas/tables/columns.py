@@ -156,8 +156,10 @@ _OWN: Final[Mapping[str, Mapping[str, Field]]] = {
     },
     "problem_results": {"solved": Field("bool", "whether the attempt succeeded, with its accuracy as the probability")},
     "window_results": {
-        "window_name": Field("string", "the window"),
-        "event_key": Field("string", "key of the window's group; empty without a key"),
+        "window_name": Field("string", "the window or statistic"),
+        "event_key": Field(
+            "string", "key of the window's group; empty without a key. Of a statistic: what the result is about"
+        ),
         "field": Field("string", "field of the result (Windows, below), or the one by which the window groups"),
         "window_end": Field("int64", "end of the window, excluded", _EVENT),
         "window_start": Field("int64", "start of the window, included", _EVENT),

@@ -70,11 +70,12 @@ class MultiEventSource(Base):
 
 
 class WindowResult(Recorded, Base):
-    """One field of one result of a window: a curve is the rows of one window, key and field, by ``window_end``.
+    """One field of one result of a window or statistic: a curve is the rows of one name, key and field, by its end.
 
     Times are event times in microseconds, start included and end excluded. A later revision replaces an earlier one.
     ``value`` holds numbers (true is 1), ``text`` everything else. The field by which the window groups, other than the
-    simulation, has rows as well. ``result_id`` is the id by which a multi event names the result as its source.
+    simulation, has rows as well. The key of a statistic's result says what it is about, such as the trait: the run is
+    the simulation. ``result_id`` is the id by which a multi event names the result as its source.
     """
 
     __tablename__ = "window_results"

@@ -41,6 +41,8 @@ TIMEOUTS: dict[str, dict[str, str]] = {
     "short": {"idle_timeout": "300ms", "producer_timeout": "3s", "snapshot_interval": "200ms", "session_timeout": "3s"},
     "long": {"idle_timeout": "20s", "producer_timeout": "1h", "snapshot_interval": "3s", "session_timeout": "4s"},
 }
+DOMAINS = ("repartition", "insight", "correlate")
+"""Roles that process events, in the order in which they follow one another."""
 LIMIT_S = 240.0
 """Longest wait for one step; on an idle machine each takes seconds."""
 SHIPPED = ("axons", "cells", "dna", "ecology", "kernels")
@@ -118,7 +120,7 @@ class _Run:
         """Start the workers, and return when all have joined their groups."""
         roles = needed_roles(self.settings)
         for role in roles:
-            for number in range(self.case.workers if role in ("correlate", "repartition") else 1):
+            for number in range(self.case.workers if role in DOMAINS else 1):
                 log = self.folder / f"{role}-{number}.log"
                 self.workers.append(Worker(self.settings, role, log, {}))
         self._wait_for(dict.fromkeys(self.workers, 0))
@@ -135,7 +137,7 @@ class _Run:
     @contextmanager
     def away(self, *, kill: bool) -> Iterator[None]:
         """The workers that correlate end, and start again after the block."""
-        gone = [worker for worker in self.workers if worker.role in ("correlate", "repartition")]
+        gone = [worker for worker in self.workers if worker.role in DOMAINS]
         for worker in gone:
             if kill:
                 worker.kill()
@@ -152,7 +154,7 @@ class _Run:
     def drained(self) -> bool:
         """Whether the roles have processed all that was in Kafka, in the order in which they follow one another."""
         group, running = self.settings.group, {each.role for each in self.workers}
-        roles = [role for role in ("repartition", "correlate", "sql") if role in running]
+        roles = [role for role in (*DOMAINS, "sql") if role in running]
         return all(asyncio.run(group_lag(self.settings.broker, f"{group}-{role}")) == 0 for role in roles)
 
     def verified(self) -> Verification:

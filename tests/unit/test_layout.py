@@ -26,12 +26,11 @@ HOME_OF |= {"influxdb_client": ("agents/sinks",), "psycopg": ("agents/sinks",), 
 ARROWS: dict[str, dict[str, str]] = {
     "agents": {
         "cep": "expressions jit rules",
-        "engine": "cep event_time expressions ingest matches rules windows",
+        "engine": "cep event_time expressions ingest insight matches rules windows",
         "expressions": "jit",
         "ingest": "event_time expressions rules sinks",
-        "insight": "windows",
         "matches": "event_time expressions ingest rules",
-        "rules": "expressions",
+        "rules": "expressions insight",
         "sinks": "tls",
         "stores": "sinks",
         "windows": "cep expressions jit rules",
@@ -41,6 +40,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "conjunction": "operator rows values",
         "explain": "compiler operator",
         "sequence": "compiler operator rows values",
+    },
+    "agents/insight": {
+        "statistics": "descent distributions genealogy rows series statistic",
     },
     "agents/sinks": {
         "audit": "base sql",
@@ -83,7 +85,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "schemas": {
         "arrow": "errors values",
-        "event_types": "catalog",
+        "event_types": "catalog frames",
         "json": "arrow catalog contract errors frames ids times values",
         "tables": "catalog errors",
         "values": "errors times",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.sinks.base import RecordKind, Rejected, Sourced, SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.influx.lines import Lines, encode_points
 from astrocyte.schemas.catalog import CATALOG, Catalog, arrow_type
+from astrocyte.schemas.event_types.insight import result_identity
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.measurements import (
     ALERT,
@@ -98,7 +99,7 @@ def _in_range(times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
 def _shape(item: SourcedFrame, catalog: Catalog) -> Measurement | None:
     frame = item.frame
     if item.topic == metrics_topic(frame.stream):
-        return window_measurement(frame.stream, frame.fields)
+        return window_measurement(frame.stream, frame.fields, result_identity(frame))
     return measurement_of(frame.stream, catalog)
 
 
@@ -108,7 +109,8 @@ def _frame_points(item: SourcedFrame, rules: PointRules) -> Lines | None:
     if measurement is None or not frame.num_rows:
         return None
     if item.topic == metrics_topic(frame.stream):
-        frame = _stable_window(frame, rules.catalog)
+        if not result_identity(frame):  # those of a statistic have declared types
+            frame = _stable_window(frame, rules.catalog)
         if "key" in measurement.tags and not frame.has(_UNKEYED):
             frame, measurement = _unkeyed_apart(frame, measurement, item.partition)
     numbers = None

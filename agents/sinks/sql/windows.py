@@ -1,4 +1,4 @@
-"""Results of windows as rows of ``window_results``: one row for each field of a result."""
+"""Results of windows and statistics as rows of ``window_results``: one row for each field of a result."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from astrocyte.agents.sinks.sql.rows import Rows, find_problems, simulation_ids
 from astrocyte.agents.sinks.sql.targets import WINDOWS
+from astrocyte.schemas.event_types.insight import result_identity
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import format_ids
 from astrocyte.schemas.values.mixed import to_list
@@ -21,9 +22,9 @@ _ABOUT: Final = frozenset({"simulation_id", "window_start", "window_end", "revis
 
 
 def stage_window(frame: Frame, recorded_at: int) -> Rows:
-    """The results of one window, each as a row for each of its fields; row n of the frame is unit n."""
+    """The results of one window or statistic, each as a row for each of its fields; row n of the frame is unit n."""
     count = frame.num_rows
-    keys = [key if key is not None else "" for key in to_list(frame.column("key"))]
+    keys = _keys(frame)
     names = [name for name in frame.fields if name not in _ABOUT]
     values: list[float | None] = []
     strings: list[str | None] = []
@@ -50,6 +51,15 @@ def stage_window(frame: Frame, recorded_at: int) -> Rows:
     rows = Rows(WINDOWS, columns, np.tile(np.arange(count), times))
     find_problems(rows)
     return rows
+
+
+def _keys(frame: Frame) -> list[str]:
+    """Key of each result: of a statistic, whose key is the run, what tells the results of a window apart."""
+    identity = result_identity(frame)
+    if not identity:
+        return [key if key is not None else "" for key in to_list(frame.column("key"))]
+    parts = zip(*(to_list(frame.column(name)) for name in identity), strict=True)
+    return ["/".join(str(part) for part in each if part is not None) for each in parts]
 
 
 def _repeated(column: pa.Array, times: int) -> pa.Array:

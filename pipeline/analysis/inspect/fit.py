@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from astrocyte.agents.expressions.nodes import Compare, Constant, Field, Member, Node, Text, walk
 from astrocyte.agents.ingest.unused import line_of
+from astrocyte.agents.rules.insight import StatisticSpec
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.agents.rules.windows import Window
@@ -225,9 +226,11 @@ def _rate(streams: Sequence[str], reports: Mapping[str, StreamReport]) -> float 
     return sum(rates) if rates else None
 
 
-def _limit_us(entry: Rule | Window) -> int | None:
+def _limit_us(entry: Rule | Window | StatisticSpec) -> int | None:
     if isinstance(entry, Window):
         return entry.size_us
+    if isinstance(entry, StatisticSpec):
+        return entry.size
     return None if entry.within is None else entry.within.time
 
 
@@ -238,13 +241,13 @@ def _open_events(rule: Rule, reports: Mapping[str, StreamReport]) -> float | Non
 
 def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport], *, complete: bool) -> Iterator[str]:
     """Time limits that are longer than the sample."""
-    entries: list[Rule | Window] = [*ruleset.rules, *ruleset.windows]
+    entries: list[Rule | Window | StatisticSpec] = [*ruleset.rules, *ruleset.windows, *ruleset.insight]
     for entry in entries:
         limit_us = _limit_us(entry)
-        streams = entry.streams if isinstance(entry, Rule) else (entry.source,)
+        streams = (entry.source,) if isinstance(entry, Window) else entry.streams
         spans = [each.usual_span_us for each in map(reports.get, streams) if each is not None and each.reading.events]
         if limit_us is not None and spans and max(spans) < limit_us:
-            kind = "rule" if isinstance(entry, Rule) else "window"
+            kind = {Rule: "rule", Window: "window"}.get(type(entry), "statistic")
             more = "" if complete else ": read more with --limit"
             limit, covered = format_duration(limit_us), span_text(max(spans))
             yield f"{kind} {entry.name!r} looks at {limit}, and the sample covers {covered} only{more}"

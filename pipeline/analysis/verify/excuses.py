@@ -172,9 +172,10 @@ def _alert_of(place: str, body: Mapping[str, Any]) -> str | None:
 
 
 def reach_of(ruleset: RuleSet) -> int:
-    """How far rules and windows look back together, in microseconds; rules without a time limit count as none."""
+    """How far rules, windows and statistics look back together, in us; rules without a time limit count as none."""
     limits = [rule.within.time for rule in ruleset.rules if rule.within is not None]
     windows = [window.size_us + (window.keep or 0) for window in ruleset.windows]
+    windows += [statistic.size for statistic in ruleset.insight]
     return max(limits, default=0) + max(windows, default=0)
 
 

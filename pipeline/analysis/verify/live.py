@@ -30,7 +30,7 @@ from astrocyte.schemas.topics import CLOCK, RULES, SIMULATIONS, is_derived
 __all__ = ["LiveSystem", "Progress", "copy_inputs", "copy_outputs", "live_system", "progress_of", "published_times",
            "wait_for_lag"]  # fmt: skip
 
-_CORRELATING: Final = ("repartition", "correlate")
+_CORRELATING: Final = ("repartition", "insight", "correlate")
 _ASK_S: Final = 0.5
 
 Committed = dict[tuple[str, int], int]
@@ -79,10 +79,9 @@ async def live_system(settings: Settings, sinks: Iterable[str]) -> LiveSystem:
             f"no worker of group {settings.group!r} has processed anything on {settings.broker}; set ASTROCYTE_GROUP "
             "and ASTROCYTE_BROKER as for the workers, or give a recorded log"
         )
-    before = {id(each) for each in (*base.rules, *base.windows)}
+    before = {id(each) for each in (*base.rules, *base.windows, *base.insight)}
     now = live.ruleset
-    published = {each.name for each in now.rules if id(each) not in before}
-    published |= {each.name for each in now.windows if id(each) not in before}
+    published = {each.name for each in (*now.rules, *now.windows, *now.insight) if id(each) not in before}
     return LiveSystem(now, known.plan(now), partitions, roles, frozenset(published))
 
 
@@ -126,12 +125,13 @@ async def progress_of(settings: Settings, system: LiveSystem) -> Progress:
         copied = await committed("repartition")
         found.inputs = await committed("correlate")
         found.clock = (await ends([CLOCK])).get((CLOCK, 0), 0)
-        internal = {topic for group in system.plan.groups for topic in group.topics.values() if is_derived(topic)}
         behind: set[str] = set()
         for _ in system.plan.groups:  # one round for each group that may read what another makes
-            wanted = await ends(internal)
-            done = await committed("correlate")
-            behind |= {place[0] for place, offset in wanted.items() if done.get(place, 0) < offset}
+            for role in _CORRELATING:
+                topics = {topic for group in system.plan.part(role).groups for topic in group.topics.values()}
+                wanted = await ends(topic for topic in topics if is_derived(topic))
+                done = await committed(role)
+                behind |= {place[0] for place, offset in wanted.items() if done.get(place, 0) < offset}
     for repartition in system.plan.repartitions:
         for number in range(system.partitions.get(repartition.source, 0)):
             place = (repartition.source, number)
@@ -140,10 +140,7 @@ async def progress_of(settings: Settings, system: LiveSystem) -> Progress:
             if found.inputs.setdefault(place, reached) > reached:
                 behind.add(repartition.topic)
     found.unsettled = frozenset(
-        name
-        for group in system.plan.groups
-        if behind & set(group.topics.values())
-        for name in (*(rule.name for rule in group.ruleset.rules), *(each.name for each in group.ruleset.windows))
+        name for group in system.plan.groups if behind & set(group.topics.values()) for name in group.ruleset.made
     )
     if found.unsettled:
         found.notes.append(
@@ -165,8 +162,7 @@ async def published_times(settings: Settings, system: LiveSystem) -> dict[str, i
                     named = load_rules((each.value or b"").decode())
                 except (InvalidRule, UnicodeDecodeError):
                     continue  # refused by the workers, too
-                names = [rule.name for rule in named.rules] + [window.name for window in named.windows]
-                found |= dict.fromkeys(system.published.intersection(names), each.timestamp_ms * 1_000)
+                found |= dict.fromkeys(system.published & named.made, each.timestamp_ms * 1_000)
     return found
 
 

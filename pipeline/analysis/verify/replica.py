@@ -24,7 +24,7 @@ from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.topics import sink_streams, sink_topics
+from astrocyte.pipeline.topology.topics import results_of, sink_streams, sink_topics
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.frames import decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
@@ -43,7 +43,7 @@ def stored_topics(role: str, settings: Settings, ruleset: RuleSet, existing: Map
     """Topics that the sink of a role reads."""
     kind = SINKS.get(role)
     contracts = contracts_of(ruleset, existing=existing, streams=sink_streams(settings, kind))
-    return sink_topics(settings, kind, contracts, ruleset.windows)
+    return sink_topics(settings, kind, contracts, results_of(ruleset))
 
 
 @dataclass(slots=True)

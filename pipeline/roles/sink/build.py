@@ -27,7 +27,14 @@ from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import report_empty_store
 from astrocyte.pipeline.stopping import end_now
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.topics import make_topics, sink_streams, sink_topics, unread_streams, unstored_streams
+from astrocyte.pipeline.topology.topics import (
+    make_topics,
+    results_of,
+    sink_streams,
+    sink_topics,
+    unread_streams,
+    unstored_streams,
+)
 from astrocyte.pipeline.transport.transport import ack_handle
 from astrocyte.pipeline.watch.role import RoleWatch
 from astrocyte.schemas.errors import AstrocyteError, plugin_raised
@@ -63,7 +70,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
 
     def read_by(ruleset: RuleSet) -> tuple[Decoders, list[str]]:
         contracts = contracts_of(ruleset, existing=known.partitions, streams=sink_streams(settings, kind))
-        return decoders_of(contracts), sink_topics(settings, kind, contracts, ruleset.windows)
+        return decoders_of(contracts), sink_topics(settings, kind, contracts, results_of(ruleset))
 
     decoders, topics = read_by(live.ruleset)
     runner = SinkRunner(

@@ -8,6 +8,8 @@ import pytest
 
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.dicts import frames_of
+from astrocyte.agents.insight.operator import InsightOperator
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.agents.stores.experiment import ExperimentDatabase
 from astrocyte.pipeline.topology.rule_files import read_rule_files
@@ -155,3 +157,24 @@ async def test_spikes_and_the_population_are_rows(database):
     ]  # fmt: skip
     population = rows_of(database, "population_metrics")
     assert [row["tick"] for row in population] == [1, 2, 3, 4]
+
+
+async def test_results_of_a_statistic_are_rows_by_what_they_are_about(database):
+    (spec,) = load_rules(
+        "insight: [{name: outlook, statistic: forecast, size: 1s, horizons: [1s, 2s], min_samples: 4}]"
+    ).insight
+    operator = InsightOperator(spec.built)
+    times = np.arange(0, 1_000_000, 50_000)
+    levels = np.float32(10.0) + times.astype(np.float32) / 1e6
+    columns = {"total_population": np.arange(100, 120), "avg_accuracy": levels / 20, "avg_energy": levels}
+    operator.add(
+        Frame.from_columns("population_metrics", "run-1", {"timestamp": times, "key": ["run-1"] * 20, **columns})
+    )
+    results = operator.flush()
+    batch = [SourcedFrame(results, "metrics.outlook", 0, 0)]
+    assert await written(database, batch, batch) == []
+    rows = [row for row in rows_of(database, "window_results") if row["field"] == "value"]
+    assert {(row["simulation_id"], row["event_key"], row["value"]) for row in rows} == {
+        ("run-1", f"{each['target']}/{each['horizon_us']}", each["value"]) for each in results.rows()
+    }
+    assert len(rows) == 6

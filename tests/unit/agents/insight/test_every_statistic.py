@@ -15,10 +15,9 @@ from astrocyte.agents.insight import (
     Windows,
 )
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
-from astrocyte.schemas.frames import Frame
+from tests.support.evolution import TRAITS, evolution_log, frames_of
 
 LATENESS = 70
-TRAITS = ("metabolism", "tpu_cores")
 STATISTICS = [
     Selection(windows=Windows(400), traits=TRAITS),
     Price(windows=Windows(200)),
@@ -34,55 +33,7 @@ STATISTICS = [
     ),
 ]
 
-
-def log(seed=1, ticks=1_200):
-    """Rows (stream, values) of two runs in order of time: divisions, deaths, samples and metrics of the whole."""
-    rows = []
-    for run in ("a", "b"):
-        rng = np.random.default_rng([seed, ord(run)])
-        living = {number: rng.uniform(0.1, 1.0, 2) for number in range(40)}
-        serial, energy = 1_000, 10.0
-        for t in range(ticks):
-            cells = list(living)
-            if cells and rng.uniform() < 0.4:
-                mother = cells[rng.integers(len(cells))]
-                serial += 1
-                living[serial] = np.clip(living[mother] * np.exp(rng.normal(0, 0.1, 2)), 0.1, 5.0)
-                mutated = rng.uniform() < 0.5
-                effect = rng.normal() if mutated else 0.0
-                rows.append((run, "evolutionary_events", {"timestamp": t, "type": "birth", "cell_id": serial,
-                             "parent_id": mother, "mutation_magnitude": 0.1 * mutated, "fitness_delta": effect,
-                             "generation_gap": 1}))  # fmt: skip
-            if len(cells) > 2 and rng.uniform() < 0.4:
-                dead = cells[rng.integers(len(cells))]
-                living.pop(dead)
-                rows.append((run, "evolutionary_events", {"timestamp": t, "type": "death", "cell_id": dead,
-                             "parent_id": None, "mutation_magnitude": None, "fitness_delta": None,
-                             "generation_gap": None}))  # fmt: skip
-            if t % 10 == 0:
-                energy += rng.normal(0, 0.3)
-                rows.append((run, "population_metrics", {"timestamp": t, "type": "snapshot", "avg_energy": energy,
-                             "total_population": len(living), "avg_accuracy": 0.5 + 0.01 * rng.normal()}))  # fmt: skip
-                for cell, traits in living.items():
-                    if rng.uniform() < 0.2:
-                        rows.append((run, "genome_data", {"timestamp": t, "type": "genome", "cell_id": cell,
-                                     **dict(zip(TRAITS, traits.tolist(), strict=True))}))  # fmt: skip
-    return sorted(rows, key=lambda row: row[2]["timestamp"])
-
-
-LOG = log()
-
-
-def frames_of(rows):
-    """Frames of consecutive rows of one run and stream."""
-    first = 0
-    for last in range(1, len(rows) + 1):
-        if last == len(rows) or rows[last][:2] != rows[first][:2]:
-            run, stream, _ = rows[first]
-            fields = [row[2] for row in rows[first:last]]
-            columns = {name: [each[name] for each in fields] for name in fields[0]}
-            yield Frame.from_columns(stream, run, {**columns, "key": ["0"] * len(fields)})
-            first = last
+LOG = evolution_log()
 
 
 def at_once(statistic, rows=LOG):

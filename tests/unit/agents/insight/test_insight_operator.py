@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.insight.rows import Source
-from astrocyte.agents.insight.statistic import Windows, result_type
+from astrocyte.agents.insight.statistic import Windows
 from astrocyte.schemas.catalog import Field
 from astrocyte.schemas.errors import InvalidSettings, SchemaMismatch
+from astrocyte.schemas.event_types.insight import result_type
 from astrocyte.schemas.frames import Frame
 
 

@@ -29,7 +29,7 @@ def test_events_that_wait_for_the_check_of_clocks_are_counted_and_explained():
     """They are in no other count, and their messages are acknowledged, so that they are no lag either."""
     domain = Domain(0, [], topics=["mono.A"])
     domain.feed("mono.A", [event(0, "a", NOW_MS), *(event(n, "fast", NOW_MS + 8000 * HOUR_MS) for n in range(1, 4))])
-    report = orjson.loads(stats_record(domain, []).value or b"")
+    report = orjson.loads(stats_record("correlate", domain, []).value or b"")
     found = correlate_summary([report], {})
     assert found["waiting"] == 3
     assert report["received"] + found["waiting"] == 4
@@ -44,7 +44,7 @@ def test_tombstones_that_were_skipped_are_shown():
     body = {"op": "c", "before": None, "after": {"id": 1}, "source": {"ts_ms": NOW_MS}, "ts_ms": NOW_MS}
     tombstones = [RawRecord(offset, NOW_MS, b'{"id":1}', None) for offset in (1, 2)]
     domain.feed("orders", [RawRecord(0, NOW_MS, b'{"id":1}', orjson.dumps(body)), *tombstones])
-    report = orjson.loads(stats_record(domain, []).value or b"")
+    report = orjson.loads(stats_record("correlate", domain, []).value or b"")
     found = correlate_summary([report, report], {})
     assert (found["skipped"], found["lines"]) == (4, ["4 tombstones skipped"])
     assert correlate_summary([], {})["lines"] == []

@@ -7,6 +7,8 @@ import pytest
 
 from astrocyte import CATALOG
 from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.insight.operator import InsightOperator
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
 from astrocyte.agents.sinks.testing import alert, multi_event
@@ -230,3 +232,24 @@ def test_results_without_a_key_are_apart_in_each_partition_and_from_those_of_an_
     of_partition = {point.identity[1]: point.fields["n"] for point in found[:3]}
     assert of_partition == {(("key", "k"),): 1.0, (): 2.0, (("unkeyed", "0"),): 3.0}
     assert found[5].identity[1] == (("unkeyed", "1"),)
+
+
+def test_results_of_a_statistic_have_what_they_are_about_as_tags_and_their_declared_types():
+    (spec,) = load_rules(
+        "insight: [{name: gradients, statistic: selection, size: 1s, traits: [metabolism, tpu_cores]}]"
+    ).insight
+    operator = InsightOperator(spec.built)
+    operator.add(frame_of("genome_data", rows=8, cell_id=np.arange(8)))
+    found = points(sourced(operator.flush(), "metrics.gradients"))
+    assert [(point.measurement, dict(point.tags)["trait"]) for point in found] == [
+        ("gradients", "metabolism"), ("gradients", "tpu_cores")
+    ]  # fmt: skip
+    assert all(dict(point.tags)["simulation_id"] == "run-1" for point in found)
+    assert all(isinstance(point.fields["individuals"], int) for point in found)
+
+
+def test_a_window_that_is_named_as_a_statistic_is_a_window():
+    columns = {"timestamp": [TICK_US], "key": ["k"], "type": ["selection"], "trait": ["x"], "beta": [1]}
+    (point,) = points(sourced(Frame.from_columns("selection", "run-1", columns), "metrics.selection"))
+    assert "trait" not in dict(point.tags)
+    assert point.fields["beta"] == 1.0

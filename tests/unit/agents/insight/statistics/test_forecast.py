@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from astrocyte.agents.insight.forecast import Forecast, Target, first_passage, fit_diffusion
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.insight.statistic import Windows
+from astrocyte.agents.insight.statistics.forecast import Forecast, Target, first_passage, fit_diffusion
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 

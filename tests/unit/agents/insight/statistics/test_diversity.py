@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from astrocyte.agents.insight.diversity import Diversity, effective_size, hill_numbers
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.insight.statistic import Windows
+from astrocyte.agents.insight.statistics.diversity import Diversity, effective_size, hill_numbers
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 

@@ -11,32 +11,15 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.insight.rows import Rows, Source
 from astrocyte.agents.insight.series import POPULATION, detrended, generator, kendall_tau, series_of, stationary_like
-from astrocyte.agents.insight.statistic import State, Window, Windows, check_level, result_type
-from astrocyte.schemas.catalog import EventType, Field
+from astrocyte.agents.insight.statistic import State, Window, Windows, check_level
+from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.event_types.insight import RESULT_IDENTITY, RESULTS
 
 __all__ = ["EarlyWarning", "rolling_indicators"]
 
-_FEW: Final = "with fewer samples than min_samples, or without variation"
 
-RESULT: Final = result_type(
-    "early_warning",
-    "Early-warning signals of one series: variance and autocorrelation, and whether they rise within the window.",
-    {
-        "indicator": Field("string", "the field whose series it is"),
-        "samples": Field("int64", "values in the window", "samples", 0),
-        "variance": Field("float64", "variance of the detrended series, last part of the window", "unit^2", 0,
-                          null=_FEW),
-        "autocorrelation": Field("float64", "lag-1 autocorrelation of it, last part", "", -1, 1, null=_FEW),
-        "variance_tau": Field("float64", "Kendall's tau of the rolling variance with time", "", -1, 1, null=_FEW),
-        "variance_p": Field("float64", "one-sided p of variance_tau", "probability", 0, 1, null=_FEW),
-        "autocorrelation_tau": Field("float64", "Kendall's tau of the rolling autocorrelation", "", -1, 1, null=_FEW),
-        "autocorrelation_p": Field("float64", "one-sided p of autocorrelation_tau", "probability", 0, 1, null=_FEW),
-        "warning": Field("bool", "both rise together, at the stated level of false alarms"),
-        "p": Field("float64", "p of the smaller of both taus, on which the warning is based", "probability", 0, 1,
-                   null=_FEW),
-    },
-)  # fmt: skip
+RESULT: Final = RESULTS["early_warning"]
 
 
 def rolling_indicators(residuals: NDArray[np.float64], width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -80,7 +63,7 @@ class EarlyWarning:
     level: float = 0.05
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
-    identity: tuple[str, ...] = ("indicator",)
+    identity: tuple[str, ...] = RESULT_IDENTITY["early_warning"]
     carries_state: bool = False
 
     def __post_init__(self) -> None:

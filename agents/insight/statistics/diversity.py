@@ -10,40 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.insight.descent import LineageEvents, descend
+from astrocyte.agents.insight.followed import CELL_TRAITS
 from astrocyte.agents.insight.genealogy import Genealogy
-from astrocyte.agents.insight.rows import NO_ID, Rows, Source
-from astrocyte.agents.insight.selection import CELL_TRAITS
-from astrocyte.agents.insight.statistic import State, Window, Windows, result_type
-from astrocyte.schemas.catalog import CATALOG, EventType, Field
+from astrocyte.agents.insight.rows import NO_ID, Rows, Source, one_of_each
+from astrocyte.agents.insight.statistic import State, Window, Windows
+from astrocyte.schemas.catalog import CATALOG, EventType
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.event_types.insight import LINEAGE, RESULT_IDENTITY, RESULTS
 
-__all__ = ["LINEAGE", "Diversity", "effective_size", "hill_numbers"]
+__all__ = ["Diversity", "effective_size", "hill_numbers"]
 
-LINEAGE: Final = "lineage"
-"""Subject of the result about lineages; the subjects of the others are traits."""
-_NO_ONE: Final = "where there is no individual"
-_LINEAGE_ONLY: Final = "in results about a trait"
 
-RESULT: Final = result_type(
-    "diversity",
-    "Diversity of the lineages of the living, or of a trait, at the end of one window.",
-    {
-        "subject": Field("string", f"'{LINEAGE}', or the trait"),
-        "individuals": Field("int64", "individuals that are counted: all known, or those of a sample", "individuals"),
-        "hill_0": Field("float64", "classes that are there: Hill number of order 0", "classes", 0, null=_NO_ONE),
-        "hill_1": Field("float64", "exp(shannon): Hill number of order 1", "classes", 1, null=_NO_ONE),
-        "hill_2": Field("float64", "1 / sum of squared shares: Hill number of order 2", "classes", 1, null=_NO_ONE),
-        "shannon": Field("float64", "Shannon entropy of the classes' shares", "nats", 0, null=_NO_ONE),
-        "effective_size": Field(
-            "float64", "size of an ideal population whose pairs share an ancestor as often", "individuals", 0,
-            null=f"{_LINEAGE_ONLY}; where no two of the living have the same ancestor",
-        ),
-        "coalescence_us": Field(
-            "int64", "time since the lines of all living began to part", "us", 0,
-            null=f"{_LINEAGE_ONLY}; where they share no ancestor, or fewer than two live",
-        ),
-    },
-)  # fmt: skip
+RESULT: Final = RESULTS["diversity"]
 
 
 def hill_numbers(counts: NDArray[np.integer]) -> tuple[float, float, float, float]:
@@ -90,7 +68,7 @@ class Diversity:
     events: LineageEvents = field(default_factory=LineageEvents)
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
-    identity: tuple[str, ...] = ("subject",)
+    identity: tuple[str, ...] = RESULT_IDENTITY["diversity"]
     carries_state: bool = True
 
     def __post_init__(self) -> None:
@@ -135,8 +113,7 @@ class Diversity:
     def _histograms(self, observed: Rows) -> dict[str, NDArray[np.int64]]:
         """Individuals by class of each trait, by their last observations; shape [bins]."""
         ids = observed[self.individual]
-        order = np.argsort(ids, kind="stable")
-        order = order[np.r_[ids[order][1:] != ids[order][:-1], True]] if len(order) else order
+        order = one_of_each(ids, last=True)
         order = order[ids[order] != NO_ID]
         found = {}
         for trait in self.traits:

@@ -11,30 +11,14 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.insight.descent import Descent, LineageEvents, descend
 from astrocyte.agents.insight.rows import Rows, Source
-from astrocyte.agents.insight.statistic import State, Window, Windows, result_type
-from astrocyte.schemas.catalog import EventType, Field
+from astrocyte.agents.insight.statistic import State, Window, Windows
+from astrocyte.schemas.catalog import EventType
+from astrocyte.schemas.event_types.insight import RESULT_IDENTITY, RESULTS
 
 __all__ = ["Price", "partition_of_change"]
 
-_NO_ONE: Final = "where no one lives at the start or at the end"
 
-RESULT: Final = result_type(
-    "price",
-    "Change of the mean of one inherited trait in one window, as selection and transmission (Price 1970).",
-    {
-        "trait": Field("string", "the field of a birth whose sum since the founder is the trait"),
-        "before": Field("int64", "living at the start of the window, as far as known", "individuals", low=0),
-        "after": Field("int64", "living at its end", "individuals", low=0),
-        "founders": Field("int64", "of these at the start: not known before the window", "individuals", low=0),
-        "refused": Field("int64", "births left out: no parent, known already, or in a circle", "births", low=0),
-        "mean_before": Field("float64", "mean of the trait at the start", "unit of the trait", null=_NO_ONE),
-        "mean_after": Field("float64", "mean of the trait at the end", "unit of the trait", null=_NO_ONE),
-        "change": Field("float64", "mean_after less mean_before", "unit of the trait", null=_NO_ONE),
-        "selection": Field("float64", "cov(w, z) / mean(w)", "unit of the trait", null=_NO_ONE),
-        "transmission": Field("float64", "mean(w * dz) / mean(w)", "unit of the trait", null=_NO_ONE),
-        "mean_fitness": Field("float64", "living descendants of one of the start", "individuals", low=0, null=_NO_ONE),
-    },
-)
+RESULT: Final = RESULTS["price"]
 
 
 def partition_of_change(descent: Descent) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -72,7 +56,7 @@ class Price:
     events: LineageEvents = field(default_factory=LineageEvents)
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
-    identity: tuple[str, ...] = ("trait",)
+    identity: tuple[str, ...] = RESULT_IDENTITY["price"]
     carries_state: bool = True
 
     def __post_init__(self) -> None:

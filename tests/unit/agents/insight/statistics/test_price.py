@@ -5,8 +5,8 @@ import pytest
 
 from astrocyte.agents.insight.descent import LineageEvents, descend
 from astrocyte.agents.insight.operator import InsightOperator
-from astrocyte.agents.insight.price import Price
 from astrocyte.agents.insight.statistic import Windows
+from astrocyte.agents.insight.statistics.price import Price
 from astrocyte.schemas.frames import Frame
 
 TRAITS = ("fitness_delta", "generation_gap")

@@ -13,51 +13,18 @@ from numpy.typing import NDArray
 from astrocyte.agents.insight.distributions import normal_quantile, t_quantile
 from astrocyte.agents.insight.rows import Rows, Source
 from astrocyte.agents.insight.series import POPULATION, series_of
-from astrocyte.agents.insight.statistic import State, Window, Windows, result_type
-from astrocyte.schemas.catalog import EventType, Field
+from astrocyte.agents.insight.statistic import State, Window, Windows
+from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.event_types.insight import RESULT_IDENTITY, RESULTS
 
 __all__ = ["CELL_TARGETS", "Diffusion", "Forecast", "Target", "first_passage", "fit_diffusion"]
 
 _SECOND_US: Final = 1_000_000
 _LEVELS: Final = (50, 80, 95)
 _CHANCE: Final = 6.635  # 99 % quantile of chi-squared with one degree of freedom
-_FEW: Final = "with fewer samples than min_samples, or values outside the scale"
 
-RESULT: Final = result_type(
-    "forecast",
-    "A value ahead of the window with intervals, and whether and when it falls to its limit.",
-    {
-        "target": Field("string", "the field that is forecast"),
-        "horizon_us": Field("int64", "how far ahead of the last sample", "us", 0),
-        "samples": Field("int64", "values in the window", "samples", 0),
-        "value": Field("float64", "the last value", "unit of the target", null="without samples"),
-        "median": Field("float64", "median of the forecast", "unit of the target", null=_FEW),
-        **{
-            f"{side}_{level}": Field("float64", f"{end} end of the {level} % interval", "unit of the target", null=_FEW)
-            for level in _LEVELS
-            for side, end in (("low", "lower"), ("high", "upper"))
-        },
-        "drift": Field("float64", "drift on the target's scale", "1/s", null=_FEW),
-        "volatility": Field("float64", "standard deviation of the change in one second", "1/sqrt(s)", 0, null=_FEW),
-        "theta": Field("float64", "moving average of the changes of neighbouring steps: below 0 noise of measurement, "
-                       "above 0 changes that go on", "", -0.95, 0.95, null=_FEW),
-        "limit_probability": Field(
-            "float64", "probability of falling to the limit within the horizon: extinction, depletion", "probability",
-            0, 1, null=f"for a target without a limit; {_FEW}",
-        ),
-        "limit_us": Field(
-            "int64", "expected time to the limit", "us", 0,
-            null=f"for a target without a limit; where the drift is not below 0; {_FEW}",
-        ),
-        "limit_low_us": Field(
-            "int64", "lower end of the 95 % interval of limit_us", "us", 0, null="where limit_us is"
-        ),
-        "limit_high_us": Field(
-            "int64", "upper end of it", "us", 0, null="where limit_us is, or a drift of 0 is within the interval"
-        ),
-    },
-)  # fmt: skip
+RESULT: Final = RESULTS["forecast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +198,7 @@ class Forecast:
     min_samples: int = 10
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
-    identity: tuple[str, ...] = ("target", "horizon_us")
+    identity: tuple[str, ...] = RESULT_IDENTITY["forecast"]
     carries_state: bool = False
 
     def __post_init__(self) -> None:

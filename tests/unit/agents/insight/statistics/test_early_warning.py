@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from astrocyte.agents.insight.early_warning import EarlyWarning, rolling_indicators
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.insight.series import block_samples, detrended, kendall_tau, stationary_like
 from astrocyte.agents.insight.statistic import Windows
+from astrocyte.agents.insight.statistics.early_warning import EarlyWarning, rolling_indicators
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 

@@ -6,7 +6,13 @@ from scipy import stats
 
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.insight.statistic import Windows
-from astrocyte.agents.insight.trends import Trends, cross_correlations, mann_kendall, theil_sen, transfer_entropy
+from astrocyte.agents.insight.statistics.trends import (
+    Trends,
+    cross_correlations,
+    mann_kendall,
+    theil_sen,
+    transfer_entropy,
+)
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 

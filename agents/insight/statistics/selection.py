@@ -10,45 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.insight.distributions import holm, t_p
-from astrocyte.agents.insight.rows import NO_ID, Rows, Source
-from astrocyte.agents.insight.statistic import State, Window, Windows, check_level, result_type
-from astrocyte.schemas.catalog import EventType, Field
+from astrocyte.agents.insight.followed import Followed
+from astrocyte.agents.insight.rows import NO_ID, Rows, Source, one_of_each
+from astrocyte.agents.insight.statistic import State, Window
+from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.event_types.insight import RESULT_IDENTITY, RESULTS
 
-__all__ = ["CELL_TRAITS", "Gradients", "Selection", "followed_fitness", "gradients"]
+__all__ = ["Gradients", "Selection", "gradients"]
 
-CELL_TRAITS: Final = ("metabolism", "growth_rate", "division_size", "mutation_rate", "tpu_cores", "tpu_memory",
-                      "tpu_efficiency")  # fmt: skip
-_SIGNS: Final = ("positive", "negative", "none")
-_FEW: Final = "with too few individuals, or without variation"
 
-RESULT: Final = result_type(
-    "selection",
-    "Selection on one trait in one window: differential, gradients and coefficient, with standard errors.",
-    {
-        "trait": Field("string", "the trait"),
-        "individuals": Field("int64", "individuals that were observed and followed", "individuals", low=0),
-        "mean_fitness": Field("float64", "mean absolute fitness: offspring, and 1 for survival", "individuals", low=0),
-        "mean": Field("float64", "mean of the trait", "unit of the trait", null="without individuals"),
-        "sd": Field("float64", "standard deviation of the trait", "unit of the trait", low=0, null=_FEW),
-        "differential": Field("float64", "S, covariance of relative fitness and trait", "unit of the trait", null=_FEW),
-        "differential_se": Field("float64", "standard error of S", "unit of the trait", low=0, null=_FEW),
-        "beta": Field("float64", "linear gradient, other traits held still", "1/sd", null=_FEW),
-        "beta_se": Field("float64", "standard error of beta", "1/sd", low=0, null=_FEW),
-        "beta_p": Field("float64", "p of beta, corrected for the number of traits", "probability", 0, 1, null=_FEW),
-        "gamma": Field("float64", "quadratic gradient", "1/sd^2", null=_FEW),
-        "gamma_se": Field("float64", "standard error of gamma", "1/sd^2", low=0, null=_FEW),
-        "gamma_p": Field("float64", "p of gamma, corrected for the number of traits", "probability", 0, 1, null=_FEW),
-        "coefficient": Field(
-            "float64", "fitness of those above the median divided by that of the others, less 1", "share", null=_FEW
-        ),
-        "coefficient_se": Field("float64", "standard error of coefficient", "share", low=0, null=_FEW),
-        "sign": Field("string", "sign of beta at the stated level", values=_SIGNS),
-        "curvature": Field(
-            "string", "sign of gamma at the stated level: negative where the middle is favoured", values=_SIGNS
-        ),
-    },
-)
+RESULT: Final = RESULTS["selection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +130,7 @@ def _classes(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(Followed):
     """Selection on traits, by run and window.
 
     The cohort of a window are the individuals of ``stream`` first observed in its part before ``follow_us``. Each is
@@ -169,38 +141,17 @@ class Selection:
     Cost: sorting, O(n log n) in the rows of a window, and a regression of O(individuals * traits^4).
     """
 
-    windows: Windows
-    follow_us: int = 0
-    """Half a window by default."""
-    traits: tuple[str, ...] = CELL_TRAITS
-    stream: str = "genome_data"
-    individual: str = "cell_id"
-    lineage: str = "evolutionary_events"
-    child: str = "cell_id"
-    parent: str = "parent_id"
-    birth: str = "birth"
-    death: str = "death"
-    level: float = 0.05
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
-    identity: tuple[str, ...] = ("trait",)
+    identity: tuple[str, ...] = RESULT_IDENTITY["selection"]
     carries_state: bool = False
 
     def __post_init__(self) -> None:
         """Settings that make sense. Raises InvalidSettings."""
-        check_level(self.level, "selection")
-        if self.follow_us == 0:
-            object.__setattr__(self, "follow_us", self.windows.size_us // 2)
-        if not 0 < self.follow_us < self.windows.size_us:
-            raise InvalidSettings(
-                f"selection: follow_us {self.follow_us}; expected more than 0 and less than the window, "
-                f"{self.windows.size_us} us, whose first part the observations come from"
-            )
-        if not self.traits or len(set(self.traits)) < len(self.traits):
-            raise InvalidSettings(f"selection: traits {self.traits}; expected one or more names, each once")
-        observed = Source(self.stream, (self.individual,), self.traits)
-        fates = Source(self.lineage, (self.child, self.parent), (), (self.birth, self.death))
-        object.__setattr__(self, "sources", (observed, fates))
+        self.check("selection")
+        if not self.traits:
+            raise InvalidSettings("selection: no traits; expected one or more names")
+        object.__setattr__(self, "sources", (self.observed(), self.fates()))
 
     def step(self, window: Window, rows: Sequence[Rows], state: State) -> tuple[State, list[dict[str, Any]]]:
         """See `Statistic.step`: one result for each trait."""
@@ -230,32 +181,10 @@ class Selection:
         traits = np.stack([observed[name] for name in self.traits], axis=1)
         usable = (t < window.end_us - self.follow_us) & (ids != NO_ID) & np.isfinite(traits).all(axis=1)
         ids, t, traits = ids[usable], t[usable], traits[usable]
-        order = np.argsort(ids, kind="stable")  # rows are ordered by time: the first of each id is its first one
-        order = order[np.r_[True, ids[order][1:] != ids[order][:-1]]] if len(order) else order
-        ids, t, traits = ids[order], t[order], traits[order]
-        return followed_fitness(ids, t, fates, child=self.child, parent=self.parent, follow_us=self.follow_us), traits
+        first = one_of_each(ids)
+        return self.fitness(ids[first], t[first], fates), traits[first]
 
     def _sign(self, value: float, p: float) -> str:
         if not p < self.level:
             return "none"
         return "positive" if value > 0 else "negative"
-
-
-def followed_fitness(
-    ids: NDArray[np.int64], since_us: NDArray[np.int64], fates: Rows, *, child: str, parent: str, follow_us: int
-) -> NDArray[np.float64]:
-    """Fitness [n] of individuals, ascending ``ids``, followed for ``follow_us`` after ``since_us``.
-
-    The number of births (rows of kind 0 in ``fates`` whose ``parent`` it is), plus 1 without death (kind 1, ``child``).
-    """
-
-    def counted(kind: int, field: str) -> NDArray[np.float64]:
-        if not len(ids):
-            return np.zeros(0)
-        t, whose = fates.t[fates.kind == kind], fates[field][fates.kind == kind]
-        place = np.minimum(np.searchsorted(ids, whose), len(ids) - 1)
-        own = (ids[place] == whose) & (t > since_us[place]) & (t <= since_us[place] + follow_us)
-        return np.bincount(place[own], minlength=len(ids)).astype(np.float64)
-
-    fitness: NDArray[np.float64] = counted(0, parent) + (counted(1, child) == 0)
-    return fitness

@@ -11,51 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.insight.distributions import benjamini_hochberg, normal_quantile, t_p
-from astrocyte.agents.insight.rows import NO_ID, Rows, Source
-from astrocyte.agents.insight.selection import CELL_TRAITS, followed_fitness, gradients
-from astrocyte.agents.insight.statistic import State, Window, Windows, check_level, result_type
-from astrocyte.schemas.catalog import EventType, Field
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.agents.insight.followed import Followed
+from astrocyte.agents.insight.rows import NO_ID, Rows, Source, one_of_each
+from astrocyte.agents.insight.statistic import State, Window
+from astrocyte.agents.insight.statistics.selection import gradients
+from astrocyte.schemas.catalog import EventType
+from astrocyte.schemas.event_types.insight import RESULT_IDENTITY, RESULTS
 
 __all__ = ["Contrast", "Mutations", "contrast", "wilson_interval"]
 
-_NONE: Final = "without mutations"
-_UNKNOWN: Final = "without mutations, and for a trait"
-_FEW: Final = "with fewer than two mutations"
-_FOLLOWED: Final = "with too few that were followed, or without variation"
 _QUANTILES: Final = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 
 
-def _p(what: str, null: str) -> Field:
-    return Field("float64", f"p of {what}, for the false-discovery rate among the window's tests", "probability", 0, 1,
-                 null=null)  # fmt: skip
-
-
-RESULT: Final = result_type(
-    "mutations",
-    "Effects of the mutations of one window, by field or trait.",
-    {
-        "effect": Field("string", "the field of a birth that holds the effect, or the trait that changes"),
-        "births": Field("int64", "births, with or without mutation", "births", low=0),
-        "mutations": Field("int64", "births with a mutation whose effect is known", "mutations", low=0),
-        "mean": Field("float64", "mean effect", "unit of the effect", null=_NONE),
-        "mean_se": Field("float64", "standard error of mean", "unit of the effect", 0, null=_FEW),
-        "mean_p": _p("mean, against 0", _FEW),
-        "sd": Field("float64", "standard deviation of the effects", "unit of the effect", 0, null=_FEW),
-        **{name: Field("float64", f"quantile {share} of the effects", "unit of the effect", null=_NONE)
-           for name, share in _QUANTILES.items()},
-        "beneficial": Field("float64", "share of the mutations whose effect is above 0", "share", 0, 1, null=_UNKNOWN),
-        "beneficial_low": Field("float64", "lower end of the interval of beneficial", "share", 0, 1, null=_UNKNOWN),
-        "beneficial_high": Field("float64", "upper end of the interval of beneficial", "share", 0, 1, null=_UNKNOWN),
-        "beta": Field("float64", "slope of relative fitness on the effect, among mutants", "1/sd", null=_FOLLOWED),
-        "beta_se": Field("float64", "standard error of beta", "1/sd", 0, null=_FOLLOWED),
-        "beta_p": _p("beta", _FOLLOWED),
-        "cost": Field("float64", "fitness of mutants divided by that of other newborns, less 1", "share",
-                      null=_FOLLOWED),
-        "cost_se": Field("float64", "standard error of cost", "share", 0, null=_FOLLOWED),
-        "cost_p": _p("cost", _FOLLOWED),
-    },
-)  # fmt: skip
+RESULT: Final = RESULTS["mutations"]
 
 
 def wilson_interval(hits: int, total: int, level: float) -> tuple[float, float]:
@@ -94,7 +62,7 @@ def contrast(one: NDArray[np.float64], other: NDArray[np.float64]) -> Contrast |
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mutations:
+class Mutations(Followed):
     """Effects of mutations, by run and window, from births and deaths, which must be complete.
 
     A birth has a mutation if its field ``size`` is above 0. Its effects are those that stand in its fields ``effects``,
@@ -105,39 +73,18 @@ class Mutations:
     O(n log n) in the rows of a window.
     """
 
-    windows: Windows
-    follow_us: int = 0
-    """Half a window by default."""
     effects: tuple[str, ...] = ("fitness_delta",)
-    traits: tuple[str, ...] = CELL_TRAITS
-    stream: str = "genome_data"
-    individual: str = "cell_id"
     size: str = "mutation_magnitude"
-    lineage: str = "evolutionary_events"
-    child: str = "cell_id"
-    parent: str = "parent_id"
-    birth: str = "birth"
-    death: str = "death"
-    level: float = 0.05
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
-    identity: tuple[str, ...] = ("effect",)
+    identity: tuple[str, ...] = RESULT_IDENTITY["mutations"]
     carries_state: bool = False
 
     def __post_init__(self) -> None:
         """Settings that make sense. Raises InvalidSettings."""
-        check_level(self.level, "mutations")
-        if self.follow_us == 0:
-            object.__setattr__(self, "follow_us", self.windows.size_us // 2)
-        if not 0 < self.follow_us < self.windows.size_us:
-            raise InvalidSettings(
-                f"mutations: follow_us {self.follow_us}; expected more than 0 and less than the window, "
-                f"{self.windows.size_us} us, whose first part the newborns come from"
-            )
-        numbers = tuple(dict.fromkeys((self.size, *self.effects)))
-        source = Source(self.lineage, (self.child, self.parent), numbers, (self.birth, self.death))
-        genomes = Source(self.stream, (self.individual,), self.traits)
-        object.__setattr__(self, "sources", (source, genomes) if self.traits else (source,))
+        self.check("mutations")
+        source = self.fates(tuple(dict.fromkeys((self.size, *self.effects))))
+        object.__setattr__(self, "sources", (source, self.observed()) if self.traits else (source,))
 
     def step(self, window: Window, rows: Sequence[Rows], state: State) -> tuple[State, list[dict[str, Any]]]:
         """See `Statistic.step`: one result for each effect, none without births."""
@@ -146,18 +93,9 @@ class Mutations:
             return state, []
         mutated = births[self.size] > 0
         newborn = np.flatnonzero((births.t < window.end_us - self.follow_us) & (births[self.child] != NO_ID))
-        newborn = newborn[np.argsort(births[self.child][newborn], kind="stable")]
-        ids = births[self.child][newborn]
-        newborn = newborn[np.r_[True, ids[1:] != ids[:-1]]] if len(ids) else newborn
+        newborn = newborn[one_of_each(births[self.child][newborn])]
         followed = births.take(newborn)
-        fitness = followed_fitness(
-            followed[self.child],
-            followed.t,
-            rows[0],
-            child=self.child,
-            parent=self.parent,
-            follow_us=self.follow_us,
-        )
+        fitness = self.fitness(followed[self.child], followed.t, rows[0])
         cost = contrast(fitness[mutated[newborn]], fitness[~mutated[newborn]])
         values = {effect: births[effect] for effect in self.effects}
         if self.traits:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from astrocyte.agents.insight.distributions import benjamini_hochberg, normal_p, normal_quantile
 from astrocyte.agents.insight.rows import Rows, Source
 from astrocyte.agents.insight.series import generator, kendall_tau, stationary_like, straightened
-from astrocyte.agents.insight.statistic import State, Window, Windows, check_level, result_type
-from astrocyte.schemas.catalog import EventType, Field
+from astrocyte.agents.insight.statistic import State, Window, Windows, check_level
+from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.event_types.insight import RESULT_IDENTITY, RESULTS
 
 __all__ = ["CELL_SERIES", "Trends", "cross_correlations", "mann_kendall", "theil_sen", "transfer_entropy"]
 
@@ -27,31 +28,8 @@ CELL_SERIES: Final = (
     ("genome_data", "tpu_efficiency"),
     ("problem_solving", "accuracy"),
 )
-_ONE: Final = "in results about two series; with fewer samples than min_samples, or without variation"
-_TWO: Final = "in results about one series; with fewer samples than min_samples, or without variation"
 
-RESULT: Final = result_type(
-    "trends",
-    "Trend of one series in one window, or whether one series leads another.",
-    {
-        "series": Field("string", "the field whose trend it is, or that leads"),
-        "other": Field("string", "the field that follows", null="in results about one series"),
-        "samples": Field("int64", "intervals in which all series concerned have values", "samples", 0),
-        "slope": Field("float64", "median of the slopes of all pairs (Theil and Sen)", "unit/s", null=_ONE),
-        "slope_low": Field("float64", "lower end of the interval of slope", "unit/s", null=_ONE),
-        "slope_high": Field("float64", "upper end of it", "unit/s", null=_ONE),
-        "tau": Field("float64", "Kendall's tau with time", "", -1, 1, null=_ONE),
-        "mann_kendall_p": Field("float64", "p of no trend, of independent values", "probability", 0, 1, null=_ONE),
-        "trend_p": Field("float64", "p of no trend, with the autocorrelation", "probability", 0, 1, null=_ONE),
-        "lag": Field("int64", "lag at which the correlation is strongest", "samples", 0, null=_TWO),
-        "correlation": Field("float64", "correlation at that lag", "", -1, 1, null=_TWO),
-        "correlation_p": Field("float64", "p of the strongest correlation, for the false-discovery rate",
-                               "probability", 0, 1, null=_TWO),
-        "transfer_entropy": Field("float64", "transfer entropy less its mean without relation", "nats", null=_TWO),
-        "transfer_entropy_p": Field("float64", "p of it, for the false-discovery rate", "probability", 0, 1,
-                                    null=_TWO),
-    },
-)  # fmt: skip
+RESULT: Final = RESULTS["trends"]
 
 
 def theil_sen(t: NDArray[np.float64], x: NDArray[np.float64], level: float) -> tuple[float, float, float]:
@@ -148,7 +126,7 @@ class Trends:
     level: float = 0.05
     sources: tuple[Source, ...] = field(init=False)
     result: EventType = RESULT
-    identity: tuple[str, ...] = ("series", "other")
+    identity: tuple[str, ...] = RESULT_IDENTITY["trends"]
     carries_state: bool = False
 
     def __post_init__(self) -> None:

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from astrocyte.agents.insight.operator import InsightOperator
-from astrocyte.agents.insight.selection import Selection, gradients
 from astrocyte.agents.insight.statistic import Windows
+from astrocyte.agents.insight.statistics.selection import Selection, gradients
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 
