@@ -8,16 +8,13 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import mode
 
-from astrocyte.agents.domain import Domain, DomainGroup
-from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.warm import warm
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.logging import configure_logging
@@ -25,12 +22,10 @@ from astrocyte.pipeline.metrics import DomainMetrics, UnusedMetrics
 from astrocyte.pipeline.role_registry import ROLES, check_role
 from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.control import ControlRunner
-from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.repartition import RepartitionRunner
 from astrocyte.pipeline.roles.sink.build import build_sink
-from astrocyte.pipeline.roles.stalls import StallWatch
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, follow, join_group, make_app, repeat, rules_now
 from astrocyte.pipeline.settings import Settings
@@ -45,6 +40,10 @@ from astrocyte.pipeline.watch.link import Supervisor
 from astrocyte.pipeline.watch.web import serve
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
+
+if TYPE_CHECKING:
+    from astrocyte.agents.domain import Domain
+    from astrocyte.pipeline.roles.correlate import Correlator
 
 __all__ = ["build_app", "build_control", "build_correlate", "build_insight", "build_repartition"]
 
@@ -106,6 +105,12 @@ def build_insight(app: WorkerApp, settings: Settings) -> None:
 
 
 def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
+    # Only these roles load the kernels and their compiler: a third of its start and 80 MB.
+    from astrocyte.agents.domain import Domain, DomainGroup
+    from astrocyte.agents.engine.engine import Engine
+    from astrocyte.pipeline.roles.correlate import Correlator
+    from astrocyte.pipeline.roles.stalls import StallWatch
+
     live, rules_start, known = rules_now(settings, app.watch)
     existing = known.partitions
     whole = known.plan(live.ruleset)
@@ -242,6 +247,8 @@ def _absent(domains: Iterable[Domain]) -> list[str]:
 
 def _warm(ruleset: RuleSet) -> None:
     """Load the kernels that the rules need, or compile them if they are not in the cache."""
+    from astrocyte.agents.warm import warm
+
     began_s = time.monotonic()
     warm(ruleset)
     logger.info("kernels are ready after %.1f s", time.monotonic() - began_s)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import pyarrow as pa
 
-from astrocyte.agents.domain import Domain, DomainOutput
 from astrocyte.agents.ingest.copies import COPY_HEADER
 from astrocyte.agents.ingest.letters import dead_letter
-from astrocyte.pipeline.roles.stalls import Stall
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -25,6 +23,10 @@ from astrocyte.schemas.json.reader import JsonRecord, RawRecord, cloud_headers
 from astrocyte.schemas.partitioning import split_by_partition
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS, metrics_topic
+
+if TYPE_CHECKING:  # roles that write records and do not correlate load no kernels
+    from astrocyte.agents.domain import Domain, DomainOutput
+    from astrocyte.pipeline.roles.stalls import Stall
 
 __all__ = [
     "FRAME_HEADERS",

@@ -278,6 +278,15 @@ def test_importing_a_package_is_quiet_and_light(package):
     assert not loaded & {"jax", "faust", "sqlalchemy", "influxdb_client", "typer", "aiokafka"}
 
 
+def test_roles_that_do_not_correlate_load_no_kernels():
+    code = (
+        "import sys, astrocyte.pipeline.roles.build, astrocyte.pipeline.roles.sink.build\n"
+        "print('faust' in sys.modules, {'numba', 'astrocyte.agents.domain'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["True", "set()"]
+
+
 def test_every_test_is_in_the_folder_of_a_level():
     strays = {
         place_of(path) for path in files_of_tests() if path.relative_to(ROOT / "tests").parts[0] not in TEST_LEVELS

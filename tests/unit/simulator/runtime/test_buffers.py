@@ -70,20 +70,16 @@ def hold_to_unbuffered_run(
 
 
 @settings(max_examples=6, suppress_health_check=list(HealthCheck))
-@given(
-    sizes=st.sampled_from([((32, 32, 32), 128), ((SLOTS, 64, 256), 0)]),  # few: each is compiled
-    islands=st.sampled_from([1, 2]),
-    plants=PLANTS,
-    chunk_ticks=st.sampled_from([1, 2, 3, 7, 10]),
-)
-@example(sizes=((32, 32, 32), 128), islands=1, chunk_ticks=3, plants=[
+@given(islands=st.sampled_from([1, 2]), plants=PLANTS, chunk_ticks=st.sampled_from([1, 2, 3, 7, 10]))
+@example(islands=1, chunk_ticks=3, plants=[
     {"kind": "left", "at_tick": 20, "ticks": 100, "strength": 0.6},
     {"kind": "right", "at_tick": 90, "ticks": 1, "strength": 1.0},
 ])  # fmt: skip
-def test_sizes_of_buffers_do_not_change_the_frames(
-    sizes: tuple[tuple[int, int, int], int], islands: int, plants: list[dict], chunk_ticks: int
+def test_buffers_that_overflow_grow_and_shrink_do_not_change_the_frames(
+    islands: int, plants: list[dict], chunk_ticks: int
 ) -> None:
-    hold_to_unbuffered_run(*sizes, islands, 1, plants, chunk_ticks)
+    # One choice of sizes, each of which is compiled; the next test has them all.
+    hold_to_unbuffered_run((32, 32, 32), 128, islands, 1, plants, chunk_ticks)
 
 
 @pytest.mark.soak
