@@ -70,7 +70,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/analysis": {
         "inspect": "inputs offline",
-        "phylogeny": "verify",
+        "phylogeny": "sources",
         "verify": "inputs offline",
     },
     "pipeline/broker": {

@@ -6,16 +6,14 @@ from pathlib import Path
 
 from astrocyte.pipeline.analysis.phylogeny.population import population_of
 from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES, InvalidLineage
-from astrocyte.pipeline.analysis.phylogeny.sources import Found, read_source
+from astrocyte.pipeline.analysis.phylogeny.sources import Found, read_births
 from astrocyte.pipeline.analysis.phylogeny.tree import Phylogeny
+from astrocyte.pipeline.analysis.sources import choose_run
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["Phylogeny", "phylogeny"]
-
-_SHOWN = 20
-"""Runs that an error lists."""
 
 
 def phylogeny(
@@ -43,7 +41,7 @@ def phylogeny(
         raise InvalidSettings(
             f"stream {stream!r} names no parents; expected {' or '.join(PEDIGREES)}{did_you_mean(stream, PEDIGREES)}"
         )
-    found, notes = read_source(source, run=run, stream=stream)
+    found, notes = read_births(source, run=run, stream=stream)
     if not found:
         raise InvalidLineage(". ".join([f"{source} holds no events of {stream or ' or '.join(PEDIGREES)}", *notes]))
     chosen, name = _chosen(found, str(source), stream, run)
@@ -70,10 +68,4 @@ def _chosen(found: Found, source: str, stream: str | None, run: str | None) -> t
     if stream is None and len(streams) > 1:
         raise InvalidSettings(f"{source} holds births of {' and '.join(streams)}; choose one with --stream")
     chosen = stream or streams[0]
-    runs = sorted(name for each, name in found if each == chosen)
-    listed = ", ".join(map(repr, runs[:_SHOWN])) + (f" and {len(runs) - _SHOWN:,} more" if len(runs) > _SHOWN else "")
-    if run is None and len(runs) > 1:
-        raise InvalidSettings(f"{source} holds {len(runs):,} runs; choose one with --run: {listed}")
-    if run is not None and run not in runs:
-        raise InvalidSettings(f"{source} has no run {run!r}{did_you_mean(run, runs)}; it holds {listed}")
-    return chosen, runs[0] if run is None else run
+    return chosen, choose_run([name for each, name in found if each == chosen], source, run)
