@@ -5,11 +5,11 @@ from __future__ import annotations
 from astrocyte.agents.insight.diversity import Diversity
 from astrocyte.agents.insight.early_warning import EarlyWarning
 from astrocyte.agents.insight.forecast import Forecast, Target
-from astrocyte.agents.insight.mutations import Mutations
+from astrocyte.agents.insight.mutations import Mutations, wilson_interval
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.insight.price import Price
 from astrocyte.agents.insight.selection import Selection
-from astrocyte.agents.insight.statistic import Windows
+from astrocyte.agents.insight.statistic import Statistic, Window, Windows
 from astrocyte.agents.insight.trends import Trends
 
 __all__ = [
@@ -20,7 +20,10 @@ __all__ = [
     "Mutations",
     "Price",
     "Selection",
+    "Statistic",
     "Target",
     "Trends",
+    "Window",
     "Windows",
+    "wilson_interval",
 ]

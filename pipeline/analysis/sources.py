@@ -193,14 +193,14 @@ def _read_database(address: str, streams: Sequence[str], run: str | None, notes:
         named: dict[str, list[str]] = {}
         for name, each in there.items():
             table = Base.metadata.tables[each.table]
-            runs = database.connection.execute(select(table.c.simulation_id).distinct()).scalars()
-            named[name] = sorted(found for found in runs if found is not None)
+            found = database.connection.execute(select(table.c.simulation_id).distinct()).scalars()
+            named[name] = sorted(str(each) for each in found if each is not None)
         # An alert of another program may name a run that has no events.
-        known = {found for name, runs in named.items() for found in runs if name != ALERTS or list(there) == [ALERTS]}
+        known = {each for name, runs in named.items() for each in runs if name != ALERTS or list(there) == [ALERTS]}
         chosen = run if run is not None else next(iter(known)) if len(known) == 1 else None
         for name, runs in named.items():
-            yield from (RunFrame(name, found, None) for found in runs if found in known and found != chosen)
-            if chosen in runs:
+            yield from (RunFrame(name, each, None) for each in runs if each in known and each != chosen)
+            if chosen is not None and chosen in runs:
                 for frame in _frames(database, name, there[name], chosen):
                     yield RunFrame(name, chosen, frame)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from astrocyte.pipeline.analysis.phylogeny.population import population_of
-from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES, InvalidLineage
+from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES, InvalidLineage, Pedigree, Records
 from astrocyte.pipeline.analysis.phylogeny.sources import Found, read_births
 from astrocyte.pipeline.analysis.phylogeny.tree import Phylogeny
 from astrocyte.pipeline.analysis.sources import choose_run
@@ -13,7 +14,7 @@ from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["Phylogeny", "phylogeny"]
+__all__ = ["Phylogeny", "phylogeny", "phylogeny_of"]
 
 
 def phylogeny(
@@ -46,18 +47,30 @@ def phylogeny(
         raise InvalidLineage(". ".join([f"{source} holds no events of {stream or ' or '.join(PEDIGREES)}", *notes]))
     chosen, name = _chosen(found, str(source), stream, run)
     records, pedigree = found[chosen, name], PEDIGREES[chosen]
+    tree = phylogeny_of(records, pedigree, name, at_us=at_us, prune=prune, notes=notes)
+    return tree.with_first_parents() if first_parent else tree
+
+
+def phylogeny_of(
+    records: Records,
+    pedigree: Pedigree,
+    run: str,
+    *,
+    at_us: int | None = None,
+    prune: bool = True,
+    notes: Sequence[str] = (),
+) -> Phylogeny:
+    """Who descends from whom in one run, from what its events say. Raises InvalidLineage and InvalidSettings."""
     everyone = population_of(records, pedigree)
     if at_us is not None:
         if at_us < everyone.first_us:
             raise InvalidSettings(
-                f"at {iso_from_us(at_us)} there is no event yet: those of run {name!r} are from "
+                f"at {iso_from_us(at_us)} there is no event yet: those of run {run!r} are from "
                 f"{iso_from_us(everyone.first_us)} to {iso_from_us(everyone.at_us)}"
             )
         everyone = everyone.at(at_us)
-    if records.without_id:
-        notes.append(f"{records.without_id:,} events have no {pedigree.id} and were left out")
-    tree = Phylogeny(pedigree, name, everyone, prune, tuple(notes))
-    return tree.with_first_parents() if first_parent else tree
+    said = [f"{records.without_id:,} events have no {pedigree.id} and were left out"] if records.without_id else []
+    return Phylogeny(pedigree, run, everyone, prune, (*notes, *said))
 
 
 def _chosen(found: Found, source: str, stream: str | None, run: str | None) -> tuple[str, str]:

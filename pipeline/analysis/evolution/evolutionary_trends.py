@@ -1,0 +1,158 @@
+"""Trends of traits and performance over a run, what leads what, and what mutations did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from astrocyte.agents.insight import Mutations, Trends, Windows
+from astrocyte.pipeline.analysis.evolution.history import EVENTS, GENOMES, SOLVING, History
+from astrocyte.pipeline.analysis.evolution.records import NotEnoughData, records_of, table_of
+
+__all__ = ["EvolutionaryTrends", "MutationEffect", "Relation", "SeriesTrend", "evolutionary_trends"]
+
+_MOST_INTERVALS: Final = 120
+_LEAST_INTERVALS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesTrend:
+    """Trend of one series over the run; fields as in the stream ``trends`` (docs/insight.md)."""
+
+    series: str
+    samples: int
+    slope: float | None
+    slope_low: float | None
+    slope_high: float | None
+    tau: float | None
+    mann_kendall_p: float | None
+    trend_p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Whether ``series`` leads ``other``; fields as in the stream ``trends``."""
+
+    series: str
+    other: str
+    samples: int
+    lag: int | None
+    """In intervals."""
+    correlation: float | None
+    correlation_p: float | None
+    transfer_entropy: float | None
+    transfer_entropy_p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MutationEffect:
+    """Effect of mutations over the run; fields as in the stream ``mutations``."""
+
+    effect: str
+    births: int
+    mutations: int
+    mean: float | None
+    mean_se: float | None
+    mean_p: float | None
+    beneficial: float | None
+    beneficial_low: float | None
+    beneficial_high: float | None
+    beta: float | None
+    beta_se: float | None
+    beta_p: float | None
+    cost: float | None
+    cost_se: float | None
+    cost_p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvolutionaryTrends:
+    """Trends, relations and mutations of a whole run."""
+
+    every_us: int
+    """Length of the intervals whose means are the series."""
+    intervals: int
+    level: float
+    series: tuple[SeriesTrend, ...]
+    relations: tuple[Relation, ...]
+    """One for each ordered pair of series."""
+    mutations: tuple[MutationEffect, ...]
+    """Empty where the run has no births."""
+
+    @property
+    def rising(self) -> tuple[str, ...]:
+        """Series with an upward trend at the level, with their autocorrelation in account."""
+        return tuple(each.series for each in self.series if self._has_trend(each) and (each.slope or 0.0) > 0)
+
+    @property
+    def falling(self) -> tuple[str, ...]:
+        """Series with a downward trend at the level."""
+        return tuple(each.series for each in self.series if self._has_trend(each) and (each.slope or 0.0) < 0)
+
+    @property
+    def leading(self) -> tuple[Relation, ...]:
+        """Pairs in which information goes from ``series`` to ``other`` at the level."""
+        p = ((each, each.transfer_entropy_p) for each in self.relations)
+        return tuple(each for each, value in p if value is not None and value <= self.level)
+
+    @property
+    def correlated(self) -> tuple[Relation, ...]:
+        """Pairs whose strongest correlation is beyond chance at the level."""
+        p = ((each, each.correlation_p) for each in self.relations)
+        return tuple(each for each, value in p if value is not None and value <= self.level)
+
+    def _has_trend(self, each: SeriesTrend) -> bool:
+        return each.trend_p is not None and each.trend_p <= self.level
+
+    def table(self) -> pa.Table:
+        """A row for each series."""
+        return table_of(SeriesTrend, self.series)
+
+    def relations_table(self) -> pa.Table:
+        """A row for each ordered pair of series."""
+        return table_of(Relation, self.relations)
+
+    def mutations_table(self) -> pa.Table:
+        """A row for each effect of mutations."""
+        return table_of(MutationEffect, self.mutations)
+
+
+def evolutionary_trends(history: History, *, level: float = 0.05) -> EvolutionaryTrends:
+    """Trends of a whole run. Raises NotEnoughData with fewer than 30 times at which genomes and attempts are known."""
+    statistic = trends_statistic(history, level=level)
+    table = history.results(statistic)
+    single = pc.is_null(table.column("other"))
+    mutations: tuple[MutationEffect, ...] = ()
+    if history.count(EVENTS):
+        whole = history.windows(history.end_us - history.begin_us)
+        mutations = records_of(MutationEffect, history.results(Mutations(windows=whole, level=level)))
+    return EvolutionaryTrends(
+        statistic.every_us, statistic.windows.size_us // statistic.every_us, level,
+        records_of(SeriesTrend, table.filter(single)), records_of(Relation, table.filter(pc.invert(single))), mutations,
+    )  # fmt: skip
+
+
+def trends_statistic(history: History, *, level: float = 0.05) -> Trends:
+    """The statistic of `evolutionary_trends`, whose one window is the run. Raises NotEnoughData."""
+    history.require(GENOMES, SOLVING)
+    times = max((history.times(stream) for stream in (GENOMES, SOLVING)), key=len)
+    if len(times) < _LEAST_INTERVALS:
+        raise NotEnoughData(
+            f"trends need samples of {GENOMES} and {SOLVING} at {_LEAST_INTERVALS} times or more; run {history.run!r} "
+            f"has them at {len(times)}"
+        )
+    # An interval holds a whole number of sampling times: one that is shorter would have no value.
+    spacing_us = max(history.spacing_us(stream) for stream in (GENOMES, SOLVING))
+    length_us = history.end_us - history.begin_us
+    every_us = spacing_us * max(-(-length_us // (spacing_us * _MOST_INTERVALS)), 1)
+    intervals = length_us // every_us
+    if intervals < _LEAST_INTERVALS:
+        raise NotEnoughData(
+            f"trends need {_LEAST_INTERVALS} intervals with samples or more; run {history.run!r} has {intervals} of "
+            f"{every_us / 1e6:g} s"
+        )
+    size_us = intervals * every_us
+    return Trends(windows=Windows(size_us, 0, history.end_us % size_us), every_us=every_us, level=level)
