@@ -29,7 +29,7 @@ from astrocyte.schemas.topics import ALERTS, mono_topic
 if TYPE_CHECKING:
     from astrocyte.pipeline.analysis.verify.tables import ReadDatabase
 
-__all__ = ["RunFrame", "choose_run", "is_database", "read_source", "source_path"]
+__all__ = ["RunFrame", "choose_run", "frames_by_run", "is_database", "read_source", "source_path"]
 
 _LOG: Final = "events.jsonl.zst"
 _DATABASE: Final = "astrocyte.db"
@@ -157,7 +157,7 @@ def _read_messages(
     topics = {name for each in streams for name in (each, mono_topic(each))}
     wanted = (message for message in messages if message.topic in topics)
     for chunk in chunks_of(wanted, derived=ALERTS in topics, on_bad=refused.append, decoders=decoders):
-        for name, frame in _by_run(chunk.frame):
+        for name, frame in frames_by_run(chunk.frame):
             yield RunFrame(frame.stream, name, frame if run in (None, name) else None)
     if refused:
         first = refused[0]
@@ -167,7 +167,7 @@ def _read_messages(
         )
 
 
-def _by_run(frame: Frame) -> Iterator[tuple[str, Frame]]:
+def frames_by_run(frame: Frame) -> Iterator[tuple[str, Frame]]:
     """The frame's events by run; those of other programs name it one by one."""
     column = frame.column("simulation_id")
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()

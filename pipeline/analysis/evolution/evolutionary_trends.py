@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from astrocyte.agents.insight import Mutations, Trends, Windows
 from astrocyte.pipeline.analysis.evolution.history import EVENTS, GENOMES, SOLVING, History
 from astrocyte.pipeline.analysis.evolution.records import NotEnoughData, records_of, table_of
 
-__all__ = ["EvolutionaryTrends", "MutationEffect", "Relation", "SeriesTrend", "evolutionary_trends"]
+__all__ = [
+    "EvolutionaryTrends",
+    "MutationEffect",
+    "Relation",
+    "SeriesTrend",
+    "evolutionary_trends",
+    "interval_means",
+    "mutation_effects",
+    "trends_statistic",
+]
 
 _MOST_INTERVALS: Final = 120
 _LEAST_INTERVALS: Final = 30
@@ -125,14 +136,19 @@ def evolutionary_trends(history: History, *, level: float = 0.05) -> Evolutionar
     statistic = trends_statistic(history, level=level)
     table = history.results(statistic)
     single = pc.is_null(table.column("other"))
-    mutations: tuple[MutationEffect, ...] = ()
-    if history.count(EVENTS):
-        whole = history.windows(history.end_us - history.begin_us)
-        mutations = records_of(MutationEffect, history.results(Mutations(windows=whole, level=level)))
+    mutations = mutation_effects(history, level=level)
     return EvolutionaryTrends(
         statistic.every_us, statistic.windows.size_us // statistic.every_us, level,
         records_of(SeriesTrend, table.filter(single)), records_of(Relation, table.filter(pc.invert(single))), mutations,
     )  # fmt: skip
+
+
+def mutation_effects(history: History, *, level: float = 0.05) -> tuple[MutationEffect, ...]:
+    """Effects of the mutations of a whole run: the weights' improvement first; none where there are no births."""
+    if not history.count(EVENTS):
+        return ()
+    statistic = Mutations(windows=history.windows(history.end_us - history.begin_us), level=level)
+    return records_of(MutationEffect, history.results(statistic))
 
 
 def trends_statistic(history: History, *, level: float = 0.05) -> Trends:
@@ -156,3 +172,16 @@ def trends_statistic(history: History, *, level: float = 0.05) -> Trends:
         )
     size_us = intervals * every_us
     return Trends(windows=Windows(size_us, 0, history.end_us % size_us), every_us=every_us, level=level)
+
+
+def interval_means(history: History, statistic: Trends) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+    """Middle of each interval [n] of the run's window, and the mean of each series in it [n], NaN without values."""
+    every_us, size_us = statistic.every_us, statistic.windows.size_us
+    start_us, count = history.end_us - size_us, size_us // every_us
+    means = {}
+    for stream, name in statistic.series:
+        values, place = history.column(stream, name), (history.frames[stream].timestamps() - start_us) // every_us
+        known = np.isfinite(values) & (place >= 0)
+        with np.errstate(invalid="ignore"):
+            means[name] = np.bincount(place[known], values[known], count) / np.bincount(place[known], minlength=count)
+    return start_us + every_us * np.arange(count) + every_us // 2, means

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -20,7 +20,7 @@ from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import ALERTS, TRUTH
 
-__all__ = ["EVENTS", "GENOMES", "METRICS", "SOLVING", "STREAMS", "History"]
+__all__ = ["EVENTS", "GENOMES", "METRICS", "SOLVING", "STREAMS", "History", "joined_frames"]
 
 EVENTS: Final = "evolutionary_events"
 GENOMES: Final = "genome_data"
@@ -137,10 +137,20 @@ class History:
             return np.full(frame.num_rows, np.nan)
         return np.asarray(frame.column(name).cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False))
 
-    def with_alerts(self, frame: Frame) -> History:
-        """The same run with these alerts in place of those that the source holds."""
-        return replace(self, frames={**self.frames, ALERTS: frame})
+    def with_alerts(self, frame: Frame | None) -> History:
+        """The same run with these alerts, or none, in place of those that the source holds."""
+        rest = {name: each for name, each in self.frames.items() if name != ALERTS}
+        return replace(self, frames=rest if frame is None else {**rest, ALERTS: frame})
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     return pa.utf8() if pa.types.is_dictionary(kind) else kind
+
+
+def joined_frames(frames: Sequence[Frame], run: str) -> Frame:
+    """One frame with the rows of all: a statistic reads it in one piece."""
+    table = pa.concat_tables([pa.Table.from_batches([frame.batch]) for frame in frames], promote_options="permissive")
+    (batch,) = table.unify_dictionaries().combine_chunks().to_batches() or [
+        pa.RecordBatch.from_pylist([], schema=table.schema)
+    ]
+    return Frame(frames[0].stream, run, batch)

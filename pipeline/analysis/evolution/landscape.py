@@ -39,6 +39,8 @@ class FitnessLandscape:
     traits: tuple[str, ...]
     fitness: Floats
     """Relative fitness, shape [n]."""
+    distance: Floats
+    """Of the standardised traits from the peak, see `fitness_distance`; shape [n]."""
     places: Floats
     """First and second principal component, shape [n, 2]."""
     loadings: Floats
@@ -56,8 +58,9 @@ class FitnessLandscape:
     fitness_distance_high: float
 
     def table(self) -> pa.Table:
-        """A row for each individual: ``pc1``, ``pc2``, ``fitness``."""
-        return pa.table({"pc1": self.places[:, 0], "pc2": self.places[:, 1], "fitness": self.fitness})
+        """A row for each individual: ``pc1``, ``pc2``, ``fitness`` and ``distance``."""
+        places = {"pc1": self.places[:, 0], "pc2": self.places[:, 1]}
+        return pa.table({**places, "fitness": self.fitness, "distance": self.distance})
 
     def surface_table(self) -> pa.Table:
         """The surface as rows of ``pc1``, ``pc2`` and ``fitness``, null where too few individuals are near."""
@@ -90,9 +93,19 @@ def fitness_landscape(history: History, time_window: str | int = "5m") -> Fitnes
     places = x @ loadings
     shares = sizes**2 / (sizes**2).sum()
     axes, surface = _surface(places, fitness)
-    correlation, low, high = fitness_distance(x, fitness)
+    distance, correlation, low, high = fitness_distance(x, fitness)
     return FitnessLandscape(
-        names, fitness, places, loadings, (float(shares[0]), float(shares[1])), axes, surface, correlation, low, high
+        names,
+        fitness,
+        distance,
+        places,
+        loadings,
+        (float(shares[0]), float(shares[1])),
+        axes,
+        surface,
+        correlation,
+        low,
+        high,
     )
 
 
@@ -127,8 +140,8 @@ def _surface(places: Floats, fitness: Floats) -> tuple[tuple[Floats, Floats], Fl
     return (axes[0], axes[1]), surface
 
 
-def fitness_distance(x: Floats, fitness: Floats) -> tuple[float, float, float]:
-    """Correlation of fitness [n] with the distance of traits [n, k] from the peak, and its 95 % interval.
+def fitness_distance(x: Floats, fitness: Floats) -> tuple[Floats, float, float, float]:
+    """Distance [n] of traits [n, k] from the peak, its correlation with fitness [n], and the 95 % interval of that.
 
     As Jones and Forrest 1995 (ICGA 6:184), but the peak is not known: it is the mean of the fittest twentieth. That is
     taken from every other individual and used for the rest, and the other way round, since individuals are near a peak
@@ -141,4 +154,4 @@ def fitness_distance(x: Floats, fitness: Floats) -> tuple[float, float, float]:
         distance[half] = np.sqrt(((x[half] - x[~half][fittest].mean(axis=0)) ** 2).sum(axis=1))
     correlation = float(np.corrcoef(distance, fitness)[0, 1])
     middle, half_width = math.atanh(max(min(correlation, 0.999999), -0.999999)), 1.959964 / math.sqrt(len(x) - 3)
-    return correlation, math.tanh(middle - half_width), math.tanh(middle + half_width)
+    return distance, correlation, math.tanh(middle - half_width), math.tanh(middle + half_width)

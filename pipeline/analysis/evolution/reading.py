@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-
 from astrocyte.agents.sinks.sql.url import shown_address
-from astrocyte.pipeline.analysis.evolution.history import CELL_STREAMS, STREAMS, History
+from astrocyte.pipeline.analysis.evolution.history import CELL_STREAMS, STREAMS, History, joined_frames
 from astrocyte.pipeline.analysis.evolution.records import NotEnoughData
 from astrocyte.pipeline.analysis.sources import choose_run, is_database, read_source, source_path
 from astrocyte.schemas.frames import Frame
@@ -47,7 +44,7 @@ def read_history(source: str | Path, *, run: str | None = None) -> History:
             ". ".join([f"{source} holds no events of {', '.join(CELL_STREAMS)}, which an analysis reads", *notes])
         )
     chosen = choose_run(runs, source, run)
-    frames = {stream: _joined(found, chosen) for stream in STREAMS if (found := parts.get(stream))}
+    frames = {stream: joined_frames(found, chosen) for stream in STREAMS if (found := parts.get(stream))}
     if is_database(source_path(source)) and "genome_data" in frames:
         notes.append("a database keeps the newest genome of each cell alone; a recorded log has all")
     return History(shown, chosen, frames, tuple(notes))
@@ -58,12 +55,3 @@ def _used(frame: Frame) -> Frame:
     if not unused:
         return frame
     return replace(frame, batch=frame.batch.select([n for n in frame.batch.schema.names if n not in unused]))
-
-
-def _joined(frames: Sequence[Frame], run: str) -> Frame:
-    """One frame with the rows of all: a statistic reads it in one piece."""
-    table = pa.concat_tables([pa.Table.from_batches([frame.batch]) for frame in frames], promote_options="permissive")
-    (batch,) = table.unify_dictionaries().combine_chunks().to_batches() or [
-        pa.RecordBatch.from_pylist([], schema=table.schema)
-    ]
-    return Frame(frames[0].stream, run, batch)
