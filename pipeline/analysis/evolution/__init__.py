@@ -61,10 +61,16 @@ class RunAnalysis:
         diversity_depth: float = 0.2,
         level: float = 0.05,
         time_window: str | int = "1s",
+        within: str | int | None = None,
     ) -> Bottlenecks:
         """Falls of population and diversity that chance does not explain, with what was lost and how they ended."""
         return detect_bottlenecks(
-            self.history, depth=depth, diversity_depth=diversity_depth, level=level, time_window=time_window
+            self.history,
+            depth=depth,
+            diversity_depth=diversity_depth,
+            level=level,
+            time_window=time_window,
+            within=within,
         )
 
     def analyze_evolutionary_trends(self, *, level: float = 0.05) -> EvolutionaryTrends:

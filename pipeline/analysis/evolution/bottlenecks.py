@@ -22,7 +22,7 @@ _SQRT_2: Final = math.sqrt(2.0)
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """One fall, from the highest value since the fall before; times in microseconds since 1970."""
+    """One fall, from the highest value before it; times in microseconds since 1970."""
 
     of: Literal["population", "diversity"]
     """Living individuals; or effective number of trait classes, exp of ``genome_diversity``."""
@@ -70,10 +70,12 @@ def detect_bottlenecks(
     diversity_depth: float = 0.2,
     level: float = 0.05,
     time_window: str | int = "1s",
+    within: str | int | None = None,
 ) -> Bottlenecks:
     """Falls of the population by ``depth`` or more, and of its diversity by ``diversity_depth``, unlikely by chance.
 
-    A fall is reported if its ``p`` (see `falls`) is at most ``level``. What is known of lineages comes from the
+    They happen ``within`` a span of time, by default a tenth of the run, and are reported if their ``p`` (see `falls`)
+    is at most ``level``. What is known of lineages comes from the
     statistic `astrocyte.insight.Diversity` in windows of ``time_window``. Raises NotEnoughData and InvalidSettings.
     """
     for name, value in (("depth", depth), ("diversity_depth", diversity_depth), ("level", level)):
@@ -81,10 +83,14 @@ def detect_bottlenecks(
             raise InvalidSettings(f"bottlenecks: {name} {value}; expected more than 0 and less than 1")
     history.require(METRICS)
     times = history.frames[METRICS].timestamps()
+    span_us = history.window_us(max((history.end_us - history.begin_us) // 10, 1) if within is None else within)
+    span_us = max(span_us, 2 * history.spacing_us(METRICS))
     population = history.column(METRICS, "total_population")
-    found = [("population", each) for each in falls(times, population, depth, level)]
+    found = [("population", each) for each in falls(times, population, depth=depth, level=level, within_us=span_us)]
     diversity = np.exp(history.column(METRICS, "genome_diversity"))
-    found += [("diversity", each) for each in falls(times, diversity, diversity_depth, level)]
+    found += [
+        ("diversity", each) for each in falls(times, diversity, depth=diversity_depth, level=level, within_us=span_us)
+    ]
     lineages = _lineages(history, time_window)
     bottlenecks = [Bottleneck(of=of, **fall, **_known_of(lineages, fall)) for of, fall in found]  # type: ignore[arg-type]
     alive = population[np.isfinite(population)]
@@ -95,10 +101,13 @@ def detect_bottlenecks(
     )  # fmt: skip
 
 
-def falls(times: NDArray[np.int64], values: NDArray[np.float64], depth: float, level: float) -> list[dict[str, Any]]:
-    """Falls of a series of values [n] from 0 on, by a share of ``depth`` or more.
+def falls(
+    times: NDArray[np.int64], values: NDArray[np.float64], *, depth: float, level: float, within_us: int
+) -> list[dict[str, Any]]:
+    """Falls of a series of values [n] from 0 on, by a share of ``depth`` or more within a span of time.
 
-    A fall begins at the highest value since the last recovery, and has ended when half of ``depth`` is made good.
+    A fall begins at the last of the highest values in the span before, but not before the last recovery. It has ended
+    when half of ``depth`` is made good; until then, the lowest value is the low.
     ``p`` is the probability that a random walk of the logarithm with this series' ordinary steps falls so far in the
     same number of steps, 2 Phi(-d / (s sqrt(k))) by the reflection principle, times the number of places where it could
     begin; s comes from the median of the steps' absolute deviations, on which the fall itself has no influence.
@@ -121,7 +130,10 @@ def falls(times: NDArray[np.int64], values: NDArray[np.float64], depth: float, l
         if low is None:
             if logs[at] >= logs[top]:
                 top = at
-            elif logs[at] <= logs[top] - fall:
+            elif times[at] - times[top] > within_us:
+                first = max(int(np.searchsorted(times, times[at] - within_us)), top + 1)
+                top = at - int(np.argmax(logs[first : at + 1][::-1]))
+            if logs[at] <= logs[top] - fall:
                 low = at
         if low is not None:
             if logs[at] < logs[low]:

@@ -15,7 +15,16 @@ from astrocyte.pipeline.analysis.phylogeny import Phylogeny, phylogeny_of
 from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES, InvalidLineage, Records
 from astrocyte.schemas.topics import ALERTS, TRUTH
 
-__all__ = ["Dashboard", "alerts_of", "dashboard", "family_tree", "lineages_of", "planted_in"]
+__all__ = [
+    "Dashboard",
+    "alerts_of",
+    "dashboard",
+    "family_tree",
+    "genomes_of",
+    "lineages_of",
+    "planted_in",
+    "population_of",
+]
 
 _CLASSES: Final = 24
 _ALERTS: Final = ("timestamp", "rule", "severity", "message")
@@ -52,7 +61,7 @@ def dashboard(history: History, time_window: str | int = "1s") -> Dashboard:
     tree = family_tree(history)
     return Dashboard(
         population=population_of(history),
-        genomes=_genomes(history, windows),
+        genomes=genomes_of(history, time_window),
         hardware=_hardware(history, windows),
         accuracy=_accuracy(history, windows),
         lineages=lineages_of(history, time_window),
@@ -145,7 +154,9 @@ def _nullable(values: NDArray[np.float64]) -> pa.Array:
     return pa.array(values, mask=np.isnan(values))
 
 
-def _genomes(history: History, windows: Windows) -> pa.Table:
+def genomes_of(history: History, time_window: str | int) -> pa.Table:
+    """Heat map of traits by window, see `Dashboard.genomes`; without rows where there are no genomes."""
+    windows = history.windows(time_window)
     parts = [pa.schema([("window_end", pa.int64()), ("trait", pa.utf8()), ("low", pa.float64()),
                         ("high", pa.float64()), ("individuals", pa.int64())]).empty_table()]  # fmt: skip
     if not history.count(GENOMES):

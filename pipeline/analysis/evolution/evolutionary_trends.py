@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.agents.insight import Mutations, Trends, Windows
-from astrocyte.pipeline.analysis.evolution.history import EVENTS, GENOMES, SOLVING, History
+from astrocyte.pipeline.analysis.evolution.history import EVENTS, METRICS, History
 from astrocyte.pipeline.analysis.evolution.records import NotEnoughData, records_of, table_of
 
 __all__ = [
@@ -22,11 +23,15 @@ __all__ = [
     "evolutionary_trends",
     "interval_means",
     "mutation_effects",
+    "population_trends",
     "trends_statistic",
 ]
 
 _MOST_INTERVALS: Final = 120
 _LEAST_INTERVALS: Final = 30
+_POPULATION: Final = tuple(
+    (METRICS, name) for name in ("total_population", "avg_accuracy", "genome_diversity", "avg_energy")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +156,29 @@ def mutation_effects(history: History, *, level: float = 0.05) -> tuple[Mutation
     return records_of(MutationEffect, history.results(statistic))
 
 
-def trends_statistic(history: History, *, level: float = 0.05) -> Trends:
-    """The statistic of `evolutionary_trends`, whose one window is the run. Raises NotEnoughData."""
-    history.require(GENOMES, SOLVING)
-    times = max((history.times(stream) for stream in (GENOMES, SOLVING)), key=len)
-    if len(times) < _LEAST_INTERVALS:
+def population_trends(history: History, *, level: float = 0.05) -> tuple[SeriesTrend, ...]:
+    """Trends of the whole population's figures over a run. Raises NotEnoughData with fewer than 30 snapshots."""
+    table = history.results(trends_statistic(history, _POPULATION, level=level))
+    return records_of(SeriesTrend, table.filter(pc.is_null(table.column("other"))))
+
+
+def trends_statistic(history: History, series: Sequence[tuple[str, str]] = (), *, level: float = 0.05) -> Trends:
+    """The statistic `astrocyte.insight.Trends` whose one window is the run; of its own series if none are given.
+
+    Raises NotEnoughData where their streams have samples at fewer than 30 times.
+    """
+    own = Trends(windows=Windows(2**40), every_us=1).series
+    chosen = tuple(series) or own
+    streams = tuple(dict.fromkeys(stream for stream, _ in chosen))
+    history.require(*streams)
+    fewest = min(len(history.times(stream)) for stream in streams)
+    if fewest < _LEAST_INTERVALS:
         raise NotEnoughData(
-            f"trends need samples of {GENOMES} and {SOLVING} at {_LEAST_INTERVALS} times or more; run {history.run!r} "
-            f"has them at {len(times)}"
+            f"trends need samples of {' and '.join(streams)} at {_LEAST_INTERVALS} times or more; run {history.run!r} "
+            f"has them at {fewest}"
         )
     # An interval holds a whole number of sampling times: one that is shorter would have no value.
-    spacing_us = max(history.spacing_us(stream) for stream in (GENOMES, SOLVING))
+    spacing_us = max(history.spacing_us(stream) for stream in streams)
     length_us = history.end_us - history.begin_us
     every_us = spacing_us * max(-(-length_us // (spacing_us * _MOST_INTERVALS)), 1)
     intervals = length_us // every_us
@@ -171,7 +188,7 @@ def trends_statistic(history: History, *, level: float = 0.05) -> Trends:
             f"{every_us / 1e6:g} s"
         )
     size_us = intervals * every_us
-    return Trends(windows=Windows(size_us, 0, history.end_us % size_us), every_us=every_us, level=level)
+    return Trends(windows=Windows(size_us, 0, history.end_us % size_us), every_us=every_us, series=chosen, level=level)
 
 
 def interval_means(history: History, statistic: Trends) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:

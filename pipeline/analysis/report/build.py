@@ -67,7 +67,8 @@ def make_report(
     about = [
         ("source", history.source),
         ("run", history.run or "(unnamed)"),
-        ("event time", f"{iso_from_us(history.begin_us)} to {iso_from_us(history.end_us - 1)} ({span(history.length_us)})"),
+        ("event time", f"{iso_from_us(history.begin_us)} to {iso_from_us(history.end_us - 1)}"),
+        ("length", span(history.length_us)),
         ("events", ", ".join(f"{name} {frame.num_rows:,}" for name, frame in history.frames.items())),
         ("windows of selection", span(window_us)),
         ("version", f"astrocyte {version('astrocyte')}"),

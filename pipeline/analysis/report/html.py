@@ -36,7 +36,8 @@ th, td { text-align: right; padding: .18rem .9rem .18rem 0; border-bottom: 1px s
   white-space: nowrap; overflow-wrap: normal; font-variant-numeric: tabular-nums; vertical-align: top; }
 th { color: var(--muted); font-weight: 600; } .left { text-align: left; }
 td.words { white-space: normal; min-width: 9rem; }
-code, pre { font: .85rem/1.4 ui-monospace, "DejaVu Sans Mono", monospace; } pre { white-space: pre-wrap; margin: .4rem 0; }
+code, pre { font: .85rem/1.4 ui-monospace, "DejaVu Sans Mono", monospace; }
+pre { white-space: pre-wrap; margin: .4rem 0; }
 .missing { color: var(--orange); }
 @media print { .figures { grid-template-columns: 1fr 1fr; } }
 """
@@ -54,7 +55,10 @@ def _page(report: Report) -> Iterator[str]:
     yield f"<title>{escape(report.title)}</title>"
     yield f"<style>{_STYLE % {'light': _variables(LIGHT), 'dark': _variables(DARK)}}</style></head><body>"
     yield f"<h1>{escape(report.title)}</h1>"
-    yield '<p class="findings">' + " ".join(escape(each) for each in report.findings) + "</p>"
+    yield '<div class="findings">'
+    yield from (f"<p><b>{_text(each.title)}.</b> {_text(' '.join(each.findings))}</p>"
+                for each in report.sections if each.findings)  # fmt: skip
+    yield "</div>"
     yield "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.about) + "</dl>"
     yield f"<p>Made by</p><pre><code>{escape(report.command)}</code></pre>"
     for note in report.notes:
@@ -66,11 +70,15 @@ def _page(report: Report) -> Iterator[str]:
     yield "</body></html>"
 
 
+def _text(text: str) -> str:
+    """Text with numbers kept on one line with their sign of percent."""
+    return escape(text).replace(" %", "&nbsp;%")
+
+
 def _section(section: Section) -> Iterator[str]:
     yield f'<section id="{section.name}"><h2>{escape(section.title)}</h2>'
-    yield from (f"<p>{escape(each)}</p>" for each in section.findings)
-    yield from (f'<p class="small">{escape(each)}</p>' for each in section.text)
-    yield from (f'<p class="missing">Not made: {escape(each)}.</p>' for each in section.missing)
+    yield from (f'<p class="small">{_text(each)}</p>' for each in section.text)
+    yield from (f'<p class="missing">Not made: {_text(each)}.</p>' for each in section.missing)
     if section.figures:
         yield '<div class="figures">'
         yield from (_figure(each) for each in section.figures)
@@ -83,7 +91,7 @@ def _section(section: Section) -> Iterator[str]:
 
 
 def _figure(figure: Figure) -> str:
-    caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
+    caption = f"<figcaption>{_text(figure.caption)}</figcaption>"
     return f"<figure><h3>{escape(figure.title)}</h3>{as_svg(figure)}{caption}</figure>"
 
 
@@ -91,14 +99,14 @@ def _table(table: Table) -> str:
     def cell(tag: str, text: str, place: int) -> str:
         words = " words" if place < table.left and len(text) > 30 else ""
         kind = f' class="left{words}"' if place < table.left else ""
-        return f"<{tag}{kind}>{escape(text)}</{tag}>"
+        return f"<{tag}{kind}>{_text(text)}</{tag}>"
 
     def line(tag: str, texts: tuple[str, ...]) -> str:
         return "<tr>" + "".join(cell(tag, text, place) for place, text in enumerate(texts)) + "</tr>"
 
     head = f"<thead>{line('th', table.head)}</thead>" if any(table.head) else ""
     body = "".join(line("td", row) for row in table.rows)
-    caption = f"<caption>{escape(table.title)}</caption>"
+    caption = f"<caption>{_text(table.title)}</caption>"
     return f'<div class="table"><table>{caption}{head}<tbody>{body}</tbody></table></div>'
 
 

@@ -16,7 +16,9 @@ def markdown_text(report: Report, folder: str) -> str:
 
 def _lines(report: Report, folder: str) -> Iterator[str]:
     yield f"# {_plain(report.title)}\n"
-    yield " ".join(_plain(each) for each in report.findings) + "\n"
+    yield from (
+        f"**{_plain(each.title)}.** {_plain(' '.join(each.findings))}\n" for each in report.sections if each.findings
+    )
     yield from (f"- {name}: {_plain(value)}" for name, value in report.about)
     yield f"\nMade by\n\n```\n{report.command}\n```\n"
     yield from (f"Note: {_plain(note)}.\n" for note in report.notes)
@@ -26,7 +28,7 @@ def _lines(report: Report, folder: str) -> Iterator[str]:
 
 def _section(section: Section, folder: str) -> Iterator[str]:
     yield f"## {section.title}\n"
-    yield from (f"{_plain(each)}\n" for each in (*section.findings, *section.text))
+    yield from (f"{_plain(each)}\n" for each in section.text)
     yield from (f"Not made: {_plain(each)}.\n" for each in section.missing)
     for figure in section.figures:
         yield f"![{_plain(figure.title)}]({folder}/{figure.name}.png)\n"

@@ -18,6 +18,8 @@ _WIDTH_IN: Final = 4.6
 _HEIGHT_IN: Final = 2.9
 _TALL_IN: Final = 4.4
 _PNG_DPI: Final = 160
+_DIGITS: Final = re.compile(r"(\d+\.\d\d)\d+")
+"""Hundredths of a point are enough for places, which fill most of an SVG."""
 _STYLE: Final[dict[str, Any]] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same glyphs and widths on every machine
     "font.size": 9.5,
@@ -34,6 +36,7 @@ _STYLE: Final[dict[str, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "astrocyte",
     "path.simplify": False,
+    "axes.autolimit_mode": "data",
 }
 
 
@@ -61,7 +64,7 @@ def as_svg(figure: Figure) -> str:
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{figure.name}-", svg)
     opening = re.compile(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>')
     svg = opening.sub(r'<svg viewBox="\1" aria-hidden="true" xmlns:xlink="http://www.w3.org/1999/xlink">', svg, count=1)
-    svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)
+    svg = re.sub(r'"[^"<>]*"', lambda found: _DIGITS.sub(r"\1", found[0]), svg)
     return variables(re.sub(r"\n\s*", "\n", svg).strip())
 
 
@@ -89,5 +92,6 @@ def _drawn(figure: Figure, palette: Palette) -> Iterator[Any]:
         size = (_WIDTH_IN, _TALL_IN if figure.tall else _HEIGHT_IN)
         canvas = Canvas(figsize=size, layout="constrained")
         axes = canvas.add_subplot()
+        axes.locator_params(nbins=6)
         figure.draw(axes, palette)
         yield canvas

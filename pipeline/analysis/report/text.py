@@ -17,9 +17,11 @@ NONE = "–"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits, thousands apart; `NONE` where there is none."""
+    """A number with so many significant digits, a whole one with all; thousands apart. `NONE` where there is none."""
     if value is None or not math.isfinite(value):
         return NONE
+    if isinstance(value, int) or (value == int(value) and abs(value) >= 10 ** (digits - 1) and abs(value) < 1e15):
+        return f"{int(value):,}".replace("-", "\N{MINUS SIGN}")
     if value == 0:
         return "0"
     size = math.floor(math.log10(abs(value)))

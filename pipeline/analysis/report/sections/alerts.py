@@ -6,7 +6,6 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from astrocyte.agents.insight import EarlyWarning
@@ -15,12 +14,12 @@ from astrocyte.pipeline.analysis.evolution.history import METRICS
 from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
-from astrocyte.pipeline.analysis.report.text import joined, number, p_text, span, trait_name
+from astrocyte.pipeline.analysis.report.sections.time_axis import log_axis
+from astrocyte.pipeline.analysis.report.text import joined, number, span, trait_name
 
 __all__ = ["alerts_section"]
 
 _SHOWN = 50
-_SEVERITIES = ("critical", "warning", "info")
 
 
 def alerts_section(subject: Subject) -> Section:
@@ -93,13 +92,12 @@ def _add_warnings(subject: Subject, section: Section) -> None:
     if not history.count(METRICS):
         return
     length_us = history.end_us - history.begin_us
-    least_us = EarlyWarning(windows=history.windows(1)).min_samples * history.spacing_us(METRICS)
-    size_us = max(length_us // 4, least_us)
-    if size_us > length_us:
-        section.missing.append(
-            f"early warnings: they need {span(least_us)} of snapshots, and the run has {span(length_us)}"
-        )
+    least = EarlyWarning(windows=history.windows(1)).min_samples
+    snapshots = history.times(METRICS)
+    if len(snapshots) < least:
+        section.missing.append(f"early warnings: they need {least} snapshots, and the run has {len(snapshots)}")
         return
+    size_us = min(max(length_us // 4, least * history.spacing_us(METRICS)), length_us)
     statistic = EarlyWarning(windows=history.windows(size_us, max(length_us // 20, 1)))
     rows = [row for row in history.results(statistic).to_pylist() if row["p"] is not None]
     if not rows:
@@ -114,8 +112,8 @@ def _add_warnings(subject: Subject, section: Section) -> None:
     windows = len({row["window_end"] for row in rows})
     expected = statistic.level * len(rows)
     section.findings.append(
-        f"Early warnings came in {len(warned)} of {len(rows)} tests ({windows} overlapping windows), where chance alone "
-        f"gives {number(expected, 2)}."
+        f"Early warnings came in {len(warned)} of {len(rows)} tests ({windows} overlapping windows), where chance "
+        f"alone gives {number(expected, 2)}."
     )
     section.made_by.append(repr(statistic))
 
@@ -127,13 +125,8 @@ def _warnings(subject: Subject, rows: list[dict[str, Any]], level: float, axes: 
         at = subject.axis.place([row["window_end"] for row in own])
         axes.plot(at, [row["p"] for row in own], "-o", markersize=3, color=colour, label=trait_name(name))
     axes.axhline(level, color=palette.red, linewidth=0.9)
-    axes.set_yscale("log")
+    log_axis(axes)
     axes.set_ylabel("p")
     axes.set_ylim(top=1.05)
     axes.legend(loc="best")
     subject.axis.label(axes, palette)
-
-
-def times_of(table: pa.Table) -> tuple[int, ...]:
-    """Times of alerts."""
-    return tuple(np.asarray(table.column("timestamp").to_numpy(), np.int64).tolist())

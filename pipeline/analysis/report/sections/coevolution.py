@@ -20,7 +20,9 @@ from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.text import interval, joined, number, p_text, span, trait_name
 
-__all__ = ["coevolution_section"]
+__all__ = ["coevolution_section", "trends_table"]
+
+_SHOWN = 10
 
 
 def coevolution_section(subject: Subject) -> Section:
@@ -28,9 +30,9 @@ def coevolution_section(subject: Subject) -> Section:
     section = Section("coevolution", "Trends and co-evolution")
     found = subject.run.analyze_evolutionary_trends()
     section.text.append(
-        f"Means of the series in {found.intervals} intervals of {span(found.every_us)}. Slopes are Theil and Sen's; p of "
-        "trends take the autocorrelation into account. Correlations and transfer entropies are those of what a straight "
-        "line leaves, tested with surrogates; their p are for the false-discovery rate over all pairs."
+        f"Means of the series in {found.intervals} intervals of {span(found.every_us)}. Slopes are Theil and Sen's; p "
+        "of trends take the autocorrelation into account. Correlations and transfer entropies are those of what a "
+        "straight line leaves, tested with surrogates; their p are for the false-discovery rate over all pairs."
     )
     section.figures = [
         Figure("courses", "Series over time",
@@ -39,14 +41,15 @@ def coevolution_section(subject: Subject) -> Section:
         Figure("correlations", "Correlation, later after earlier",
                "Strongest correlation of the row's series with the column's 0 to 5 intervals later. A dot: beyond "
                "chance at 5 %.",
-               partial(_matrix, found, lambda each: each.correlation, lambda each: each.correlation_p, "correlation")),
+               partial(_matrix, found, value_of=lambda each: each.correlation, p_of=lambda each: each.correlation_p,
+                       label="correlation")),
         Figure("transfer_entropy", "Transfer entropy",
                "Information from the row's series to the column's next value, in nats, less that without relation. A "
                "dot: beyond chance at 5 %.",
-               partial(_matrix, found, lambda each: each.transfer_entropy, lambda each: each.transfer_entropy_p,
-                       "nats")),
+               partial(_matrix, found, value_of=lambda each: each.transfer_entropy,
+                       p_of=lambda each: each.transfer_entropy_p, label="nats")),
     ]  # fmt: skip
-    section.tables = [_trends(found.series), _relations(found)]
+    section.tables = [trends_table("Trends", found.series), _relations(found)]
     section.findings += _found(found)
     section.made_by = [repr(trends_statistic(subject.history))]
     return section
@@ -83,9 +86,10 @@ def _found(found: EvolutionaryTrends) -> list[str]:
     return sentences
 
 
-def _trends(rows: Sequence[SeriesTrend]) -> Table:
+def trends_table(title: str, rows: Sequence[SeriesTrend]) -> Table:
+    """Trends as a table."""
     head = ("series", "slope, 1/s", "95 %", "tau", "p (Mann-Kendall)", "p (autocorrelated)", "intervals")
-    return Table("Trends", head, [
+    return Table(title, head, [
         (
             trait_name(each.series), number(each.slope), interval(each.slope_low, each.slope_high),
             number(each.tau, 2), p_text(each.mann_kendall_p), p_text(each.trend_p), str(each.samples),
@@ -97,14 +101,14 @@ def _trends(rows: Sequence[SeriesTrend]) -> Table:
 def _relations(found: EvolutionaryTrends) -> Table:
     head = ("earlier", "later", "lag", "correlation", "p", "transfer entropy", "p")
     rows = sorted(found.relations, key=lambda each: min(each.correlation_p or 1.0, each.transfer_entropy_p or 1.0))
-    return Table("Relations, the surest first", head, [
+    return Table(f"The {_SHOWN} surest relations", head, [
         (
             trait_name(each.series), trait_name(each.other),
             "–" if each.lag is None else span(each.lag * found.every_us) if each.lag else "0",
             number(each.correlation, 2), p_text(each.correlation_p), number(each.transfer_entropy, 2),
             p_text(each.transfer_entropy_p),
         )
-        for each in rows
+        for each in rows[:_SHOWN]
     ], left=2)  # fmt: skip
 
 
@@ -123,11 +127,12 @@ def _courses(subject: Subject, axes: Any, palette: Palette) -> None:
 
 def _matrix(
     found: EvolutionaryTrends,
+    axes: Any,
+    palette: Palette,
+    *,
     value_of: Callable[[Relation], float | None],
     p_of: Callable[[Relation], float | None],
     label: str,
-    axes: Any,
-    palette: Palette,
 ) -> None:
     names = [each.series for each in found.series]
     values = np.full((len(names), len(names)), np.nan)

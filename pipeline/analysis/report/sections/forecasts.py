@@ -28,15 +28,16 @@ def forecasts_section(subject: Subject) -> Section:
     section = Section("forecasts", "Forecasts and their past skill")
     found = subject.run.predict_population_dynamics(horizon=subject.horizon)
     section.text.append(
-        f"Each forecast is made from the {span(found.window_us)} before it, {span(found.horizon_us)} ahead; those within "
-        "the run are compared with what came. A forecast fits only as well as its assumptions: constant drift and "
-        "variance."
+        f"Each forecast is made from the {span(found.window_us)} before it, {span(found.horizon_us)} ahead; "
+        "those within the run are compared with what came. A forecast fits only as well as its assumptions: constant "
+        "drift and variance."
     )
     targets = list(dict.fromkeys(each.target for each in found.ahead))
     section.figures = [
         Figure(f"forecast_{target}", f"Forecast of {_NAMES.get(target, trait_name(target))}",
-               f"Line: what came. Bars: 95 % intervals {span(found.horizon_us)} ahead, made within the run (orange where "
-               "they missed). Fan: 50, 80 and 95 % intervals ahead of the run.", partial(_fan, subject, found, target))
+               f"Line: what came. Bars: 95 % intervals {span(found.horizon_us)} ahead, made within the run "
+               "(orange where they missed). Fan: 50, 80 and 95 % intervals ahead of the run.",
+               partial(_fan, subject, found, target))
         for target in targets
     ]  # fmt: skip
     if found.skill:
@@ -65,8 +66,8 @@ def _found(found: PopulationForecast) -> list[str]:
     population = found.at("total_population")
     if population.median is None:
         sentences.append(
-            f"No forecast of the population: its last {population.samples} snapshots, all {number(population.value, 6)}, "
-            "do not vary, or are too few."
+            f"No forecast of the population: its last {population.samples} snapshots, the last of them "
+            f"{number(population.value)}, are too few, or do not vary."
         )
     else:
         risk = f"; the probability of extinction by then is {p_text(population.limit_probability)}"
@@ -78,8 +79,9 @@ def _found(found: PopulationForecast) -> list[str]:
         if each.target == "total_population":
             held = round(each.held_95 * each.forecasts)
             sentences.append(
-                f"Of {each.forecasts} earlier forecasts of the population {held} held what came in their 95 % interval "
-                f"(share {share(each.held_95)}, 95 % interval {share(each.held_95_low)} to {share(each.held_95_high)}); "
+                f"Of {each.forecasts} earlier forecasts of the population {held} held what came in their 95 % "
+                f"interval (share {share(each.held_95)}, 95 % interval {share(each.held_95_low)} to "
+                f"{share(each.held_95_high)}); "
                 + (
                     f"their median was {share(abs(each.skill))} {'nearer' if each.skill > 0 else 'further off'} than "
                     "saying the last value again."

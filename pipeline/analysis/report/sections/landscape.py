@@ -25,9 +25,9 @@ def landscape_section(subject: Subject) -> Section:
     found = subject.run.fitness_landscape(subject.window_us)
     one, two = (share(each) for each in found.explained)
     section.text.append(
-        f"The {len(found.traits)} standardised traits of {len(found.fitness):,} individuals, in their first two principal "
-        f"components, which have {one} and {two} of the variance. The surface is the mean relative fitness of those "
-        "near (Gaussian kernel); where fewer than five are near nothing is drawn."
+        f"The {len(found.traits)} standardised traits of {len(found.fitness):,} individuals, in their first two "
+        f"principal components, which have {one} and {two} of the variance. The surface is the mean relative fitness "
+        "of those near (Gaussian kernel); where fewer than five are near nothing is drawn."
     )
     section.figures = [
         Figure("surface", "Fitness over two components of the traits",
@@ -42,7 +42,8 @@ def landscape_section(subject: Subject) -> Section:
     said = "falls with" if high < 0 else "rises with" if low > 0 else "does not change with"
     section.findings.append(
         f"Fitness {said} the distance from the fitness peak: fitness-distance correlation "
-        f"{number(found.fitness_distance, 2)} (95 % interval {interval(low, high, 2)}, {len(found.fitness):,} individuals)."
+        f"{number(found.fitness_distance, 2)} (95 % interval {interval(low, high, 2)}, {len(found.fitness):,} "
+        "individuals)."
     )
     section.made_by = [
         f"run.fitness_landscape({subject.window_us})", repr(selection_statistic(subject.history, subject.window_us))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from astrocyte.pipeline.analysis.phylogeny.population import Population
 from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
+from astrocyte.pipeline.analysis.report.sections.time_axis import log_axis
 from astrocyte.pipeline.analysis.report.text import number, span
 
 __all__ = ["lineages_section", "sampled"]
@@ -38,10 +40,10 @@ def lineages_section(subject: Subject) -> Section:
             Figure("founders", "Lineages alive",
                    "Founders with living descendants (since the last common ancestor of all: its lines), and their "
                    "effective number, exp of the Shannon entropy.",
-                   partial(_series, subject, rows, ("hill_0", "hill_1"), ("alive", "effective number"))),
+                   partial(_series, subject, rows, labels={"hill_0": "alive", "hill_1": "effective number"})),
             Figure("effective_size", "Effective population size",
                    "Size of an ideal population whose pairs share an ancestor as often; a window counts as one "
-                   "generation.", partial(_series, subject, rows, ("effective_size",), ("effective size",))),
+                   "generation.", partial(_series, subject, rows, labels={"effective_size": "effective size"})),
         ]  # fmt: skip
         section.made_by.append(repr(Diversity(windows=history.windows(subject.fine_us), traits=())))
     found = family_tree(history)
@@ -50,8 +52,8 @@ def lineages_section(subject: Subject) -> Section:
     tips = sampled(found.tree)
     section.figures.append(Figure(
         "tree", f"Phylogeny of {int(tips.living.sum())} of the living",
-        "Each line is a lineage from the birth of an ancestor with two or more lines to that of the next; grey until the "
-        "end: the sampled cell lives. Lines that begin at the left are founders'.",
+        "Each line is a lineage from the birth of an ancestor with two or more lines to that of the next; grey until "
+        "the end: the sampled cell lives. Lines that begin at the left are founders'.",
         partial(_tree, subject, tips), tall=True,
     ))  # fmt: skip
     section.made_by.append("run.phylogeny()")
@@ -63,8 +65,10 @@ def lineages_section(subject: Subject) -> Section:
 def _found(found: Phylogeny, rows: pa.Table) -> list[str]:
     summary = found.summary()
     sentences = [
-        f"Of {summary['founders']:,} founders {summary['lineages']:,} have living descendants, who are "
-        f"{summary['living']:,} after {summary['births']:,} births and {summary['deaths']:,} deaths."
+        (
+            f"Of {summary['founders']:,} founders {summary['lineages']:,} have living descendants, who are "
+            f"{summary['living']:,} after {summary['births']:,} births and {summary['deaths']:,} deaths."
+        )
     ]
     if summary["mrca"] is not None:
         sentences.append(
@@ -74,8 +78,8 @@ def _found(found: Phylogeny, rows: pa.Table) -> list[str]:
     if sizes:
         harmonic = len(sizes) / sum(1.0 / each for each in sizes)
         sentences.append(
-            f"The effective population size by window is {number(min(sizes))} to {number(max(sizes))}, its harmonic mean "
-            f"{number(harmonic)}."
+            f"The effective population size by window is {number(min(sizes))} to {number(max(sizes))}, its harmonic "
+            f"mean {number(harmonic)}."
         )
     return sentences
 
@@ -84,15 +88,13 @@ def _summary(found: Phylogeny) -> Table:
     summary = found.summary()
     tree = summary["tree"] or {}
     mrca = summary["mrca"]
+    ancestor = "none" if mrca is None else f"cell {mrca['id']}, {span(mrca['before_end_s'] * 1e6)} before the end"
     rows = [
-        ("births", number(summary["births"], 9)),
-        ("deaths", number(summary["deaths"], 9)),
-        ("living", number(summary["living"], 9)),
-        ("founders", number(summary["founders"], 9)),
-        ("founders with living descendants", number(summary["lineages"], 9)),
-        ("most recent common ancestor", "none" if mrca is None else f"cell {mrca['id']}, {span(mrca['before_end_s'] * 1e6)} before the end"),
-        ("Sackin's index", number(tree.get("sackin"), 9)),
-        ("Colless' index", number(tree.get("colless"), 9)),
+        *((name, number(summary[name])) for name in ("births", "deaths", "living", "founders")),
+        ("founders with living descendants", number(summary["lineages"])),
+        ("most recent common ancestor", ancestor),
+        ("Sackin's index", number(tree.get("sackin"))),
+        ("Colless' index", number(tree.get("colless"))),
         ("length of all branches, s", number(tree.get("total_length"), 6)),
         ("mean distance of two tips, s", number(tree.get("mean_pair_distance"))),
     ]  # fmt: skip
@@ -114,13 +116,7 @@ def sampled(tree: Population, most: int = _TIPS) -> Population:
     kept = marked.copy()
     mark_ancestors(tree.first, tree.second, kept)
     died_us = np.where(tree.living & ~marked, tree.at_us, tree.died_us)
-    return _with_deaths(tree, died_us).take(kept)
-
-
-def _with_deaths(tree: Population, died_us: NDArray[np.int64]) -> Population:
-    from dataclasses import replace
-
-    return replace(tree, died_us=died_us)
+    return replace(tree, died_us=died_us).take(kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +182,12 @@ def _tree(subject: Subject, tree: Population, axes: Any, palette: Palette) -> No
     subject.axis.label(axes, palette)
 
 
-def _series(
-    subject: Subject, rows: pa.Table, names: tuple[str, ...], labels: tuple[str, ...], axes: Any, palette: Palette
-) -> None:
+def _series(subject: Subject, rows: pa.Table, axes: Any, palette: Palette, *, labels: Mapping[str, str]) -> None:
     times = subject.axis.place(rows.column("window_end").to_numpy())
-    for name, label, colour in zip(names, labels, palette.series, strict=False):
+    for (name, label), colour in zip(labels.items(), palette.series, strict=False):
         values = np.array([np.nan if each is None else each for each in rows.column(name).to_pylist()], np.float64)
         axes.plot(times, values, "-o", markersize=2.5, color=colour, label=label)
-    axes.set_yscale("log")
-    if len(names) > 1:
+    log_axis(axes)
+    if len(labels) > 1:
         axes.legend(loc="best")
     subject.axis.label(axes, palette)

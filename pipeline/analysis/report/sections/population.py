@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from astrocyte.pipeline.analysis.evolution.dashboard import dashboard, population_of
+from astrocyte.pipeline.analysis.evolution.bottlenecks import Bottleneck
+from astrocyte.pipeline.analysis.evolution.dashboard import genomes_of, population_of
+from astrocyte.pipeline.analysis.evolution.evolutionary_trends import population_trends, trends_statistic
 from astrocyte.pipeline.analysis.evolution.history import METRICS
 from astrocyte.pipeline.analysis.evolution.records import NotEnoughData
 from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
+from astrocyte.pipeline.analysis.report.sections.coevolution import trends_table
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import thinned
-from astrocyte.pipeline.analysis.report.text import number, p_text, share, span, trait_name
+from astrocyte.pipeline.analysis.report.text import interval, joined, number, p_text, share, span, trait_name
 
 __all__ = ["population_section", "traits_section"]
-
-_MARKS = " Dashed lines are alerts, bands planted anomalies."
 
 
 def population_section(subject: Subject) -> Section:
@@ -29,33 +30,31 @@ def population_section(subject: Subject) -> Section:
     history.require(METRICS)
     table = population_of(history)
     spacing_s = history.spacing_us(METRICS) / 1e6
-    marks = _MARKS if subject.axis.alerts_us or subject.axis.planted_us else ""
+    section.text += _marks(subject)
     section.figures = [
-        Figure("living", "Living cells", f"Living cells at each snapshot.{marks}",
+        Figure("living", "Living cells", "Living cells at each snapshot.",
                partial(_lines, subject, table, ("total_population",), from_zero=True)),
-        Figure("births", "Births and deaths", f"Births and deaths in a second.{marks}",
+        Figure("births", "Births and deaths", "Births and deaths in a second.",
                partial(_lines, subject, table, ("births", "deaths"), scale=1.0 / spacing_s, from_zero=True)),
-        Figure("accuracy", "Mean accuracy", f"Mean accuracy of all attempts since the snapshot before.{marks}",
+        Figure("accuracy", "Mean accuracy", "Mean accuracy of all attempts since the snapshot before.",
                partial(_lines, subject, table, ("avg_accuracy",))),
-        Figure("diversity", "Diversity of genomes", f"Mean Shannon entropy of metabolism and cores, in nats.{marks}",
+        Figure("diversity", "Diversity of genomes", "Mean Shannon entropy of metabolism and cores, in nats.",
                partial(_lines, subject, table, ("genome_diversity",))),
-        Figure("energy", "Mean energy", f"Mean energy of the living.{marks}",
+        Figure("energy", "Mean energy", "Mean energy of the living.",
                partial(_lines, subject, table, ("avg_energy",))),
         Figure("efficiency", "Energy earned / spent",
-               f"Energy earned divided by energy spent since the snapshot before; 1 is balance.{marks}",
+               "Energy earned divided by energy spent since the snapshot before; 1 is balance.",
                partial(_lines, subject, table, ("energy_efficiency",), level=1.0)),
     ]  # fmt: skip
     section.figures = [each for each in section.figures if _has_values(table, each)]
     living = [each for each in table.column("total_population").to_pylist() if each is not None]
     found = subject.bottlenecks
     section.findings.append(
-        f"The population went from {number(living[0], 6)} to {number(living[-1], 6)} cells (least {number(min(living), 6)}, "
-        f"most {number(max(living), 6)}; harmonic mean {number(found.harmonic_mean_population)})."
+        f"The population went from {number(living[0])} to {number(living[-1])} cells (least {number(min(living))}, "
+        f"most {number(max(living))}; harmonic mean {number(found.harmonic_mean_population)})."
     )
-    if "avg_accuracy" in table.column_names:
-        section.findings += _accuracy(table)
+    _add_trends(subject, table, section)
     for each in found.found:
-        start = subject.axis.place([each.start_us])[0]
         end = (
             "without recovery"
             if each.recovered_us is None
@@ -68,34 +67,47 @@ def population_section(subject: Subject) -> Section:
         )
         what = "population" if each.of == "population" else "effective number of trait classes"
         section.findings.append(
-            f"At {number(start)} the {what} fell by {share(each.lost)}, from {number(each.before)} to "
+            f"{_between(subject, each)} the {what} fell by {share(each.lost)}, from {number(each.before)} to "
             f"{number(each.low)} (p {p_text(each.p)} by ordinary changes), {end}{kept}."
         )
-    section.tables = [_bottlenecks(subject)] if found.found else []
+    section.tables += [_bottlenecks(subject)] if found.found else []
     if not found.found:
         section.text.append(
             f"No bottleneck: no fall of the population by {share(found.depth)} or of diversity by "
             f"{share(found.diversity_depth)} that chance does not explain (p above {found.level:g})."
         )
-    section.made_by = [
-        f"run.detect_evolutionary_bottlenecks(depth={found.depth!r}, diversity_depth={found.diversity_depth!r}, "
-        f"level={found.level!r}, time_window={subject.fine_us})"
-    ]
+    section.made_by += [f"run.detect_evolutionary_bottlenecks(time_window={subject.fine_us})"]
     return section
 
 
-def _accuracy(table: pa.Table) -> list[str]:
-    values = [each for each in table.column("avg_accuracy").to_pylist() if each is not None]
-    if len(values) < 8:
-        return []
-    part = len(values) // 4
-    first, last = np.array(values[:part]), np.array(values[-part:])
-    change = last.mean() - first.mean()
-    se = float(np.sqrt(first.var(ddof=1) / part + last.var(ddof=1) / part)) if part > 1 else float("nan")
-    return [
-        f"Mean accuracy was {number(first.mean())} in the first quarter of the run and {number(last.mean())} in the last "
-        f"(change {number(change)}, standard error of the snapshots {number(se, 2)})."
-    ]
+def _between(subject: Subject, each: Bottleneck) -> str:
+    start, low = (span(time_us - subject.axis.begin_us) for time_us in (each.start_us, each.low_us))
+    return f"From {start} to {low} after the start"
+
+
+def _marks(subject: Subject) -> list[str]:
+    marks = ["dashed lines are alerts"] if subject.axis.alerts_us else []
+    marks += ["bands are planted anomalies"] if subject.axis.planted_us else []
+    return [f"On axes of time {joined(marks)}."] if marks else []
+
+
+def _add_trends(subject: Subject, table: pa.Table, section: Section) -> None:
+    try:
+        rows = population_trends(subject.history)
+    except NotEnoughData as error:
+        section.missing.append(str(error))
+        return
+    section.tables.append(trends_table("Trends of the population", rows))
+    section.made_by.append(repr(trends_statistic(subject.history, [(METRICS, each.series) for each in rows])))
+    accuracy = {each.series: each for each in rows}["avg_accuracy"]
+    values = np.array([each for each in table.column("avg_accuracy").to_pylist() if each is not None])
+    if accuracy.slope is not None:
+        first, last = values[: len(values) // 4].mean(), values[-(len(values) // 4) :].mean()
+        ends = interval(accuracy.slope_low, accuracy.slope_high)
+        section.findings.append(
+            f"Mean accuracy was {number(first)} in the first quarter of the run and {number(last)} in the last; its "
+            f"trend is {number(accuracy.slope)} a second (95 % interval {ends}, p {p_text(accuracy.trend_p)})."
+        )
 
 
 def _bottlenecks(subject: Subject) -> Table:
@@ -143,12 +155,12 @@ def traits_section(subject: Subject) -> Section:
     section = Section("traits", "Traits")
     history = subject.history
     history.require("genome_data")
-    tables = dashboard(history, subject.fine_us)
-    traits = list(dict.fromkeys(tables.genomes.column("trait").to_pylist()))
+    genomes = genomes_of(history, subject.fine_us)
+    traits = list(dict.fromkeys(genomes.column("trait").to_pylist()))
     section.figures = [
         Figure(f"trait_{trait}", f"Distribution of {trait_name(trait)}",
                "Individuals observed in each window by class; the line is their mean.",
-               partial(_heat_map, subject, tables.genomes, trait))
+               partial(_heat_map, subject, genomes, trait))
         for trait in traits
     ]  # fmt: skip
     section.text.append(
@@ -161,10 +173,11 @@ def traits_section(subject: Subject) -> Section:
             partial(_type_shares, subject, types.table()),
         ))  # fmt: skip
         held, count = types.overall.steps, len({each.window_end for each in types.shares})
-        if types.overall.final is not None:
+        final = types.overall.final
+        if final is not None:
             section.findings.append(
-                f"Genomes of type {types.overall.final} dominated last, and {held[types.overall.final]} of {count} windows "
-                f"of {span(subject.fine_us)} (mean share {share(types.overall.mean_share[types.overall.final])})."
+                f"Genomes of type {final} dominated last, and {held[final]} of {count} windows of "
+                f"{span(subject.fine_us)} (mean share {share(types.overall.mean_share[final])})."
             )
         section.made_by.append(f"run.dominance({subject.fine_us})")
     except NotEnoughData as error:
@@ -199,5 +212,5 @@ def _type_shares(subject: Subject, shares: pa.Table, axes: Any, palette: Palette
     axes.stackplot(subject.axis.place(ends), values, colors=palette.series[: len(names)], labels=names, alpha=0.75)
     axes.set_ylim(0, 1)
     axes.set_ylabel("share")
-    axes.legend(loc="lower left", ncols=len(names))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=len(names))
     subject.axis.label(axes, palette, marks=False)

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from astrocyte.agents.insight import Price
 from astrocyte.pipeline.analysis.evolution import NotEnoughData, SelectionPressure
@@ -21,7 +20,7 @@ from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.text import (
-    interval,
+    NONE,
     joined,
     number,
     p_text,
@@ -124,8 +123,8 @@ def _beta_map(subject: Subject, found: SelectionPressure, axes: Any, palette: Pa
     ends = sorted({each.window_end for each in found.windows})
     beta = np.full((len(names), len(ends)), np.nan)
     for each in found.windows:
-        place = (len(names) - 1 - names.index(each.trait), ends.index(each.window_end))
-        beta[place] = np.nan if each.beta is None else each.beta
+        row, column = len(names) - 1 - names.index(each.trait), ends.index(each.window_end)
+        beta[row, column] = np.nan if each.beta is None else each.beta
     most = float(np.nanmax(np.abs(beta))) if np.isfinite(beta).any() else 1.0
     edges = subject.axis.place([ends[0] - found.time_window_us, *ends])
     mesh = axes.pcolormesh(edges, np.arange(len(names) + 1) - 0.5, beta, cmap="RdBu_r", vmin=-most, vmax=most)
@@ -200,12 +199,18 @@ def _add_mutations(subject: Subject, section: Section) -> None:
     section.made_by.append("run.analyze_evolutionary_trends().mutations")
 
 
+def _beneficial(each: MutationEffect) -> str:
+    if each.beneficial is None:
+        return NONE
+    return f"{share(each.beneficial)} ({share(each.beneficial_low)} to {share(each.beneficial_high)})"
+
+
 def _mutations(effects: Sequence[MutationEffect]) -> Table:
     head = ("effect", "mutations", "mean ± 95 %", "p", "beneficial, 95 %", "fitness by effect ± 95 %", "p")
     return Table("Effects of mutations; p for the false-discovery rate", head, [
         (
             trait_name(each.effect), f"{each.mutations:,}", plus_minus(each.mean, each.mean_se), p_text(each.mean_p),
-            "–" if each.beneficial is None else f"{share(each.beneficial)} ({interval(each.beneficial_low, each.beneficial_high)})",
+            _beneficial(each),
             plus_minus(each.beta, each.beta_se), p_text(each.beta_p),
         )
         for each in effects

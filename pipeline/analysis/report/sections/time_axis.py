@@ -12,7 +12,7 @@ from astrocyte.pipeline.analysis.evolution.history import History
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.text import clock
 
-__all__ = ["TimeAxis", "thinned"]
+__all__ = ["TimeAxis", "log_axis", "thinned"]
 
 _POINTS = 400
 
@@ -50,6 +50,16 @@ class TimeAxis:
             axes.axvspan(start, max(stop, start + least), color=palette.gold, alpha=0.25, linewidth=0, zorder=0)
         for time in self.place(list(self.alerts_us)):
             axes.axvline(time, color=palette.red, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
+
+
+def log_axis(axes: Any) -> None:
+    """A logarithmic vertical axis with numbers at 1, 2 and 5 times the powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def thinned(n: int) -> NDArray[np.int64]:
