@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,8 @@ _SQRT_2: Final = math.sqrt(2.0)
 class Bottleneck:
     """One fall, from the highest value before it; times in microseconds since 1970."""
 
-    of: Literal["population", "diversity"]
-    """Living individuals; or effective number of trait classes, exp of ``genome_diversity``."""
+    of: str
+    """``population``: living individuals; ``diversity``: effective trait classes, exp of ``genome_diversity``."""
     start_us: int
     """Last time of the highest value before it."""
     low_us: int
@@ -92,7 +92,7 @@ def detect_bottlenecks(
         ("diversity", each) for each in falls(times, diversity, depth=diversity_depth, level=level, within_us=span_us)
     ]
     lineages = _lineages(history, time_window)
-    bottlenecks = [Bottleneck(of=of, **fall, **_known_of(lineages, fall)) for of, fall in found]  # type: ignore[arg-type]
+    bottlenecks = [Bottleneck(of=of, **fall, **_known_of(lineages, fall)) for of, fall in found]
     alive = population[np.isfinite(population)]
     harmonic = None if not len(alive) else 0.0 if alive.min() <= 0 else float(len(alive) / (1.0 / alive).sum())
     return Bottlenecks(

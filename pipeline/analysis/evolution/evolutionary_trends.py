@@ -139,7 +139,7 @@ class EvolutionaryTrends:
 def evolutionary_trends(history: History, *, level: float = 0.05) -> EvolutionaryTrends:
     """Trends of a whole run. Raises NotEnoughData with fewer than 30 times at which genomes and attempts are known."""
     statistic = trends_statistic(history, level=level)
-    table = history.results(statistic)
+    table = history.results(statistic, partial=True)
     single = pc.is_null(table.column("other"))
     mutations = mutation_effects(history, level=level)
     return EvolutionaryTrends(
@@ -158,7 +158,7 @@ def mutation_effects(history: History, *, level: float = 0.05) -> tuple[Mutation
 
 def population_trends(history: History, *, level: float = 0.05) -> tuple[SeriesTrend, ...]:
     """Trends of the whole population's figures over a run. Raises NotEnoughData with fewer than 30 snapshots."""
-    table = history.results(trends_statistic(history, _POPULATION, level=level))
+    table = history.results(trends_statistic(history, _POPULATION, level=level), partial=True)
     return records_of(SeriesTrend, table.filter(pc.is_null(table.column("other"))))
 
 
@@ -181,7 +181,7 @@ def trends_statistic(history: History, series: Sequence[tuple[str, str]] = (), *
     spacing_us = max(history.spacing_us(stream) for stream in streams)
     length_us = history.end_us - history.begin_us
     every_us = spacing_us * max(-(-length_us // (spacing_us * _MOST_INTERVALS)), 1)
-    intervals = length_us // every_us
+    intervals = -(-length_us // every_us)  # the first begins before the run, by less than its length
     if intervals < _LEAST_INTERVALS:
         raise NotEnoughData(
             f"trends need {_LEAST_INTERVALS} intervals with samples or more; run {history.run!r} has {intervals} of "

@@ -110,8 +110,10 @@ class History:
                 "statistics over time need two or more"
             )
 
-    def results(self, statistic: Statistic) -> pa.Table:
+    def results(self, statistic: Statistic, *, partial: bool = False) -> pa.Table:
         """Results of a statistic for every window that lies in the run, with the fields of its stream.
+
+        With ``partial`` also for the first window if it begins before the run.
 
         They are those that the same statistic gives live, with the same rows and windows. Raises SchemaMismatch.
         """
@@ -127,8 +129,8 @@ class History:
         table = pa.table({name: found.column(name) for name in names})
         table = table.cast(pa.schema([(each.name, _plain(each.type)) for each in table.schema]))
         start, end = table.column("window_start"), table.column("window_end")
-        inside = pc.and_(pc.greater_equal(start, self.begin_us), pc.less_equal(end, self.end_us))
-        return table.filter(inside)
+        least_us = self.begin_us - (statistic.windows.size_us if partial else 0)
+        return table.filter(pc.and_(pc.greater_equal(start, least_us), pc.less_equal(end, self.end_us)))
 
     def column(self, stream: str, name: str) -> NDArray[np.float64]:
         """Values of a number of a stream, in the order of `History.frames`; NaN where there is none."""
