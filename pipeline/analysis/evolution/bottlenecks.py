@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.insight import Diversity
-from astrocyte.pipeline.analysis.evolution.history import EVENTS, GENOMES, METRICS, History
+from astrocyte.pipeline.analysis.evolution.history import EVENTS, METRICS, History
 from astrocyte.pipeline.analysis.evolution.records import table_of
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -166,8 +166,7 @@ def _fall(
 def _lineages(history: History, time_window: str | int) -> list[dict[str, Any]]:
     if not history.count(EVENTS):
         return []
-    traits = Diversity(windows=history.windows(time_window)).traits if history.count(GENOMES) else ()
-    table = history.results(Diversity(windows=history.windows(time_window), traits=traits))
+    table = history.results(Diversity(windows=history.windows(time_window), traits=()))
     return [row for row in table.to_pylist() if row["subject"] == "lineage"]
 
 

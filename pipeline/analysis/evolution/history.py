@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -45,6 +45,8 @@ class History:
     frames: Mapping[str, Frame]
     notes: tuple[str, ...] = ()
     """What is to be said of the source, a sentence each."""
+    _known: dict[tuple[str, bool], pa.Table] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Results so far, by statistic: several questions need the same."""
 
     @cached_property
     def begin_us(self) -> int:
@@ -117,6 +119,12 @@ class History:
 
         They are those that the same statistic gives live, with the same rows and windows. Raises SchemaMismatch.
         """
+        question = (repr(statistic), partial)
+        if question not in self._known:
+            self._known[question] = self._results(statistic, partial=partial)
+        return self._known[question]
+
+    def _results(self, statistic: Statistic, *, partial: bool) -> pa.Table:
         operator = InsightOperator(statistic)
         for stream in operator.streams:
             if stream in self.frames:

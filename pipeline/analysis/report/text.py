@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.rules.steps import format_duration
 
-__all__ = ["NONE", "clock", "interval", "joined", "number", "p_text", "plus_minus", "share", "span", "trait_name"]
+__all__ = [
+    "NONE",
+    "as_python",
+    "clock",
+    "interval",
+    "joined",
+    "number",
+    "p_text",
+    "plus_minus",
+    "share",
+    "span",
+    "trait_name",
+]
 
 NONE = "–"
 """Stands for a value that cannot be had."""
@@ -86,3 +100,23 @@ def trait_name(name: str) -> str:
     """A field's name for a reader: ``tpu_cores`` is ``TPU cores``."""
     words = name.split("_")
     return " ".join("TPU" if word == "tpu" else word for word in words)
+
+
+def as_python(statistic: Any) -> str:
+    """A statistic as the Python that makes it: its settings, without those that are as they would be anyway."""
+    if not is_dataclass(statistic) or isinstance(statistic, type):
+        return repr(statistic)
+    own = [each for each in fields(statistic) if each.init]
+    needed = {
+        each.name: getattr(statistic, each.name)
+        for each in own
+        if each.default is MISSING and each.default_factory is MISSING
+    }
+    usual = type(statistic)(**needed)
+    given = needed | {
+        each.name: getattr(statistic, each.name)
+        for each in own
+        if getattr(statistic, each.name) != getattr(usual, each.name)
+    }
+    arguments = ", ".join(f"{name}={as_python(value)}" for name, value in given.items())
+    return f"{type(statistic).__name__}({arguments})"

@@ -15,7 +15,7 @@ from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import log_axis
-from astrocyte.pipeline.analysis.report.text import joined, number, span, trait_name
+from astrocyte.pipeline.analysis.report.text import as_python, joined, number, span, trait_name
 
 __all__ = ["alerts_section"]
 
@@ -115,7 +115,7 @@ def _add_warnings(subject: Subject, section: Section) -> None:
         f"Early warnings came in {len(warned)} of {len(rows)} tests ({windows} overlapping windows), where chance "
         f"alone gives {number(expected, 2)}."
     )
-    section.made_by.append(repr(statistic))
+    section.made_by.append(as_python(statistic))
 
 
 def _warnings(subject: Subject, rows: list[dict[str, Any]], level: float, axes: Any, palette: Palette) -> None:

@@ -18,7 +18,7 @@ from astrocyte.pipeline.analysis.evolution.evolutionary_trends import (
 from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
-from astrocyte.pipeline.analysis.report.text import interval, joined, number, p_text, span, trait_name
+from astrocyte.pipeline.analysis.report.text import as_python, interval, joined, number, p_text, span, trait_name
 
 __all__ = ["coevolution_section", "trends_table"]
 
@@ -51,7 +51,7 @@ def coevolution_section(subject: Subject) -> Section:
     ]  # fmt: skip
     section.tables = [trends_table("Trends", found.series), _relations(found)]
     section.findings += _found(found)
-    section.made_by = [repr(trends_statistic(subject.history))]
+    section.made_by = [as_python(trends_statistic(subject.history))]
     return section
 
 

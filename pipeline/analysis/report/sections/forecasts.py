@@ -16,7 +16,7 @@ from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import thinned
-from astrocyte.pipeline.analysis.report.text import NONE, interval, number, p_text, share, span, trait_name
+from astrocyte.pipeline.analysis.report.text import NONE, as_python, interval, number, p_text, share, span, trait_name
 
 __all__ = ["forecasts_section"]
 
@@ -56,7 +56,8 @@ def forecasts_section(subject: Subject) -> Section:
     section.findings += _found(found)
     statistic = Forecast(windows=subject.history.windows(found.window_us), horizons_us=(found.horizon_us,))
     section.made_by = [
-        f"run.predict_population_dynamics(horizon={found.horizon_us}, time_window={found.window_us})", repr(statistic)
+        f"run.predict_population_dynamics(horizon={found.horizon_us}, time_window={found.window_us})",
+        as_python(statistic),
     ]  # fmt: skip
     return section
 

@@ -12,7 +12,7 @@ from astrocyte.pipeline.analysis.evolution.selection_pressure import selection_s
 from astrocyte.pipeline.analysis.report.content import Figure, Section
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
-from astrocyte.pipeline.analysis.report.text import interval, number, share, trait_name
+from astrocyte.pipeline.analysis.report.text import as_python, interval, number, share, trait_name
 
 __all__ = ["landscape_section"]
 
@@ -46,7 +46,8 @@ def landscape_section(subject: Subject) -> Section:
         "individuals)."
     )
     section.made_by = [
-        f"run.fitness_landscape({subject.window_us})", repr(selection_statistic(subject.history, subject.window_us))
+        f"run.fitness_landscape({subject.window_us})",
+        as_python(selection_statistic(subject.history, subject.window_us))
     ]  # fmt: skip
     return section
 

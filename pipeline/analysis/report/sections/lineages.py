@@ -22,7 +22,7 @@ from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import log_axis
-from astrocyte.pipeline.analysis.report.text import number, span
+from astrocyte.pipeline.analysis.report.text import as_python, number, span
 
 __all__ = ["lineages_section", "sampled"]
 
@@ -45,7 +45,7 @@ def lineages_section(subject: Subject) -> Section:
                    "Size of an ideal population whose pairs share an ancestor as often; a window counts as one "
                    "generation.", partial(_series, subject, rows, labels={"effective_size": "effective size"})),
         ]  # fmt: skip
-        section.made_by.append(repr(Diversity(windows=history.windows(subject.fine_us), traits=())))
+        section.made_by.append(as_python(Diversity(windows=history.windows(subject.fine_us), traits=())))
     found = family_tree(history)
     if found is None:
         raise NotEnoughData("no phylogeny: the run has no births, or no one lives at its end")

@@ -18,7 +18,7 @@ from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.coevolution import trends_table
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import thinned
-from astrocyte.pipeline.analysis.report.text import interval, joined, number, p_text, share, span, trait_name
+from astrocyte.pipeline.analysis.report.text import as_python, interval, joined, number, p_text, share, span, trait_name
 
 __all__ = ["population_section", "traits_section"]
 
@@ -67,8 +67,8 @@ def population_section(subject: Subject) -> Section:
         )
         what = "population" if each.of == "population" else "effective number of trait classes"
         section.findings.append(
-            f"{_between(subject, each)} the {what} fell by {share(each.lost)}, from {number(each.before)} to "
-            f"{number(each.low)} (p {p_text(each.p)} by ordinary changes), {end}{kept}."
+            f"{_between(subject, each)} the {what} fell by {share(each.lost)}, from {_amount(each, each.before)} to "
+            f"{_amount(each, each.low)} (p {p_text(each.p)} by ordinary changes), {end}{kept}."
         )
     section.tables += [_bottlenecks(subject)] if found.found else []
     if not found.found:
@@ -85,6 +85,10 @@ def _between(subject: Subject, each: Bottleneck) -> str:
     return f"From {start} to {low} after the start"
 
 
+def _amount(each: Bottleneck, value: float) -> str:
+    return number(round(value) if each.of == "population" else value)
+
+
 def _marks(subject: Subject) -> list[str]:
     marks = ["dashed lines are alerts"] if subject.axis.alerts_us else []
     marks += ["bands are planted anomalies"] if subject.axis.planted_us else []
@@ -98,7 +102,7 @@ def _add_trends(subject: Subject, table: pa.Table, section: Section) -> None:
         section.missing.append(str(error))
         return
     section.tables.append(trends_table("Trends of the population", rows))
-    section.made_by.append(repr(trends_statistic(subject.history, [(METRICS, each.series) for each in rows])))
+    section.made_by.append(as_python(trends_statistic(subject.history, [(METRICS, each.series) for each in rows])))
     accuracy = {each.series: each for each in rows}["avg_accuracy"]
     values = np.array([each for each in table.column("avg_accuracy").to_pylist() if each is not None])
     if accuracy.slope is not None:
@@ -117,7 +121,8 @@ def _bottlenecks(subject: Subject) -> Table:
             number(float(subject.axis.place([each.start_us])[0]), 4),
             number(float(subject.axis.place([each.low_us])[0]), 4),
             "–" if each.recovered_us is None else number(float(subject.axis.place([each.recovered_us])[0]), 4),
-            number(each.before), number(each.low), share(each.lost), p_text(each.p), number(each.effective_size),
+            _amount(each, each.before), _amount(each, each.low), share(each.lost), p_text(each.p),
+            number(each.effective_size),
             number(each.lineages_before), number(each.lineages_after),
         )
         for each in subject.bottlenecks.found

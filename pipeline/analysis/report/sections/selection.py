@@ -21,6 +21,7 @@ from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.text import (
     NONE,
+    as_python,
     joined,
     number,
     p_text,
@@ -54,7 +55,7 @@ def selection_section(subject: Subject) -> Section:
                partial(_beta_map, subject, windows)),
     ]  # fmt: skip
     section.tables = [_table("Selection over the whole run", whole.traits)]
-    section.made_by = [repr(selection_statistic(history, size)) for size in (length_us, subject.window_us)]
+    section.made_by = [as_python(selection_statistic(history, size)) for size in (length_us, subject.window_us)]
     section.findings += _found(whole)
     try:
         performance = selection_pressure(history, length_us, performance=True)
@@ -64,7 +65,7 @@ def selection_section(subject: Subject) -> Section:
             partial(_forest, performance.traits),
         ))  # fmt: skip
         section.tables.append(_table("Selection on performance", performance.traits))
-        section.made_by.append(repr(selection_statistic(history, length_us, performance=True)))
+        section.made_by.append(as_python(selection_statistic(history, length_us, performance=True)))
     except NotEnoughData as error:
         section.missing.append(str(error))
     _add_price(subject, section)
@@ -153,7 +154,7 @@ def _add_price(subject: Subject, section: Section) -> None:
         partial(_price, subject, rows),
     ))  # fmt: skip
     selection, transmission = (sum(row[name] for row in rows) for name in ("selection", "transmission"))
-    section.made_by.append(repr(statistic))
+    section.made_by.append(as_python(statistic))
     section.findings.append(
         f"Of the change of the weights' mean improvement over the windows, {number(selection + transmission)} squared "
         f"weight, selection made {number(selection)} and transmission (mutation) {number(transmission)}; by Price's "
