@@ -11,9 +11,10 @@
 
 `match` takes all events at once; an `Engine` takes them as they arrive; `connect` publishes a program's own events. The
 public names are those in ``__all__`` here, in `astrocyte.scenario` (for authors of scenarios), `astrocyte.sink` (for
-authors of sinks) and `astrocyte.testing`, `astrocyte.pipeline.app` for Faust, and `astrocyte.schemas.tables` for
-queries; everything else may change between versions. Importing this package opens no connection and loads no large
-library: names that need one are imported at their first use.
+authors of sinks), `astrocyte.insight` and `astrocyte.analysis` (about evolution) and `astrocyte.testing`,
+`astrocyte.pipeline.app` for Faust, and `astrocyte.schemas.tables` for queries; everything else may change between
+versions. Importing this package opens no connection and loads no large library: names that need one are imported at
+their first use.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ _EXTRAS: Final = {
     "fastavro": "avro",
     "psycopg": "postgres",
     "pgvector": "postgres",
+    "matplotlib": "report",
 }
 """Modules that an extra of Astrocyte installs."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -33,6 +33,7 @@ __all__ = [
     "advantage",
     "agent_profile",
     "dominance",
+    "dominance_of",
     "dominance_steps",
 ]
 
@@ -121,15 +122,20 @@ def dominance_steps(simulation: Simulation) -> Iterator[DominanceStep]:
 
 def dominance(simulation: Simulation) -> Dominance:
     """Which type of agents dominated the population, for how long, and how often that changed."""
-    sums = dict.fromkeys(TYPES, 0.0)
-    held = dict.fromkeys(TYPES, 0)
+    return dominance_of((shares for _, shares in _shares(simulation)), TYPES)
+
+
+def dominance_of(shares: Iterable[Mapping[str, float]], types: Sequence[str]) -> Dominance:
+    """Dominance over steps, from the share of each type in each step: all 0 where there is no one."""
+    sums = dict.fromkeys(types, 0.0)
+    held = dict.fromkeys(types, 0)
     populated = switches = 0
     last: str | None = None
-    for _, shares in _shares(simulation):
-        populated += any(shares.values())
-        for name, share in shares.items():
+    for step in shares:
+        populated += any(step.values())
+        for name, share in step.items():
             sums[name] += share
-        dominant = _dominant(shares)
+        dominant = _dominant(step)
         if dominant is not None:
             held[dominant] += 1
             switches += last not in (None, dominant)
@@ -151,7 +157,7 @@ def _shares(simulation: Simulation) -> Iterator[tuple[int, dict[str, float]]]:
 
 def _dominant(shares: Mapping[str, float]) -> str | None:
     """The type with the largest share; None where there are no agents, or several types have it."""
-    most = max(shares.values())
+    most = max(shares.values(), default=0.0)
     leading = [name for name, share in shares.items() if share == most]
     return leading[0] if most and len(leading) == 1 else None
 

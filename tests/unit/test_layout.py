@@ -72,7 +72,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/analysis": {
         "inspect": "inputs offline",
-        "phylogeny": "verify",
+        "phylogeny": "sources",
         "verify": "inputs offline",
     },
     "pipeline/broker": {

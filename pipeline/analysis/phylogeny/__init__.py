@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from astrocyte.pipeline.analysis.phylogeny.population import population_of
-from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES, InvalidLineage
-from astrocyte.pipeline.analysis.phylogeny.sources import Found, read_source
+from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES, InvalidLineage, Pedigree, Records
+from astrocyte.pipeline.analysis.phylogeny.sources import Found, read_births
 from astrocyte.pipeline.analysis.phylogeny.tree import Phylogeny
+from astrocyte.pipeline.analysis.sources import choose_run
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["Phylogeny", "phylogeny"]
-
-_SHOWN = 20
-"""Runs that an error lists."""
+__all__ = ["Phylogeny", "phylogeny", "phylogeny_of"]
 
 
 def phylogeny(
@@ -43,23 +42,35 @@ def phylogeny(
         raise InvalidSettings(
             f"stream {stream!r} names no parents; expected {' or '.join(PEDIGREES)}{did_you_mean(stream, PEDIGREES)}"
         )
-    found, notes = read_source(source, run=run, stream=stream)
+    found, notes = read_births(source, run=run, stream=stream)
     if not found:
         raise InvalidLineage(". ".join([f"{source} holds no events of {stream or ' or '.join(PEDIGREES)}", *notes]))
     chosen, name = _chosen(found, str(source), stream, run)
     records, pedigree = found[chosen, name], PEDIGREES[chosen]
+    tree = phylogeny_of(records, pedigree, name, at_us=at_us, prune=prune, notes=notes)
+    return tree.with_first_parents() if first_parent else tree
+
+
+def phylogeny_of(
+    records: Records,
+    pedigree: Pedigree,
+    run: str,
+    *,
+    at_us: int | None = None,
+    prune: bool = True,
+    notes: Sequence[str] = (),
+) -> Phylogeny:
+    """Who descends from whom in one run, from what its events say. Raises InvalidLineage and InvalidSettings."""
     everyone = population_of(records, pedigree)
     if at_us is not None:
         if at_us < everyone.first_us:
             raise InvalidSettings(
-                f"at {iso_from_us(at_us)} there is no event yet: those of run {name!r} are from "
+                f"at {iso_from_us(at_us)} there is no event yet: those of run {run!r} are from "
                 f"{iso_from_us(everyone.first_us)} to {iso_from_us(everyone.at_us)}"
             )
         everyone = everyone.at(at_us)
-    if records.without_id:
-        notes.append(f"{records.without_id:,} events have no {pedigree.id} and were left out")
-    tree = Phylogeny(pedigree, name, everyone, prune, tuple(notes))
-    return tree.with_first_parents() if first_parent else tree
+    said = [f"{records.without_id:,} events have no {pedigree.id} and were left out"] if records.without_id else []
+    return Phylogeny(pedigree, run, everyone, prune, (*notes, *said))
 
 
 def _chosen(found: Found, source: str, stream: str | None, run: str | None) -> tuple[str, str]:
@@ -70,10 +81,4 @@ def _chosen(found: Found, source: str, stream: str | None, run: str | None) -> t
     if stream is None and len(streams) > 1:
         raise InvalidSettings(f"{source} holds births of {' and '.join(streams)}; choose one with --stream")
     chosen = stream or streams[0]
-    runs = sorted(name for each, name in found if each == chosen)
-    listed = ", ".join(map(repr, runs[:_SHOWN])) + (f" and {len(runs) - _SHOWN:,} more" if len(runs) > _SHOWN else "")
-    if run is None and len(runs) > 1:
-        raise InvalidSettings(f"{source} holds {len(runs):,} runs; choose one with --run: {listed}")
-    if run is not None and run not in runs:
-        raise InvalidSettings(f"{source} has no run {run!r}{did_you_mean(run, runs)}; it holds {listed}")
-    return chosen, runs[0] if run is None else run
+    return chosen, choose_run([name for each, name in found if each == chosen], source, run)
