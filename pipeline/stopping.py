@@ -7,17 +7,18 @@ and otherwise ends the process. No exception is raised anywhere: it could hit co
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
-__all__ = ["Stop", "end_after", "end_at_once", "end_now", "ends_on_signal", "interrupted_as_usual"]
+__all__ = ["Stop", "end_after", "end_at_once", "end_now", "ends_on_signal", "interrupted_as_usual", "to_the_end"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _LIMIT_S: Final = 1.7
@@ -27,6 +28,23 @@ _RESCUE_S: Final = 0.4
 _FINISHED: Final = b"\0"
 _CLEAN_LINE: Final = "\r\x1b[K\x1b[?25h"
 """To the start of a cleared line, with the cursor shown: a progress bar may be on the terminal."""
+
+
+_T = TypeVar("_T")
+_cut_off: set[asyncio.Task[Any]] = set()
+"""Tasks whose caller was cancelled; the event loop itself keeps none from being collected."""
+
+
+async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Result of ``work``, which goes on to its end where the caller is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            _cut_off.add(task)
+            task.add_done_callback(_cut_off.discard)
+        raise
 
 
 class Stop:

@@ -13,9 +13,7 @@ import contextlib
 import logging
 import math
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -28,12 +26,14 @@ from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.metrics import SnapshotFigures
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records, stats_record, waiting_of
+from astrocyte.pipeline.roles.partition import Partition
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
 from astrocyte.pipeline.roles.stalls import StallWatch, Standing
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
 from astrocyte.pipeline.state.snapshot_schedule import LONGEST_PAUSE_S, SnapshotSchedule
 from astrocyte.pipeline.state.snapshot_store import StateStore
 from astrocyte.pipeline.state.snapshots import SnapshotDamaged, pack_state, unpack_state
+from astrocyte.pipeline.stopping import to_the_end
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError, TransientError
@@ -47,41 +47,10 @@ FORMAT: Final = 9
 """Version of the content of a snapshot."""
 _SHOWN: Final = 300
 """Characters of the error that a damaged snapshot causes."""
-_MOST_UNCONFIRMED: Final = 64 << 20
-"""Bytes of output that may await confirmation by the broker; above that, the domain waits."""
 _WRITE_PROOF_S: Final = 2.0
 """A broker that takes longer than this for a record holds producers up, too."""
 _LETTERS_S: Final = 10.0
 """How long a role that stops waits for the broker to take its last dead letters."""
-
-
-@dataclass(slots=True, eq=False)
-class _Partition:
-    domain: Domain
-    sources: Idleness
-    schedule: SnapshotSchedule
-    number: int = 0
-    """Number of the last snapshot."""
-    life: str = field(default_factory=lambda: uuid.uuid4().hex)
-    decisions: int = 0
-    """Number of the last record in `control.clock`; a snapshot has the effect of all up to its own."""
-    deliveries: dict[str, Delivery] = field(default_factory=dict)
-    """The newest delivery of each topic; acknowledging it covers those before it."""
-    unconfirmed: list[tuple[asyncio.Future[Any], int]] = field(default_factory=list)
-    assigned: set[TopicPartition] = field(default_factory=set)
-    """Topics whose assignment is not recorded yet."""
-    restored: bool = True
-    """No record says yet where this life of the domain begins."""
-    until_us: int | None = None
-    """How far event time has come while all topics are idle."""
-    recorded_until_us: int | None = None
-    wrote_s: float = -math.inf
-    """When the broker was last seen to take a record in time."""
-    writing: asyncio.Task[None] | None = None
-    unproven: bool = False
-    """Sources are silent, but the broker has not shown that it takes records."""
-    dirty: bool = False
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Correlator:
@@ -125,7 +94,7 @@ class Correlator:
         self._busy = busy
         self._monotonic = monotonic
         self._now_us = now_us
-        self._domains: dict[int, _Partition] = {}
+        self._domains: dict[int, Partition] = {}
 
     @property
     def domains(self) -> dict[int, Domain]:
@@ -154,7 +123,7 @@ class Correlator:
         """
         starts: dict[Any, int] = {}
         for partition in sorted({tp.partition for tp in committed}):
-            part = self._domains.get(partition)
+            part = await self._intact(partition)
             if part is None:
                 done = {tp.topic: offset for tp, offset in committed.items() if tp.partition == partition and offset}
                 part = await self._begin(partition, done)
@@ -171,7 +140,15 @@ class Correlator:
                     starts[tp] = positions[tp.topic] = start
         return starts
 
-    async def _begin(self, partition: int, done: Mapping[str, int]) -> _Partition:
+    async def _intact(self, partition: int) -> Partition | None:
+        """The domain that exists already, unless its work was cut off."""
+        part = self._domains.get(partition)
+        if part is None:
+            return None
+        async with part.lock:
+            return None if part.owes else part
+
+    async def _begin(self, partition: int, done: Mapping[str, int]) -> Partition:
         part = self._new(partition)
         try:
             loaded = await self._store.load(partition)
@@ -192,11 +169,11 @@ class Correlator:
         self._domains[partition] = part
         return part
 
-    def _new(self, partition: int) -> _Partition:
+    def _new(self, partition: int) -> Partition:
         schedule = SnapshotSchedule(self._interval_s, self._monotonic())
-        return _Partition(self._make_domain(partition), Idleness(self._at_end), schedule)
+        return Partition(self._make_domain(partition), Idleness(self._at_end), schedule)
 
-    async def _restore(self, part: _Partition, data: bytes) -> None:
+    async def _restore(self, part: Partition, data: bytes) -> None:
         state = await asyncio.to_thread(unpack_state, data)
         if state.get("format") != FORMAT:
             raise AstrocyteError(
@@ -226,11 +203,16 @@ class Correlator:
     async def handle(self, chunk: Any, delivery: Delivery) -> None:
         """Process one chunk, pass its output to the producer, and wait only if too much is unconfirmed."""
         part = self._domains.get(chunk.partition)
-        if part is None:
-            return
-        async with part.lock:
-            if delivery.stale:
-                return
+        if part is not None:
+            # Cut off in the midst of it, by the end of the worker, the domain would be ahead of its output.
+            await self._check_letters(part, *await to_the_end(self._process(part, chunk, delivery)))
+            await self._back_pressure(part)
+
+    async def _process(self, part: Partition, chunk: Any, delivery: Delivery) -> tuple[DomainOutput, int]:
+        """Output for a chunk, all handed over, and the number of events received in it."""
+        async with part.changing() as owed:
+            if owed or delivery.stale:
+                return DomainOutput(), 0
             place = TopicPartition(chunk.topic, chunk.partition)
             await self._begin_life(part)
             sources = part.sources
@@ -251,10 +233,9 @@ class Correlator:
             received = part.domain.counters.received - received
             self._stalls.processed(place, first, received - len(output.dead_letters))
             await self._send_output(part, output)
-            await self._check_letters(part, output, received)
-        await self._back_pressure(part)
+            return output, received
 
-    async def _check_letters(self, part: _Partition, output: DomainOutput, received: int) -> None:
+    async def _check_letters(self, part: Partition, output: DomainOutput, received: int) -> None:
         """Raises TooManyDeadLetters, once the broker has the letters."""
         letters = output.dead_letters
         example = (
@@ -266,7 +247,7 @@ class Correlator:
             await asyncio.wait([future for future, _ in part.unconfirmed], timeout=_LETTERS_S)
             raise
 
-    async def _send_output(self, part: _Partition, output: DomainOutput) -> None:
+    async def _send_output(self, part: Partition, output: DomainOutput) -> None:
         if not output:
             return
         for (topic, partition), records in producer_records(output, part.domain.partition, self._partitions).items():
@@ -274,8 +255,8 @@ class Correlator:
             futures = await self._send_batch(topic, partition, records)
             part.unconfirmed += [(future, size // len(futures)) for future in futures]
 
-    async def _back_pressure(self, part: _Partition) -> None:
-        while _holds_back(part):
+    async def _back_pressure(self, part: Partition) -> None:
+        while part.holds_back:
             waiting = [future for future, _ in part.unconfirmed if not future.done()]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for future, _ in part.unconfirmed:
@@ -305,14 +286,14 @@ class Correlator:
         """Called a few times a second: find idle sources and store snapshots that are due."""
         now_s = self._monotonic()
         for part in list(self._domains.values()):
-            await self._find_idle(part)
+            await to_the_end(self._find_idle(part))
         due = [part for part in self._domains.values() if part.dirty and now_s >= part.schedule.due_s]
         await asyncio.gather(*(self._snapshot(part) for part in due))
 
     async def look_for_stalls(self) -> None:
         """Called about once a second: report what event time waits for, in the log and in `control.stats`."""
         standing = {
-            partition: Standing(part.domain, part.sources, part.unproven or _holds_back(part))
+            partition: Standing(part.domain, part.sources, part.unproven or part.holds_back)
             for partition, part in self._domains.items()
         }
         changed = self._stalls.look(standing, self._monotonic(), self._now_us())
@@ -322,9 +303,9 @@ class Correlator:
     def _stats(self, domain: Domain) -> ProducerRecord:
         return stats_record(self.role, domain, self._stalls.of(domain.partition))
 
-    async def _find_idle(self, part: _Partition) -> None:
+    async def _find_idle(self, part: Partition) -> None:
         sources = part.sources
-        async with part.lock:
+        async with part.changing():
             await self._begin_life(part)
             waiting = waiting_of(part.domain)
             silent = sources.silent(self._idle_s)
@@ -361,7 +342,7 @@ class Correlator:
                 part.dirty = True
             await self._send_output(part, output)
 
-    async def _trust_clock(self, part: _Partition) -> DomainOutput:
+    async def _trust_clock(self, part: Partition) -> DomainOutput:
         """Accept events that wait because no other key has come so far, if this machine's clock has."""
         waiting = part.domain.waiting
         if not waiting:
@@ -374,7 +355,7 @@ class Correlator:
             await self._record(part, idle=idle, trusted_us=now_us)
         return output
 
-    def _accepts_writes(self, part: _Partition) -> bool:
+    def _accepts_writes(self, part: Partition) -> bool:
         """Whether the broker has just taken a record: while it takes none, silence of producers means nothing."""
         if self._monotonic() - part.wrote_s <= max(_WRITE_PROOF_S, self._idle_s):
             return True
@@ -382,7 +363,7 @@ class Correlator:
             part.writing = asyncio.create_task(self._write_proof(part))
         return False
 
-    async def _write_proof(self, part: _Partition) -> None:
+    async def _write_proof(self, part: Partition) -> None:
         began_s = self._monotonic()
         # A refusal for good also fails the next snapshot, which reports it.
         with contextlib.suppress(DeliveryFailed):
@@ -394,7 +375,7 @@ class Correlator:
             # Producers had to wait, too, and will now send what they kept.
             part.sources.heard_s = dict.fromkeys(part.sources.heard_s, now_s)
 
-    async def _begin_life(self, part: _Partition) -> None:
+    async def _begin_life(self, part: Partition) -> None:
         """Wait for topics that were assigned, whether or not they were idle before."""
         if part.assigned:
             part.domain.activate(part.assigned)
@@ -402,7 +383,7 @@ class Correlator:
             part.assigned, part.restored = set(), False
             part.until_us = part.recorded_until_us = None
 
-    async def _wait_again(self, part: _Partition, places: set[TopicPartition]) -> None:
+    async def _wait_again(self, part: Partition, places: set[TopicPartition]) -> None:
         """These idle topics may hold records that are not read yet: event time waits for them again.
 
         If all were idle it waits for all, so that the first one to send makes no other late.
@@ -422,7 +403,7 @@ class Correlator:
 
     async def _record(
         self,
-        part: _Partition,
+        part: Partition,
         *,
         idle: Sequence[TopicPartition] = (),
         active: Sequence[TopicPartition] = (),
@@ -451,14 +432,14 @@ class Correlator:
         futures = await self._send_batch(CLOCK, 0, [ProducerRecord(CLOCK, orjson.dumps(body), key.encode(), 0)])
         part.unconfirmed += [(future, 0) for future in futures]
 
-    async def _snapshot(self, part: _Partition) -> None:
+    async def _snapshot(self, part: Partition) -> None:
         """Store the state as it is now, then acknowledge what it covers."""
         with self._busy("a snapshot is not stored"):
             await self._store_snapshot(part)
 
-    async def _store_snapshot(self, part: _Partition) -> None:
-        async with part.lock:
-            if not part.dirty and not part.deliveries:
+    async def _store_snapshot(self, part: Partition) -> None:
+        async with part.changing() as owed:
+            if owed or not (part.dirty or part.deliveries):
                 return
             if part.until_us != part.recorded_until_us:
                 await self._record(part)
@@ -471,19 +452,20 @@ class Correlator:
             part.dirty = False
             part.number += 1
             number = part.number
-        data = await asyncio.to_thread(pack_state, state)
-        packing_s = self._monotonic() - began_s
-        # Output that the state counts as emitted must be confirmed before the state may be restored.
-        if unconfirmed:
-            await asyncio.gather(*unconfirmed)
-        storing_began_s = self._monotonic()
-        await self._deliver([*self._store.messages(part.domain.partition, number, data), stats])
+        try:
+            data = await asyncio.to_thread(pack_state, state)
+            packing_s = self._monotonic() - began_s
+            # Output that the state counts as emitted must be confirmed before the state may be restored.
+            if unconfirmed:
+                await asyncio.wait(unconfirmed)  # gather would cancel them where this is cancelled
+                for future in unconfirmed:
+                    future.result()
+            storing_began_s = self._monotonic()
+            await self._deliver([*self._store.messages(part.domain.partition, number, data), stats])
+        except BaseException:
+            part.dirty, part.deliveries = True, deliveries | part.deliveries
+            raise
         for delivery in deliveries.values():
             delivery.ack_through()
         now_s = self._monotonic()
         part.schedule.stored(now_s, packing_s=packing_s, storing_s=now_s - storing_began_s, size=len(data))
-
-
-def _holds_back(part: _Partition) -> bool:
-    """Whether so much output awaits confirmation that the domain waits."""
-    return sum(size for future, size in part.unconfirmed if not future.done()) > _MOST_UNCONFIRMED

@@ -9,8 +9,8 @@ from faust.types import TP
 
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
 from astrocyte.pipeline.state.snapshots import pack_state, parts_of
-from astrocyte.pipeline.transport.producer_record import ProducerRecord
-from astrocyte.schemas.topics import MULTI_EVENTS, STATS
+from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
+from astrocyte.schemas.topics import CLOCK, MULTI_EVENTS, STATS
 from tests.support.correlate_role import START_US, TOPICS, Broker, Worker, frame, noted, record
 from tests.support.waiting import loop_turns
 
@@ -246,3 +246,102 @@ async def test_a_first_start_and_a_start_from_a_snapshot_need_no_permission():
     assert await stored_after(worker, 2.0)
     again = Worker(broker)
     assert (await again.start(1))[TP("mono.axon_1", 0)] == 1
+
+
+MATCHED = [("mono.axon_1", 0, 0.0), ("mono.axon_2", 0, 0.1), ("mono.axon_1", 1, 5.0), ("mono.axon_2", 1, 5.0)]
+"""Chunks of which the last one brings the first pair."""
+
+
+def chunk_of(topic: str, offset: int, at_s: float) -> tuple[str, int, bytes]:
+    return topic, offset, frame(topic.removeprefix("mono."), at_s, offset)
+
+
+def hold_up(broker: Broker, monkeypatch, topic: str) -> asyncio.Event:
+    """Records for ``topic`` are taken only once the event is set."""
+    gate, send_batch = asyncio.Event(), broker.send_batch
+
+    async def waits(to, partition, records):
+        if to == topic:
+            await gate.wait()
+        return await send_batch(to, partition, records)
+
+    monkeypatch.setattr(broker, "send_batch", waits)
+    return gate
+
+
+@pytest.mark.parametrize("topic", [MULTI_EVENTS, CLOCK])
+async def test_a_chunk_during_which_the_worker_ends_is_finished_before_the_last_snapshot(monkeypatch, topic):
+    broker = Broker()
+    gate = hold_up(broker, monkeypatch, topic)
+    worker = Worker(broker)
+    await worker.start()
+    if topic == CLOCK:
+        gate.set()
+        await worker.feed(*chunk_of(*MATCHED[0]))
+        gate.clear()
+        await worker.start()  # assigned again, which the next chunk records
+        late = MATCHED[1]
+    else:
+        for chunk in MATCHED[:-1]:
+            await worker.feed(*chunk_of(*chunk))
+        late = MATCHED[-1]
+    work = asyncio.create_task(worker.feed(*chunk_of(*late)))
+    await loop_turns(5)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    stopping = asyncio.create_task(worker.correlator.stop())
+    await loop_turns(20)
+    assert not stopping.done()
+    assert broker.records["state"] == []
+    gate.set()
+    await stopping
+    assert worker.committable()[late[0]] == late[1] + 1
+    assert len(broker.ids()) == (topic == MULTI_EVENTS)
+
+
+async def test_a_state_whose_output_was_not_all_handed_over_is_never_stored(monkeypatch):
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    for chunk in MATCHED[:-1]:
+        await worker.feed(*chunk_of(*chunk))
+    with monkeypatch.context() as patch:
+        send_batch = broker.send_batch
+
+        async def refuses(topic, partition, records):
+            if topic == MULTI_EVENTS:
+                raise DeliveryFailed("the producer was closed")
+            return await send_batch(topic, partition, records)
+
+        patch.setattr(worker.correlator, "_send_batch", refuses)
+        with pytest.raises(DeliveryFailed):
+            await worker.feed(*chunk_of(*MATCHED[-1]))
+    await worker.correlator.stop()
+    assert broker.records["state"] == []
+    assert worker.committable() == {"mono.axon_1": None, "mono.axon_2": None}
+    # Reading begins anew in the same process: from the last snapshot, which there is none of.
+    assert await worker.start() == {}
+    for chunk in MATCHED:
+        await worker.feed(*chunk_of(*chunk))
+    assert len(broker.ids()) == 1
+
+
+async def test_a_snapshot_that_was_cut_off_is_stored_at_the_end(monkeypatch):
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    broker.held = []
+    for chunk in MATCHED:
+        await worker.feed(*chunk_of(*chunk))
+    storing = asyncio.create_task(worker.after(2.0))
+    await loop_turns(50)
+    storing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await storing
+    for future in broker.held:
+        assert not future.cancelled()
+        future.set_result(None)
+    broker.held = None
+    await worker.correlator.stop()
+    assert worker.committable() == {"mono.axon_1": 2, "mono.axon_2": 2}

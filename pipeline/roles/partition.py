@@ -1,0 +1,68 @@
+"""What a worker holds of one partition whose domain it has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from astrocyte.agents.domain import Domain
+from astrocyte.pipeline.roles.idleness import Idleness
+from astrocyte.pipeline.state.snapshot_schedule import SnapshotSchedule
+from astrocyte.pipeline.transport.commits import Delivery
+from astrocyte.schemas.topics import TopicPartition
+
+__all__ = ["Partition"]
+
+_MOST_UNCONFIRMED: Final = 64 << 20
+"""Bytes of output that may await confirmation by the broker; above that, the domain waits."""
+
+
+@dataclass(slots=True, eq=False)
+class Partition:
+    """The domain of a partition, what a worker knows of its sources, and what is not confirmed yet."""
+
+    domain: Domain
+    sources: Idleness
+    schedule: SnapshotSchedule
+    number: int = 0
+    """Number of the last snapshot."""
+    life: str = field(default_factory=lambda: uuid.uuid4().hex)
+    decisions: int = 0
+    """Number of the last record in `control.clock`; a snapshot has the effect of all up to its own."""
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    """The newest delivery of each topic; acknowledging it covers those before it."""
+    unconfirmed: list[tuple[asyncio.Future[Any], int]] = field(default_factory=list)
+    assigned: set[TopicPartition] = field(default_factory=set)
+    """Topics whose assignment is not recorded yet."""
+    restored: bool = True
+    """No record says yet where this life of the domain begins."""
+    until_us: int | None = None
+    """How far event time has come while all topics are idle."""
+    recorded_until_us: int | None = None
+    wrote_s: float = -math.inf
+    """When the broker was last seen to take a record in time."""
+    writing: asyncio.Task[None] | None = None
+    unproven: bool = False
+    """Sources are silent, but the broker has not shown that it takes records."""
+    dirty: bool = False
+    owes: bool = False
+    """Work was cut off before all that came of it was handed over: no snapshot may hold this state."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @contextlib.asynccontextmanager
+    async def changing(self) -> AsyncIterator[bool]:
+        """Around work that changes the domain and hands over what comes of it, with the lock; yields `owes`."""
+        async with self.lock:
+            owed, self.owes = self.owes, True
+            yield owed
+            self.owes = owed
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether so much output awaits confirmation that the domain waits."""
+        return sum(size for future, size in self.unconfirmed if not future.done()) > _MOST_UNCONFIRMED
