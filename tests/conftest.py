@@ -27,6 +27,7 @@ sys.dont_write_bytecode = False
 pytest_plugins = [
     "tests.support.brokers",
     "tests.support.postgres",
+    "tests.support.process_state",
     "tests.support.victoria",
     "tests.support.worker",
 ]

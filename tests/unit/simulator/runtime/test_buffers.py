@@ -34,7 +34,7 @@ def frames(config: BurstsConfig, ticks: int, **options: Any) -> bytes:
 def test_a_collapse_after_many_small_rounds_does_not_delay_the_run() -> None:
     plants = [{"kind": "collapse", "at_tick": 300, "ticks": 1, "strength": 0.8}]
     tight, wide = MemorySink(), MemorySink()
-    config = {"size": 1024, "plants": plants}
+    config = {"size": 1024, "routine_share": 0.2, "plants": plants}
     summary = simulate("cells", config, seed=1, ticks=340, sink=tight, chunk_ticks=2, run="r")
     assert 1 <= summary.reruns <= 3
     simulate("cells", config, seed=1, ticks=340, sink=wide, chunk_ticks=10, run="r")
