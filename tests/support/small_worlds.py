@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["SMALL_WORLDS"]
 
 SMALL_WORLDS: dict[str, tuple[int, dict[str, Any]]] = {
-    "axons": (60, {"domains": 32, "plant_hz": 2.0, "rate_hz": (20.0, 20.0, 20.0)}),
+    "axons": (60, {"domains": 96, "plant_hz": 2.0, "rate_hz": (20.0, 20.0, 20.0)}),
     "cells": (
         120,
         {

@@ -18,6 +18,7 @@ from astrocyte.simulator.runtime import buffers, programs
 from astrocyte.simulator.runtime.buffers import MOST_SPILLS, ROUNDS_TO_SHRINK, Buffers, BufferStuck
 from astrocyte.simulator.runtime.world import RoundStuck, World
 from tests.support.bursts import BURSTS, GREEDY, SLOTS, BurstsConfig
+from tests.support.search import examples
 from tests.support.small_worlds import SMALL_WORLDS
 
 pytestmark = pytest.mark.time_limit(30, "compiles a world in several sizes")
@@ -69,7 +70,7 @@ def hold_to_unbuffered_run(
         assert frames(tight, TICKS, chunk_ticks=chunk_ticks, group_islands=group) == frames(whole, TICKS)
 
 
-@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@examples(2, 6, suppress_health_check=list(HealthCheck))
 @given(islands=st.sampled_from([1, 2]), plants=PLANTS, chunk_ticks=st.sampled_from([1, 2, 3, 7, 10]))
 @example(islands=1, chunk_ticks=3, plants=[
     {"kind": "left", "at_tick": 20, "ticks": 100, "strength": 0.6},
@@ -78,7 +79,7 @@ def hold_to_unbuffered_run(
 def test_buffers_that_overflow_grow_and_shrink_do_not_change_the_frames(
     islands: int, plants: list[dict], chunk_ticks: int
 ) -> None:
-    # One choice of sizes, each of which is compiled; the next test has them all.
+    # Each size that the buffers take is compiled: few examples, and one choice of initial ones. The next test has all.
     hold_to_unbuffered_run((32, 32, 32), 128, islands, 1, plants, chunk_ticks)
 
 
