@@ -104,7 +104,7 @@ def rows_of(frames: list[Frame], stream: str) -> list[dict[str, Any]]:
     return [row for frame in frames if frame.stream == stream for row in frame.rows()]
 
 
-@pytest.mark.parametrize("existing", [True, False])
+@pytest.mark.parametrize("existing", [pytest.param(True, marks=pytest.mark.soak), False])
 def test_a_running_simulation_applies_controls_and_its_record_repeats_it(broker: str, existing: bool) -> None:
     if existing:
         make(broker)

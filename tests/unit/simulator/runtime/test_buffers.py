@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from astrocyte.scenario import MemorySink, simulate
@@ -111,7 +111,7 @@ def test_the_spill_program_of_every_world_gives_the_bits_of_the_ordinary_one(nam
     assert [encode_frame(frame) for frame in spilled.frames] == [encode_frame(frame) for frame in ordinary.frames]
 
 
-@settings(max_examples=200)
+@examples(60, 600)
 @given(
     bursts=st.dictionaries(st.integers(0, 400), st.dictionaries(st.sampled_from("abc"), st.integers(1, 70_000))),
     initial=st.dictionaries(st.sampled_from("abc"), st.integers(1, 4096), min_size=3),
@@ -249,6 +249,14 @@ def test_a_burst_does_not_change_the_ordinary_sizes() -> None:
         overflow(held, number, 1000)
         small_rounds(held, number + 1, apart - 1)
     assert (held.wanted(), dict(held.take())) == (None, {"a": 64})
+
+
+def test_a_full_buffer_that_cannot_overflow_makes_no_other_grow() -> None:
+    held = Buffers("w", {"all": 64, "some": 64}, {"all": 64, "some": 1024})
+    held.measured(0, 10, {"all": 64, "some": 50})
+    assert held.wanted() is None
+    held.measured(10, 20, {"all": 64, "some": 60})
+    assert dict(held.wanted() or ())["some"] > 64
 
 
 def test_repeated_overflows_grow_the_ordinary_sizes_once_their_program_is_compiled() -> None:
