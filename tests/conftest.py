@@ -22,11 +22,16 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Hundreds of child processes import the packages. Where byte code is not kept, each compiles two hundred modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# What child processes do before all else: tests/support/startup/sitecustomize.py.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parent / "support/startup"), os.environ.get("PYTHONPATH")))
+)
 
 # Fixtures are found in every folder, and a server that lasts for the session is started once.
 pytest_plugins = [
     "tests.support.brokers",
     "tests.support.postgres",
+    "tests.support.process_state",
     "tests.support.victoria",
     "tests.support.worker",
 ]

@@ -60,7 +60,8 @@ def report_lines(run: OfflineRun) -> list[str]:
     lines += run.fields.absent(set(run.made))
     lines += run.key_places.apart.values()
     lines += [
-        f"recognise of decoder {name!r} failed on {count:,} messages, which it did not read"
+        f"recognise of decoder {name!r} failed on {count:,} {'message' if count == 1 else 'messages'}, "
+        "which it did not read"
         for name, count in run.recognise_failed.items()
     ]
     unread = _unread_topics(run)

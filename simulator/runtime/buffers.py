@@ -134,7 +134,11 @@ class Buffers:
             return  # the ticks of one overflow count as one round
         self._rounds += 1
         self._since_growth += 1
-        nearly_full = any(count > self._sizes[name] - self._sizes[name] // 8 for name, count in self._peaks.items())
+        # One that holds all that the spill program could write will never overflow.
+        nearly_full = any(
+            self._spill[name] > size and self._peaks.get(name, 0) > size - size // 8
+            for name, size in self._sizes.items()
+        )
         if nearly_full or self._spills >= MOST_SPILLS:
             self._grow()
         elif self._since_growth >= ROUNDS_TO_SHRINK:

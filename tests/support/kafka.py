@@ -158,13 +158,14 @@ class Kafka:
                 self._command("kafka.Kafka", str(self._settings)), stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + timeout_s
-        while not self._answers():
+        while not self.answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise KafkaUnavailable(f"Kafka did not come up: {self._log.read_text()[-2000:]}")
             time.sleep(0.05)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it runs, and answers within a second."""
         # ApiVersions v0 without arguments: key 18, version 0, correlation 1, no client id.
         request = bytes.fromhex("0000000a 0012 0000 00000001 ffff".replace(" ", ""))
         try:

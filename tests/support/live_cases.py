@@ -91,7 +91,7 @@ def world_frames(scenario: str) -> tuple[Frame, ...]:
     """Frames of a small world in which everything happens that the scenario can emit, in the order of emission."""
     ticks, settings = SMALL_WORLDS[scenario]
     kept = MemorySink()
-    simulate(scenario, settings, seed=5, ticks=ticks, sink=kept, chunk_ticks=ticks)
+    simulate(scenario, settings, seed=5, ticks=ticks, sink=kept)
     return tuple(kept.frames)
 
 
@@ -122,7 +122,8 @@ class _Run:
         for role in roles:
             for number in range(self.case.workers if role in DOMAINS else 1):
                 log = self.folder / f"{role}-{number}.log"
-                self.workers.append(Worker(self.settings, role, log, {}))
+                own = {"ASTROCYTE_FILE_FOLDER": str(self.folder / "events")}
+                self.workers.append(Worker(self.settings, role, log, own))
         self._wait_for(dict.fromkeys(self.workers, 0))
 
     def _wait_for(self, joined: Mapping[Worker, int]) -> None:

@@ -6,7 +6,8 @@ A test module takes the fixtures by importing them: pytest finds fixtures where 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -48,14 +49,40 @@ class Standby(PostgresServer):
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "promote")
 
 
+class Secured(PostgresServer):
+    """A server of the system, which has TLS; the wheel's has not. It asks for a client's certificate, but not for
+    the database template1."""
+
+    def __init__(self, folder: Path, certificate: tuple[Path, Path], ca_file: Path) -> None:
+        programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        if not programs:
+            raise PostgresUnavailable("the system's is not installed; on Debian: apt-get install postgresql")
+        self._files = {"ssl_cert_file": certificate[0], "ssl_key_file": certificate[1], "ssl_ca_file": ca_file}
+        named = " ".join(f"-c {name}={folder / path.name}" for name, path in self._files.items())
+        super().__init__(folder, binaries=programs[-1], options=f"-c ssl=on {named}")
+
+    def _make(self, data: str) -> None:
+        super()._make(data)
+        owner = self.folder.stat()
+        for path in self._files.values():
+            copy = Path(shutil.copy(path, self.folder))
+            copy.chmod(0o600)
+            os.chown(copy, owner.st_uid, owner.st_gid)
+        (self.folder / "data" / "pg_hba.conf").write_text(
+            "hostssl postgres app 127.0.0.1/32 cert\nhostssl template1 app 127.0.0.1/32 trust\n"
+        )
+
+
 @contextmanager
-def server_or_skip() -> Iterator[PostgresServer]:
-    """A server for the tests; they are skipped with the reason where none can be started."""
+def server_or_skip(
+    make: Callable[[Path], PostgresServer] = PostgresServer, *, needed: bool = False
+) -> Iterator[PostgresServer]:
+    """A server for the tests; they are skipped with the reason where none can be started, or fail if it is needed."""
     try:
-        context = postgres_server()
+        context = postgres_server(make)
         server = context.__enter__()
     except PostgresUnavailable as error:
-        pytest.skip(f"no PostgreSQL: {error}")
+        (pytest.fail if needed else pytest.skip)(f"no PostgreSQL: {error}")
     try:
         yield server
     finally:

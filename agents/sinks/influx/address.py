@@ -29,6 +29,12 @@ def check_address(url: str) -> None:
         )
 
 
+def client_arguments(url: str, *, token: str, org: str, timeout_s: float, tls: ssl.SSLContext | None) -> dict[str, Any]:
+    """Arguments of the client, with and without asyncio. Raises SinkError as `check_address` does."""
+    check_address(url)
+    return {"url": url, "token": token, "org": org, "timeout": int(timeout_s * 1000), "ssl_context": tls}
+
+
 def influx_tls(settings: Mapping[str, Any]) -> ssl.SSLContext | None:
     """TLS by the settings ``influx_*`` (without the prefix), or None for an address without it.
 

@@ -12,7 +12,7 @@ from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
 from astrocyte.agents.sinks.base import SinkError
-from astrocyte.agents.sinks.influx.address import check_address, unreachable
+from astrocyte.agents.sinks.influx.address import client_arguments, unreachable
 from astrocyte.agents.sinks.influx.lines import escape_measurement
 from astrocyte.agents.sinks.influx.read_lines import canonical
 from astrocyte.schemas.times import iso_from_us, us_from_iso
@@ -39,11 +39,9 @@ class BucketReader:
         timeout_s: float = 60.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        check_address(url)
         self.name = f"bucket {bucket} at {url}"
-        self._url, self._token, self._org, self._bucket = url, token, org, bucket
-        self._timeout_s = timeout_s
-        self._tls = tls
+        self._url, self._org, self._bucket = url, org, bucket
+        self._arguments = client_arguments(url, token=token, org=org, timeout_s=timeout_s, tls=tls)
 
     def values(self, since_us: int | None = None, until_us: int | None = None) -> Iterator[tuple[str, str, str]]:
         """Key of the point (series and time, as in line protocol), field and `canonical` value of every value."""
@@ -79,9 +77,7 @@ class BucketReader:
         return next((rule.every_seconds for rule in rules if rule.every_seconds), None)
 
     def _client(self) -> InfluxDBClient:
-        return InfluxDBClient(
-            self._url, token=self._token, org=self._org, timeout=int(self._timeout_s * 1000), ssl_context=self._tls
-        )
+        return InfluxDBClient(**self._arguments)
 
 
 @contextmanager

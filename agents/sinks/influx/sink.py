@@ -23,7 +23,7 @@ from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 from influxdb_client.rest import ApiException
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
-from astrocyte.agents.sinks.influx.address import check_address, unreachable
+from astrocyte.agents.sinks.influx.address import client_arguments, unreachable
 from astrocyte.agents.sinks.influx.points import PointRules, Points, points_of, refused_rows
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.tls import tls_fault
@@ -102,16 +102,11 @@ class InfluxSink:
 
     async def open(self) -> None:
         """Create the client, which connects at the first write. Raises SinkError for an invalid address."""
-        check_address(self._url)
-        self._client = InfluxDBClientAsync(
-            url=self._url,
-            token=self._token,
-            org=self._org,
-            timeout=int(self._timeout_s * 1000),
-            ssl_context=self._tls,
-            # aiohttp repeats a redirected POST as a GET, to wherever it is sent.
-            allow_redirects=False,
+        arguments = client_arguments(
+            self._url, token=self._token, org=self._org, timeout_s=self._timeout_s, tls=self._tls
         )
+        # aiohttp repeats a redirected POST as a GET, to wherever it is sent.
+        self._client = InfluxDBClientAsync(**arguments, allow_redirects=False)
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Write the batch's points; see `agents.sinks.base.Sink`."""

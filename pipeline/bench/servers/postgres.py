@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +30,14 @@ class PostgresUnavailable(RuntimeError):
 class PostgresServer:
     """A server on the loopback interface with its data in ``folder``; data and port are kept over a restart.
 
-    If this process runs as root, ``folder`` must be accessible to other users.
+    If this process runs as root, ``folder`` must be accessible to other users. ``binaries`` is the folder of the
+    programs, by default the wheel's; ``options`` are further ones of the server's command line.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, binaries: Path | None = None, options: str = "") -> None:
         self.folder = folder
-        self._binaries = _binaries()
+        self._binaries = binaries or _binaries()
+        self._options = options
         self._watcher: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -56,7 +58,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} {_SETTINGS}"
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} {_SETTINGS} {self._options}"
         self._run(
             "pg_ctl", "-D", str(self.folder / "data"), "-w", "-l", str(self.folder / "log"), "-o", options, "start"
         )
@@ -109,12 +111,12 @@ def _unprivileged() -> dict[str, Any]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(make: Callable[[Path], PostgresServer] = PostgresServer) -> Iterator[PostgresServer]:
     """A running server in a temporary folder, stopped and removed at the end. Raises PostgresUnavailable."""
     folder = Path(tempfile.mkdtemp(prefix="astro-pg-"))
     folder.chmod(0o755)
     try:
-        server = PostgresServer(folder / "server")
+        server = make(folder / "server")
         server.start()
         try:
             yield server

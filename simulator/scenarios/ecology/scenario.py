@@ -63,7 +63,7 @@ class Ecology(Scenario):
     name: ClassVar[str] = "ecology"
     Config: ClassVar[type[ScenarioConfig]] = EcologyConfig
     size_setting: ClassVar[str | None] = "size"
-    sample: ClassVar[Mapping[str, Any]] = {"size": 512, "routine_every": 10, "routine_share": 0.3}
+    sample: ClassVar[Mapping[str, Any]] = {"size": 512, "routine_every": 10, "routine_share": 0.3, "steps_every": 1}
     int_metrics: ClassVar[tuple[str, ...]] = ("alive", "births", "deaths", "combat", "attacks", "generation")
     sum_metrics: ClassVar[tuple[str, ...]] = (
         "tiles", "held", "grown", "vanished", "gathered", "spent", "lost", "shared", "age", "health", "reward",

@@ -95,6 +95,11 @@ class KernelsStatic:
     merge_every: int
     tick_us: int
 
+    @property
+    def few(self) -> int:
+        """Initial rows of a buffer of which a tick needs few. To grow costs a compilation: a small world never does."""
+        return max(self.slots // 16 // 32 * 32, min(self.slots, 128))
+
 
 def e8_roots() -> NDArray[np.float32]:
     """The 240 roots of E8, of length 1: 112 of two entries +-1, 128 of entries +-1/2 with an even number of minus."""

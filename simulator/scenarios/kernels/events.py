@@ -78,8 +78,8 @@ def kernel_events(static: KernelsStatic) -> tuple[EventSpec, ...]:
         Column("rounds", dtype="int32"),
         Column("outcome", "enum", OUTCOMES),
     )
-    few = max(static.slots // 16 // 32 * 32, 32)
-    rows = {"spawned": static.slots, "updated": max(static.slots // 4 // 32 * 32, 32)}
+    few = static.few
+    rows = {"spawned": static.slots, "updated": max(static.slots // 4 // 32 * 32, few)}
     return (
         *(EventSpec(kind, "kernel_geometry", whole, kind, key="run", capacity=rows.get(kind, few)) for kind in _KINDS),
         EventSpec("war", "war_history", war, "war", key="run", capacity=few),

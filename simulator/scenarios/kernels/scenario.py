@@ -80,8 +80,7 @@ class Kernels(Scenario):
 
     def capacities(self, static: KernelsStatic) -> Mapping[str, int]:
         """Children of one and of two parents per tick."""
-        few = max(static.slots // 16 // 32 * 32, 32)
-        return {"spawns": few, "breeds": few}
+        return {"spawns": static.few, "breeds": static.few}
 
     def events(self, static: KernelsStatic) -> tuple[EventSpec, ...]:
         """See `kernel_events`."""

@@ -104,11 +104,24 @@ def rows_of(frames: list[Frame], stream: str) -> list[dict[str, Any]]:
     return [row for frame in frames if frame.stream == stream for row in frame.rows()]
 
 
-@pytest.mark.parametrize("existing", [True, False])
+@pytest.mark.parametrize("existing", [pytest.param(True, marks=pytest.mark.soak), False])
 def test_a_running_simulation_applies_controls_and_its_record_repeats_it(broker: str, existing: bool) -> None:
     if existing:
         make(broker)
-    command = ["simulate", "cells", "--size", "1024", "--seed", "3", "--seconds", "600", "--realtime", "--json"]
+    command = [
+        "simulate",
+        "cells",
+        "--size",
+        "1024",
+        "--set",
+        "routine_share=0.2",
+        "--seed",
+        "3",
+        "--seconds",
+        "600",
+        "--realtime",
+        "--json",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()",
          *command, "-b", broker, "--partitions", "1"],
@@ -142,7 +155,7 @@ def test_a_running_simulation_applies_controls_and_its_record_repeats_it(broker:
     assert [row["type"] for row in control_rows] == ["applied", "applied", "refused"]
     world = load_scenario("cells")
     again = MemorySink()
-    config = configure(world.Config, {"size": 1024})
+    config = configure(world.Config, {"size": 1024, "routine_share": 0.2})
     simulate(world, config, seed=3, ticks=summary["end_tick"], sink=again, controls=controls)
     for stream in ("simulation_controls", "population_metrics", "evolutionary_events", "problem_solving"):
         live = [decode_frame(record.value) for record in read_all(broker, f"mono.{stream}")[0]]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +20,7 @@ from astrocyte.pipeline.settings import load_settings
 from tests.support.batches import a_batch
 from tests.support.certificates import Authority, tls_front
 from tests.support.influx_stub import InfluxStub, influx_thread
-from tests.support.kafka import free_port
-from tests.support.postgres import server_or_skip
+from tests.support.postgres import Secured, server_or_skip
 
 SECRET = "hunter2Secret"
 
@@ -161,43 +157,11 @@ async def test_a_postgresql_that_is_not_verified_is_one_error(
     assert SECRET not in str(upgraded.exception) + upgraded.output + "".join(capfd.readouterr())
 
 
-def debian_server(folder: Path, certificate: tuple[Path, Path], ca_file: Path) -> Iterator[int]:
-    """Port of a PostgreSQL of the system, which has TLS, and asks for a certificate, but not for template1."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        if os.environ.get("CI"):
-            pytest.fail("the system's PostgreSQL is not installed")
-        pytest.skip("the system's PostgreSQL is not installed; on Debian: apt-get install postgresql")
-    rights = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-    for each in (*certificate, ca_file):
-        shutil.copy(each, folder)
-        (folder / each.name).chmod(0o600)
-    for each in (folder, *folder.iterdir()):
-        if rights:
-            os.chown(each, 65534, 65534)
-
-    def run(program: str, *arguments: str) -> None:
-        with (folder / "out").open("ab") as out:
-            command = [programs[-1] / program, "-D", folder / "data", *arguments]
-            subprocess.run(command, check=True, stdout=out, stderr=out, cwd=folder, **rights)
-
-    run("initdb", "-U", "app", "-A", "trust", "--no-sync")
-    (folder / "data" / "pg_hba.conf").write_text(
-        "hostssl postgres app 127.0.0.1/32 cert\nhostssl template1 app 127.0.0.1/32 trust\n"
-    )
-    port = str(free_port())
-    files = {"ssl_cert_file": certificate[0], "ssl_key_file": certificate[1], "ssl_ca_file": ca_file}
-    options = " ".join(f"-c {name}={folder / path.name}" for name, path in files.items())
-    run("pg_ctl", "-w", "-l", "log", "-o", f"-p {port} -h 127.0.0.1 -k {folder} -c ssl=on {options}", "start")
-    yield int(port)
-    run("pg_ctl", "-w", "-m", "immediate", "stop")
-
-
 @pytest.fixture(scope="module")
-def secured_port(certificate, authority) -> Iterator[int]:
-    # Pytest's own folders are closed to the user as whom the server runs.
-    with tempfile.TemporaryDirectory(prefix="secured") as name:
-        yield from debian_server(Path(name), certificate, authority.ca_file)
+def secured_port(certificate: tuple[Path, Path], authority: Authority) -> Iterator[int]:
+    needed = bool(os.environ.get("CI"))
+    with server_or_skip(lambda folder: Secured(folder, certificate, authority.ca_file), needed=needed) as server:
+        yield server.port
 
 
 USING_TLS = "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"

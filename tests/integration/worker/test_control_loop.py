@@ -65,7 +65,7 @@ def test_the_genetic_controller_changes_the_simulation_that_it_reads() -> None:
 
 def test_difficulty_follows_the_accuracy_of_the_population_that_it_makes() -> None:
     loop = AccuracyLoop(DifficultyController(target=0.5, deadband=0.0, gain=0.5))
-    summary = closed("cells", {"size": 1024}, loop, 400)
+    summary = closed("cells", {"size": 1024, "routine_share": 0.2}, loop, 400)
     factors = [control.message["difficulty"] for control in summary.controls]
     assert len(factors) >= 2
     # Each message moves it by exp(gain (accuracy - target)).

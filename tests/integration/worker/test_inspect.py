@@ -76,7 +76,7 @@ async def groups(address: str) -> list[object]:
     ("topic", "send", "form", "key"),
     [
         ("shop.orders", send_orders, "debezium", {"field": "order_id", "partitioned": True}),
-        ("home.readings", send_readings, "cloudevents", "room"),
+        pytest.param("home.readings", send_readings, "cloudevents", "room", marks=pytest.mark.soak),
     ],
 )
 def test_a_topic_goes_from_inspect_to_the_first_match(own_embedded, tmp_path, monkeypatch, topic, send, form, key):

@@ -28,7 +28,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_role_processes_end_when_their_parent_does(own_embedded, tmp_path, how):  # noqa: F811
     command = [*WORKER, "--role", "sql", "--role", "influx", "--broker", own_embedded.address]
     log = tmp_path / "worker.log"

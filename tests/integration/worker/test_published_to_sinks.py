@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import orjson
+from typer.testing import CliRunner
 
+from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.roles.worker import environment_of
@@ -73,7 +75,8 @@ def test_a_running_sink_takes_over_published_declarations_and_is_restarted_for_o
     def publish(text: str) -> None:
         path: Path = tmp_path / "orders.yaml"
         path.write_text(text)
-        subprocess.run([*MAIN, "rules", "publish", str(path), "--broker", address], check=True)
+        done = CliRunner().invoke(app, ["rules", "publish", str(path), "--broker", address])
+        assert done.exit_code == 0, done.output
 
     def send(offset: int, value: float, wanted: list[str]) -> None:
         body = orjson.dumps({"timestamp": NOON_MS + offset, "id": f"o{offset}", "value": value})

@@ -89,7 +89,7 @@ def test_a_second_run_compiles_nothing_anew_and_writes_the_same_events(tmp_path)
     for name, more in (("first", {}), ("second", {}), ("without", {"JAX_COMPILATION_CACHE_DIR": ""})):
         log = tmp_path / f"{name}.jsonl"
         code = "from astrocyte.pipeline.cli.app import main; main()"
-        arguments = ["simulate", "axons", "--ticks", "20", "--seed", "3", "--run", "r", "--out", str(log)]
+        arguments = ["simulate", "tests.support.bursts:BURSTS", "--ticks", "20", "--run", "r", "--out", str(log)]
         subprocess.run(
             [sys.executable, "-c", code, *arguments], env=environment | more, check=True, capture_output=True
         )

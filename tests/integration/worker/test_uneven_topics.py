@@ -35,6 +35,7 @@ rules:
     alert: {severity: info, message: "paid"}
     group: {within: 1s, by: null}
 """
+ON_KAFKA = (pytest.mark.kafka, pytest.mark.soak)
 TOPICS = {"shop.orders": 2, "mono.payments": 3}
 START_MS = 1_759_055_400_000
 
@@ -107,6 +108,7 @@ def counters(address: str) -> dict[str, int]:
     return {name: sum(stats[name] for stats in newest.values()) for name in ("received", "processed", "late", "dead")}
 
 
+@pytest.mark.parametrize("own_broker", ["embedded", pytest.param("kafka", marks=ON_KAFKA)], indirect=True)
 def test_a_worker_over_topics_of_2_and_3_partitions_finds_what_match_finds(own_broker, tmp_path):
     address = own_broker.address
     (tmp_path / "rules.yaml").write_text(RULES)

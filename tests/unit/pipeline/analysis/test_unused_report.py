@@ -101,7 +101,7 @@ def test_a_recogniser_that_fails_is_named_in_the_runs_in_which_it_failed(tmp_pat
         decoders.register_decoder("hive", lambda _message: {}, recognise=broken)
         for _ in range(2):
             assert lines(run("match", *given))[1:] == [
-                "recognise of decoder 'hive' failed on 1 messages, which it did not read"
+                "recognise of decoder 'hive' failed on 1 message, which it did not read"
             ]
     assert lines(run("match", *given))[1:] == []
 

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from astrocyte.scenario import MemorySink, simulate
@@ -18,6 +18,7 @@ from astrocyte.simulator.runtime import buffers, programs
 from astrocyte.simulator.runtime.buffers import MOST_SPILLS, ROUNDS_TO_SHRINK, Buffers, BufferStuck
 from astrocyte.simulator.runtime.world import RoundStuck, World
 from tests.support.bursts import BURSTS, GREEDY, SLOTS, BurstsConfig
+from tests.support.search import examples
 from tests.support.small_worlds import SMALL_WORLDS
 
 pytestmark = pytest.mark.time_limit(30, "compiles a world in several sizes")
@@ -34,7 +35,7 @@ def frames(config: BurstsConfig, ticks: int, **options: Any) -> bytes:
 def test_a_collapse_after_many_small_rounds_does_not_delay_the_run() -> None:
     plants = [{"kind": "collapse", "at_tick": 300, "ticks": 1, "strength": 0.8}]
     tight, wide = MemorySink(), MemorySink()
-    config = {"size": 1024, "plants": plants}
+    config = {"size": 1024, "routine_share": 0.2, "plants": plants}
     summary = simulate("cells", config, seed=1, ticks=340, sink=tight, chunk_ticks=2, run="r")
     assert 1 <= summary.reruns <= 3
     simulate("cells", config, seed=1, ticks=340, sink=wide, chunk_ticks=10, run="r")
@@ -69,7 +70,7 @@ def hold_to_unbuffered_run(
         assert frames(tight, TICKS, chunk_ticks=chunk_ticks, group_islands=group) == frames(whole, TICKS)
 
 
-@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@examples(2, 6, suppress_health_check=list(HealthCheck))
 @given(islands=st.sampled_from([1, 2]), plants=PLANTS, chunk_ticks=st.sampled_from([1, 2, 3, 7, 10]))
 @example(islands=1, chunk_ticks=3, plants=[
     {"kind": "left", "at_tick": 20, "ticks": 100, "strength": 0.6},
@@ -78,7 +79,7 @@ def hold_to_unbuffered_run(
 def test_buffers_that_overflow_grow_and_shrink_do_not_change_the_frames(
     islands: int, plants: list[dict], chunk_ticks: int
 ) -> None:
-    # One choice of sizes, each of which is compiled; the next test has them all.
+    # Each size that the buffers take is compiled: few examples, and one choice of initial ones. The next test has all.
     hold_to_unbuffered_run((32, 32, 32), 128, islands, 1, plants, chunk_ticks)
 
 
@@ -110,7 +111,7 @@ def test_the_spill_program_of_every_world_gives_the_bits_of_the_ordinary_one(nam
     assert [encode_frame(frame) for frame in spilled.frames] == [encode_frame(frame) for frame in ordinary.frames]
 
 
-@settings(max_examples=200)
+@examples(60, 600)
 @given(
     bursts=st.dictionaries(st.integers(0, 400), st.dictionaries(st.sampled_from("abc"), st.integers(1, 70_000))),
     initial=st.dictionaries(st.sampled_from("abc"), st.integers(1, 4096), min_size=3),
@@ -248,6 +249,14 @@ def test_a_burst_does_not_change_the_ordinary_sizes() -> None:
         overflow(held, number, 1000)
         small_rounds(held, number + 1, apart - 1)
     assert (held.wanted(), dict(held.take())) == (None, {"a": 64})
+
+
+def test_a_full_buffer_that_cannot_overflow_makes_no_other_grow() -> None:
+    held = Buffers("w", {"all": 64, "some": 64}, {"all": 64, "some": 1024})
+    held.measured(0, 10, {"all": 64, "some": 50})
+    assert held.wanted() is None
+    held.measured(10, 20, {"all": 64, "some": 60})
+    assert dict(held.wanted() or ())["some"] > 64
 
 
 def test_repeated_overflows_grow_the_ordinary_sizes_once_their_program_is_compiled() -> None:

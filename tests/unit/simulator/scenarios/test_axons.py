@@ -9,7 +9,7 @@ from scipy import stats
 from astrocyte.scenario import MemorySink, simulate
 from astrocyte.simulator.scenarios.axons.scenario import AxonsConfig
 
-DOMAINS, TICKS, TICK_S = 192, 3000, 0.01
+DOMAINS, TICKS, TICK_S = 96, 4500, 0.01  # as many domains as in the sample: they share compiled programs
 CONFIG = AxonsConfig(
     domains=DOMAINS,
     tick_us=10_000,
@@ -24,7 +24,7 @@ CONFIG = AxonsConfig(
 def spikes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Domain and time in seconds of every spike, by stream."""
     sink = MemorySink()
-    simulate("axons", CONFIG, seed=21, ticks=TICKS, sink=sink, chunk_ticks=100, frame_ticks=100)
+    simulate("axons", CONFIG, seed=21, ticks=TICKS, sink=sink, frame_ticks=100)
     found = {}
     for stream in ("axon_1", "axon_2", "axon_3"):
         frames = [frame for frame in sink.of(stream) if frame.num_rows]
@@ -94,7 +94,7 @@ def test_independent_trains_coincide_at_the_poisson_rate(spikes: dict) -> None:
 def test_the_truth_names_the_planted_rows() -> None:
     sink = MemorySink()
     config = AxonsConfig(domains=DOMAINS, tick_us=10_000, rate_hz=(1.0, 1.0, 1.0), plant_hz=0.2)
-    simulate("axons", config, seed=22, ticks=500, sink=sink, chunk_ticks=100)
+    simulate("axons", config, seed=22, ticks=500, sink=sink)
     rows: dict[tuple[str, int], dict] = {}
     for stream in ("axon_1", "axon_2"):
         for frame in sink.of(stream):

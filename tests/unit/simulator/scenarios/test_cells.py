@@ -180,7 +180,9 @@ def test_a_sampled_row_carries_the_number_of_cells_it_stands_for() -> None:
 @pytest.mark.parametrize("frozen", ["bio", "ai", "tpu"])
 def test_a_part_of_the_genome_that_does_not_evolve_stays_that_of_the_founders(frozen) -> None:
     rows_of = {"bio": slice(0, 4), "tpu": slice(4, 7), "ai": slice(7, None)}
-    config = CellsConfig(size=1024, founder_energy=40.0, evolves=[part for part in rows_of if part != frozen])
+    config = CellsConfig(
+        size=1024, routine_share=0.2, founder_energy=40.0, evolves=[part for part in rows_of if part != frozen]
+    )
     world = World(CELLS, config, 9)
     params = CELLS.params(config)
     founders = world.host_states()[0]["cells"]["genome"]

@@ -26,7 +26,7 @@ CONFIG = {"size": 512, "routine_every": 10, "routine_share": 0.3, "steps_every":
 def run():
     scenario = load_scenario("ecology")
     config = configure(scenario.Config, CONFIG)
-    world = World(scenario, config, 14, chunk_ticks=TICKS)
+    world = World(scenario, config, 14)
     assembler = Assembler(scenario, config, "test", frame_ticks=TICKS)
     params = scenario.params(config)
     frames = [frame for done in world.run(TICKS, lambda _: params) for frame in assembler.add(done)]
