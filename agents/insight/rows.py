@@ -8,7 +8,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.catalog import CATALOG
@@ -36,46 +35,50 @@ class Source:
         The run of a row is its ``simulation_id``. ``kind`` is the index of a row's type in ``types``; a null id is
         `NO_ID`, a null number NaN. Raises SchemaMismatch for a field that is absent or has another type.
         """
-        row = np.arange(frame.num_rows)
+        row: NDArray[np.int64] | None = None  # all
         kind = np.zeros(frame.num_rows, np.int8)
         if self.types:
-            found = pc.index_in(frame.column("type").cast(pa.utf8()), value_set=pa.array(self.types, pa.utf8()))
-            kind = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int8)
-            row = np.flatnonzero(kind >= 0)
-            kind = kind[row]
+            known = {name: number for number, name in enumerate(self.types)}
+            names, codes = _texts(frame.column("type"))
+            kind = np.array([known.get(name, -1) for name in names], np.int8)[codes]
+            if (kind < 0).any():
+                row = np.flatnonzero(kind >= 0)
+                kind = kind[row]
         columns = {name: self._column(frame, name, row, whole=True) for name in self.ids}
         columns |= {name: self._column(frame, name, row, whole=False) for name in self.numbers}
-        return Rows(frame.timestamps()[row], _run_numbers(frame, runs)[row], kind, row, columns)
+        t, run = frame.timestamps(), _run_numbers(frame, runs)
+        if row is None:
+            return Rows(t, run, kind, np.arange(frame.num_rows), columns)
+        return Rows(t[row], run[row], kind, row, columns)
 
-    def _column(self, frame: Frame, name: str, row: NDArray[np.int64], *, whole: bool) -> NDArray[Any]:
+    def _column(self, frame: Frame, name: str, row: NDArray[np.int64] | None, *, whole: bool) -> NDArray[Any]:
         if not frame.has(name):
             known = CATALOG.find(self.stream)
             if known is not None and name in known.fields:  # a frame need not carry a field that has no values in it
-                return np.full(len(row), NO_ID, np.int64) if whole else np.full(len(row), np.nan)
+                count = frame.num_rows if row is None else len(row)
+                return np.full(count, NO_ID, np.int64) if whole else np.full(count, np.nan)
             raise SchemaMismatch(
                 f"stream {self.stream!r} has no field {name!r}, which a statistic reads; it has "
                 f"{', '.join(frame.fields) or 'none'}: name one of these in the statistic's settings"
             )
-        column = frame.column(name).take(pa.array(row))
+        column = frame.column(name)
+        if row is not None:
+            column = column.take(pa.array(row))
         fits = pa.types.is_integer(column.type) or (
             not whole and (pa.types.is_floating(column.type) or pa.types.is_boolean(column.type))
         )
-        if not fits and column.null_count < len(column):
-            raise SchemaMismatch(
-                f"stream {self.stream!r}: field {name!r} is {column.type}; a statistic reads it as "
-                f"{'an id, which is a whole number' if whole else 'a number'}: name another field in its settings"
-            )
-        if whole:
-            if not fits:
-                return np.full(len(row), NO_ID, np.int64)
-            ids: NDArray[np.int64] = column.cast(pa.int64()).fill_null(NO_ID).to_numpy(zero_copy_only=False)
-            return ids
         if not fits:
-            return np.full(len(row), np.nan)
-        numbers: NDArray[np.float64] = (
-            column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
-        )
-        return numbers
+            if column.null_count < len(column):
+                raise SchemaMismatch(
+                    f"stream {self.stream!r}: field {name!r} is {column.type}; a statistic reads it as "
+                    f"{'an id, which is a whole number' if whole else 'a number'}: name another field in its settings"
+                )
+            return np.full(len(column), NO_ID, np.int64) if whole else np.full(len(column), np.nan)
+        if column.null_count:
+            column = column.cast(pa.int64()).fill_null(NO_ID) if whole else column.cast(pa.float64())
+        # Where floating-point numbers are null, Arrow gives NaN.
+        values: NDArray[Any] = column.to_numpy(zero_copy_only=False).astype(np.int64 if whole else np.float64)
+        return values
 
     def no_rows(self) -> Rows:
         """Rows of this source, none."""
@@ -157,14 +160,23 @@ def one_of_each(ids: NDArray[np.int64], *, last: bool = False) -> NDArray[np.int
     return order[np.append(change, True) if last else np.append(True, change)] if len(order) else order
 
 
+def _texts(column: pa.Array) -> tuple[list[str], NDArray[np.integer]]:
+    """Distinct values of a column as text, and the place of each row's among them; null is the empty text."""
+    column = column if pa.types.is_dictionary(column.type) else column.cast(pa.utf8()).dictionary_encode()
+    names = ["" if name is None else str(name) for name in column.dictionary.to_pylist()]
+    indices = column.indices
+    if indices.null_count:
+        names, indices = [*names, ""], indices.fill_null(len(names))
+    return names, indices.to_numpy(zero_copy_only=False)
+
+
 def _run_numbers(frame: Frame, runs: dict[str, int]) -> NDArray[np.int32]:
     """Number of the run of each row."""
-    column = frame.column("simulation_id")
-    column = column if pa.types.is_dictionary(column.type) else column.cast(pa.utf8()).dictionary_encode()
-    codes = column.indices.fill_null(len(column.dictionary)).to_numpy(zero_copy_only=False)
-    names = ["" if name is None else str(name) for name in column.dictionary.to_pylist()] + [""]
+    if "simulation_id" not in frame.batch.schema.names:
+        return np.full(frame.num_rows, runs.setdefault(frame.run, len(runs)), np.int32)
+    names, codes = _texts(frame.column("simulation_id"))
     numbers = np.full(len(names), -1, np.int32)
-    for code in np.unique(codes).tolist():
+    for code in np.flatnonzero(np.bincount(codes, minlength=len(names))).tolist():
         numbers[code] = runs.setdefault(names[code], len(runs))
     found: NDArray[np.int32] = numbers[codes]
     return found

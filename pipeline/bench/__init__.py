@@ -21,6 +21,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "worlds": ("worlds",),
     "sinks": ("sinks", "influx"),
     "phylogeny": ("phylogeny",),
+    "insight": ("insight",),
 }
 """Modules of each benchmark, by its name."""
 _ONLY_BY_NAME: Final = ("worlds",)

@@ -45,6 +45,7 @@ _GRACE_S: Final = 120.0
 """Time without progress, once all events are emitted, after which unprocessed events count as lost."""
 _SLACK_US: Final = 10_000_000
 """Time after a planted anomaly in which an alert still belongs to it, besides that of its rule."""
+_FIRST: Final = ("repartition", "insight", "correlate")
 _COUNTED: Final = (*OUTCOMES, "matches", "alerts")
 
 
@@ -260,8 +261,9 @@ class Demo:
             workers.check(time.monotonic())
             totals = stats.totals()
             view.update(self._options.seconds, totals, simulation.world_now, draining=True)
-            # The correlating groups first: their output must be in Kafka before the lag of the sinks is read.
-            lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in settings.roles]
+            # In the order in which roles read one another: output is in Kafka before the lag of its readers is read.
+            roles = sorted(settings.roles, key=lambda role: _FIRST.index(role) if role in _FIRST else len(_FIRST))
+            lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in roles]
             if accounted(totals) >= simulation.emitted and not any(lag != 0 for lag in lags):
                 return
             if (totals, lags) != seen:

@@ -99,6 +99,8 @@ class Summary:
     example: str | None
     raised: tuple[tuple[str, str], ...]
     """Severity and message of the last alerts."""
+    statistics: tuple[str, ...] = ()
+    """What the newest statistics of the run say, a line each."""
 
     @classmethod
     def gather(
@@ -135,6 +137,7 @@ class Summary:
             scores=tuple(scores),
             example=stored.example,
             raised=stored.alerts,
+            statistics=stored.statistics,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -144,7 +147,8 @@ class Summary:
             "seconds", "run",
         )  # fmt: skip
         scores = [score.as_json() for score in self.scores]
-        return {name: getattr(self, name) for name in names} | {"data": str(self.data), "scores": scores}
+        found = {name: getattr(self, name) for name in names}
+        return found | {"data": str(self.data), "scores": scores, "statistics": list(self.statistics)}
 
     def show(self) -> None:
         """Print the table and the commands to try next."""
@@ -176,6 +180,8 @@ class Summary:
                 highlight=False,
                 soft_wrap=True,
             )
+        for line in self.statistics:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
         if self.raised:
             console.print(f"\nThe last {len(self.raised)} of {self.alerts:,} alerts:")
         for severity, message in self.raised:
