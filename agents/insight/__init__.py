@@ -9,7 +9,7 @@ from astrocyte.agents.insight.mutations import Mutations, wilson_interval
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.insight.price import Price
 from astrocyte.agents.insight.selection import Selection
-from astrocyte.agents.insight.statistic import Statistic, Window, Windows
+from astrocyte.agents.insight.statistic import Windows
 from astrocyte.agents.insight.trends import Trends
 
 __all__ = [
@@ -20,10 +20,8 @@ __all__ = [
     "Mutations",
     "Price",
     "Selection",
-    "Statistic",
     "Target",
     "Trends",
-    "Window",
     "Windows",
     "wilson_interval",
 ]
