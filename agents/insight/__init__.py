@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from astrocyte.agents.insight.operator import InsightOperator
-from astrocyte.agents.insight.statistic import Statistic, Window, Windows
+from astrocyte.agents.insight.statistic import Windows
 from astrocyte.agents.insight.statistics.diversity import Diversity
 from astrocyte.agents.insight.statistics.early_warning import EarlyWarning
 from astrocyte.agents.insight.statistics.forecast import Forecast, Target
@@ -20,10 +20,8 @@ __all__ = [
     "Mutations",
     "Price",
     "Selection",
-    "Statistic",
     "Target",
     "Trends",
-    "Window",
     "Windows",
     "wilson_interval",
 ]

@@ -202,6 +202,8 @@ class Summary:
         rules = " ".join(f"--rules {each}" for each in self.rules)
         stores = f"--db {self.database} --influx-dir {self.data / 'influx'}"
         lines.append(f"{program} verify {log} {rules} {stores}")
+        if any(each.stem == "cells" for each in self.rules):
+            lines.append(f"{program} analyze {log} --report {self.data / 'report.html'}")
         return lines
 
 

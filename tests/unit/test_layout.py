@@ -71,14 +71,22 @@ ARROWS: dict[str, dict[str, str]] = {
         "watch": "kafka settings",
     },
     "pipeline/analysis": {
+        "evolution": "offline phylogeny sources",
         "inspect": "inputs offline",
         "phylogeny": "sources",
+        "report": "evolution phylogeny",
         "verify": "inputs offline",
+    },
+    "pipeline/analysis/report": {
+        "sections": "content palette text",
     },
     "pipeline/broker": {
         "groups": "protocol storage",
         "server": "groups protocol settings storage",
         "storage": "protocol settings",
+    },
+    "pipeline/cli": {
+        "evolution": "options",
     },
     "pipeline/roles": {
         "sink": "acceptance output_records refusals worker worker_app",

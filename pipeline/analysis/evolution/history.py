@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from astrocyte.agents.insight import InsightOperator, Statistic, Windows
+from astrocyte.agents.insight import InsightOperator, Windows
+from astrocyte.agents.insight.statistic import Statistic
 from astrocyte.agents.rules.steps import parse_duration
 from astrocyte.pipeline.analysis.evolution.records import NotEnoughData
 from astrocyte.schemas.errors import InvalidSettings

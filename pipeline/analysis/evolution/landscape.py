@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.agents.insight import Selection, Window
+from astrocyte.agents.insight import Selection
+from astrocyte.agents.insight.statistic import Window
 from astrocyte.pipeline.analysis.evolution.history import History
 from astrocyte.pipeline.analysis.evolution.records import NotEnoughData
 from astrocyte.pipeline.analysis.evolution.selection_pressure import selection_statistic

@@ -101,8 +101,8 @@ def _table(table: Table) -> str:
         kind = f' class="left{words}"' if place < table.left else ""
         return f"<{tag}{kind}>{_text(text)}</{tag}>"
 
-    def line(tag: str, texts: tuple[str, ...]) -> str:
-        return "<tr>" + "".join(cell(tag, text, place) for place, text in enumerate(texts)) + "</tr>"
+    def line(tag: str, row: tuple[str, ...]) -> str:
+        return "<tr>" + "".join(cell(tag, text, place) for place, text in enumerate(row)) + "</tr>"
 
     head = f"<thead>{line('th', table.head)}</thead>" if any(table.head) else ""
     body = "".join(line("td", row) for row in table.rows)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["DARK", "LIGHT", "MARKED", "Palette", "variables"]
+__all__ = ["DARK", "DOT", "LIGHT", "MARKED", "Palette", "variables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ MARKED: Final = Palette(
     purple="#010108", red="#010109", gold="#01010a",
 )  # fmt: skip
 """Stand-ins, each of which `variables` maps to a variable of the page's style sheet."""
+DOT: Final[dict[str, Any]] = {
+    "markersize": 4, "color": "#111111", "markeredgecolor": "#ffffff", "markeredgewidth": 0.7,
+}  # fmt: skip
+"""A dot that is seen on every colour of a map."""
 
 
 def variables(svg: str) -> str:

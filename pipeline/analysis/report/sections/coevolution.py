@@ -16,7 +16,7 @@ from astrocyte.pipeline.analysis.evolution.evolutionary_trends import (
     trends_statistic,
 )
 from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
-from astrocyte.pipeline.analysis.report.palette import Palette
+from astrocyte.pipeline.analysis.report.palette import DOT, Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.text import as_python, interval, joined, number, p_text, span, trait_name
 
@@ -146,7 +146,7 @@ def _matrix(
     most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     mesh = axes.pcolormesh(values, cmap="RdBu_r", vmin=-most, vmax=most, edgecolors=palette.grid, linewidth=0.4)
     for column, row in sure:
-        axes.plot([column + 0.5], [row + 0.5], "o", markersize=4, color="#111111")
+        axes.plot([column + 0.5], [row + 0.5], "o", **DOT)
     places = np.arange(len(names)) + 0.5
     axes.set_yticks(places, [trait_name(name) for name in reversed(names)])
     axes.set_xticks(places, [trait_name(name) for name in names], rotation=35, ha="right")

@@ -17,7 +17,7 @@ from astrocyte.pipeline.analysis.evolution.selection_pressure import (
     selection_statistic,
 )
 from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
-from astrocyte.pipeline.analysis.report.palette import Palette
+from astrocyte.pipeline.analysis.report.palette import DOT, Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.text import (
     NONE,
@@ -133,7 +133,7 @@ def _beta_map(subject: Subject, found: SelectionPressure, axes: Any, palette: Pa
     for each in found.windows:
         if each.sign != "none":
             place = len(names) - 1 - names.index(each.trait)
-            axes.plot([middle[ends.index(each.window_end)]], [place], "o", markersize=2.6, color="#111111")
+            axes.plot([middle[ends.index(each.window_end)]], [place], "o", **DOT)
     axes.set_yticks(range(len(names)), [trait_name(name) for name in reversed(names)])
     axes.figure.colorbar(mesh, ax=axes, label="beta", pad=0.02, shrink=0.9)
     subject.axis.label(axes, palette, marks=False)

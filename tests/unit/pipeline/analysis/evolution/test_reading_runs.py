@@ -7,12 +7,14 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.evolution import NotEnoughData, read_run
 from astrocyte.pipeline.analysis.evolution.alerts import with_alerts_of
 from astrocyte.pipeline.analysis.evolution.dashboard import alerts_of, planted_in
+from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import Frame
 from tests.support.evolving import analysis_of, evolving_frames, evolving_log
-from tests.support.logs import T0_US
+from tests.support.logs import T0_US, write_log
 from tests.support.stored import store_in_sql
 
 STREAMS = ("evolutionary_events", "genome_data", "problem_solving", "population_metrics")
@@ -107,6 +109,21 @@ def test_alerts_are_found_by_rules_over_the_log_and_planted_anomalies_are_read(t
     (collapse,) = [row for row in rows if row["rule"] == "population_collapse"]
     assert collapse["timestamp"] == T0_US + 3_000_000
     assert collapse["severity"] == "critical"
+
+
+def test_alerts_of_a_recorded_log_are_those_that_workers_raised(tmp_path):
+    frames = evolving_frames(ticks=60, size=200, collapse_at=30)
+    log = evolving_log(tmp_path / "run.jsonl.zst", frames)
+    expected = with_alerts_of(read_run(log).history, read_rule_files(["cells"]), log, lateness_us=1_000_000)
+    _, outputs = run_rules(read_rule_files(["cells"]), [log], lateness_us=1_000_000)
+    raised = [
+        ConsumedRecord("alerts", 0, number, 0, each.key, each.value, tuple(each.headers))
+        for number, each in enumerate(each for output in outputs for each in output.alerts)
+    ]
+    recorded = write_log(tmp_path / "recorded.jsonl.zst", [*read_log(log), *raised], partitions=1)
+    found = alerts_of(read_run(recorded).history)
+    assert found.num_rows
+    assert found == alerts_of(expected)
 
 
 def test_rules_do_not_run_over_a_database(log, tmp_path):
