@@ -18,7 +18,7 @@ from astrocyte.agents.loading import load_rules
 from astrocyte.agents.matches.lineage import multi_event_records
 from astrocyte.agents.matches.table import MatchTable
 from astrocyte.agents.rules.model import Rule
-from astrocyte.pipeline.bench.engine import cache_bytes
+from astrocyte.pipeline.bench.engine.cep import cache_bytes
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["run"]

@@ -1,0 +1,1 @@
+"""Benchmarks of the engine: sequences, conjunctions and windows."""
