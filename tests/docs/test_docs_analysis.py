@@ -27,7 +27,8 @@ def test_the_program_runs_and_answers(tmp_path):
     assert lines[0].startswith("metabolism negative -0.")
     assert lines[7].startswith("population 0.8 17")
     assert re.match(r"rising \(.*\) falling \('metabolism'", lines[8])
-    assert lines[-1] == "7 ['window_end', 'trait', 'low', 'high', 'individuals']"
+    assert lines[-1] == "2"
+    assert lines[-2] == "7 ['window_end', 'trait', 'low', 'high', 'individuals']"
 
 
 def test_every_method_is_listed_and_its_statistics_have_a_part():

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 _GRID: Final = 24
 _FEWEST: Final = 30
-_NEAR: Final = 5.0
+_NEAR: Final = 10.0
 """Individuals, by weight, below which the surface is not drawn."""
 _BEST: Final = 0.05
 """Share of the individuals whose mean is the peak."""
@@ -34,7 +34,7 @@ class FitnessLandscape:
 
     Fitness is that of `astrocyte.insight.Selection`: births and survival while followed, divided by the mean of its
     window. The surface is its kernel mean (Nadaraya 1964, Watson 1964) with Gaussian kernels of Scott's bandwidth,
-    n^(-1/6) standard deviations; NaN where fewer than five individuals weigh in.
+    n^(-1/6) standard deviations; NaN where fewer than ten individuals weigh in.
     """
 
     traits: tuple[str, ...]

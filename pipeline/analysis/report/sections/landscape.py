@@ -27,10 +27,10 @@ def landscape_section(subject: Subject) -> Section:
     section.text.append(
         f"The {len(found.traits)} standardised traits of {len(found.fitness):,} individuals, in their first two "
         f"principal components, which have {one} and {two} of the variance. The surface is the mean relative fitness "
-        "of those near (Gaussian kernel); where fewer than five are near nothing is drawn."
+        "of those near (Gaussian kernel); where fewer than ten are near nothing is drawn."
     )
     section.figures = [
-        Figure("surface", "Fitness over two components of the traits",
+        Figure("surface", "Fitness over two components",
                f"Colour: mean relative fitness. Points: individuals (at most {_POINTS}).", partial(_surface, found)),
         Figure("loadings", "Weight of each trait in the components",
                "The larger a bar, the more the component moves with the trait.", partial(_loadings, found)),
