@@ -39,7 +39,7 @@ class Source:
         kind = np.zeros(frame.num_rows, np.int8)
         if self.types:
             known = {name: number for number, name in enumerate(self.types)}
-            names, codes = _texts(frame.column("type"))
+            names, codes = _strings(frame.column("type"))
             kind = np.array([known.get(name, -1) for name in names], np.int8)[codes]
             if (kind < 0).any():
                 row = np.flatnonzero(kind >= 0)
@@ -160,7 +160,7 @@ def one_of_each(ids: NDArray[np.int64], *, last: bool = False) -> NDArray[np.int
     return order[np.append(change, True) if last else np.append(True, change)] if len(order) else order
 
 
-def _texts(column: pa.Array) -> tuple[list[str], NDArray[np.integer]]:
+def _strings(column: pa.Array) -> tuple[list[str], NDArray[np.integer]]:
     """Distinct values of a column as text, and the place of each row's among them; null is the empty text."""
     column = column if pa.types.is_dictionary(column.type) else column.cast(pa.utf8()).dictionary_encode()
     names = ["" if name is None else str(name) for name in column.dictionary.to_pylist()]
@@ -174,7 +174,7 @@ def _run_numbers(frame: Frame, runs: dict[str, int]) -> NDArray[np.int32]:
     """Number of the run of each row."""
     if "simulation_id" not in frame.batch.schema.names:
         return np.full(frame.num_rows, runs.setdefault(frame.run, len(runs)), np.int32)
-    names, codes = _texts(frame.column("simulation_id"))
+    names, codes = _strings(frame.column("simulation_id"))
     numbers = np.full(len(names), -1, np.int32)
     for code in np.flatnonzero(np.bincount(codes, minlength=len(names))).tolist():
         numbers[code] = runs.setdefault(names[code], len(runs))
