@@ -54,7 +54,7 @@ def declining(rate: float) -> list[Event]:
 
 
 def offspring(strength: float) -> list[Event]:
-    """Two windows of cells whose offspring their metabolism determines by ``strength``, and chance else."""
+    """Two windows of cells that differ in metabolism, which determines their offspring by ``strength``."""
     dice, events, child = random.Random(2), [], 10_000
     names = ("growth_rate", "division_size", "mutation_rate", "tpu_cores", "tpu_memory", "tpu_efficiency")
     for window in range(2):
