@@ -108,20 +108,8 @@ def rows_of(frames: list[Frame], stream: str) -> list[dict[str, Any]]:
 def test_a_running_simulation_applies_controls_and_its_record_repeats_it(broker: str, existing: bool) -> None:
     if existing:
         make(broker)
-    command = [
-        "simulate",
-        "cells",
-        "--size",
-        "1024",
-        "--set",
-        "routine_share=0.2",
-        "--seed",
-        "3",
-        "--seconds",
-        "600",
-        "--realtime",
-        "--json",
-    ]
+    options = "--size 1024 --set routine_share=0.2 --seed 3 --seconds 600 --realtime --json"
+    command = ["simulate", "cells", *options.split()]
     process = subprocess.Popen(
         [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()",
          *command, "-b", broker, "--partitions", "1"],
