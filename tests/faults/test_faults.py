@@ -123,7 +123,7 @@ LINES = {
     "SIGTERM under load": Line(Fault(terminated(*EVERY), HASTY)),
     "SIGTERM under load, repartitioned": Line(Fault(terminated("repartition", *EVERY), REPARTITIONED, repeats=True)),
     "SIGTERM while it works off a backlog": Line(
-        Fault(terminated("correlate", "correlate", "correlate"), HASTY | {"backlog_s": (600.0, 1.0)})
+        Fault(terminated("correlate", "correlate", "correlate", sending=False), HASTY | {"backlog_s": (600.0, 1.0)})
     ),
     "correlate stopped beyond its session": Line(at(zombie("correlate"), MOVING)),
     "sql stopped beyond its session": Line(at(zombie("sql"), MOVING)),

@@ -199,16 +199,21 @@ def dies_at_steps(second: str = "") -> Act:
     return act
 
 
-def terminated(*roles: str) -> Act:
-    """SIGTERM under load: what was read is written and committed, the status is 0 within the time of grace."""
+def terminated(*roles: str, sending: bool = True) -> Act:
+    """SIGTERM under load: what was read is written and committed, the status is 0 within the time of grace.
+
+    Without ``sending`` the workers work off what was sent before they started.
+    """
 
     def act(live: Live) -> None:
         for role in roles:
             worker = live.of(role)
+            worker.ready()
             began_s = time.monotonic()
             worker.stop()
             print(f"{role} ended {time.monotonic() - began_s:.1f} s after SIGTERM")
-            live.sending.wait(0.5)
+            if sending:
+                live.sending.wait(0.5)
             worker.start()
 
     return act
