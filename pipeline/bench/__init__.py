@@ -13,7 +13,7 @@ __all__ = ["BENCHMARKS", "run_benchmarks"]
 
 BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "frames": ("frames",),
-    "engine": ("engine", "all_engine", "windows"),
+    "engine": ("engine", "all_engine", "operators.windows"),
     "transport": ("transport",),
     "broker": ("broker",),
     "pipeline": ("pipeline", "alerts"),
@@ -21,7 +21,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "worlds": ("worlds",),
     "sinks": ("sinks", "influx"),
     "phylogeny": ("phylogeny",),
-    "insight": ("insight",),
+    "insight": ("operators.insight",),
 }
 """Modules of each benchmark, by its name."""
 _ONLY_BY_NAME: Final = ("worlds",)

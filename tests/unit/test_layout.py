@@ -42,7 +42,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "sequence": "compiler operator rows values",
     },
     "agents/insight": {
-        "statistics": "descent distributions genealogy rows series statistic",
+        "statistics": "descent distributions followed genealogy rows series statistic",
     },
     "agents/sinks": {
         "audit": "base sql",

@@ -32,8 +32,8 @@ rules:
 @pytest.mark.parametrize(
     "case",
     [
-        Case("restarted", "short", 3, "frames", scenarios=("cells",), roles=("correlate", "sql")),
-        Case("after", "short", 2, "json", scenarios=("cells",), roles=("correlate", "sql")),
+        Case("restarted", "short", 3, "frames", scenarios=("cells",)),
+        pytest.param(Case("after", "short", 2, "json", scenarios=("cells",)), marks=pytest.mark.soak),
     ],
     ids=str,
 )

@@ -1,0 +1,1 @@
+"""Operators that make streams of results: windows and statistics."""
