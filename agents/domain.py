@@ -22,7 +22,7 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, positions_of
+from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, is_silence, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import OperatorFailed, reason_of
@@ -188,7 +188,12 @@ class Domain:
         self._accounting.unkeyed(topic, records, frames, self._partitioned_by.get(topic))
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
         stamps, source = KafkaTimes(records), self.copies.get(topic)
+        silences = set() if counted else {record.offset for record in records if is_silence(record)}
         for sourced in frames:
+            if sourced.offset in silences:
+                for lane in self._lanes_of.get(topic, ()):
+                    lane.watermarks.silence(Source(topic, self.partition, sourced.frame.origin))
+                continue
             whence = copied.get(sourced.offset)
             originals = Originals.of(source, whence, sourced) if whence and source else None
             self._take(Intake(sourced, output, counted, originals), stamps)

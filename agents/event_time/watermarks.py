@@ -73,6 +73,13 @@ class _State:
     """Its producer asserts watermarks, so that a lack of events does not make it idle."""
     announced: bool = False
     """It has announced its peers; it names them in every frame, of which only the first matters."""
+    silent: bool = False
+    """Idle until a frame of its own, whatever is said of its place (`Watermarks.silence`)."""
+
+    @property
+    def passive(self) -> bool:
+        """Whether it delays nothing."""
+        return self.idle or self.silent
 
 
 class Watermarks:
@@ -139,7 +146,7 @@ class Watermarks:
     @property
     def asserting(self) -> bool:
         """Whether a source whose producer asserts watermarks is active and so bounds the domain's watermark."""
-        return any(state.asserts and not state.idle for state in self._sources.values())
+        return any(state.asserts and not state.passive for state in self._sources.values())
 
     @property
     def sources(self) -> dict[Source, int]:
@@ -151,7 +158,7 @@ class Watermarks:
         missing = self._missing()
         if missing:
             return [Holder(Source(*place), NEVER_US, asserts=False) for place in sorted(missing)]
-        active = [(source, state) for source, state in self._sources.items() if not state.idle]
+        active = [(source, state) for source, state in self._sources.items() if not state.passive]
         least_us = min((state.watermark_us for _, state in active), default=NEVER_US)
         return [
             Holder(source, least_us, state.asserts) for source, state in sorted(active, key=lambda item: item[0])
@@ -161,7 +168,7 @@ class Watermarks:
     def is_idle(self, source: Source) -> bool:
         """Whether the source was declared idle and has sent no frame since."""
         state = self._sources.get(source)
-        return source.place in self._idle_places if state is None else state.idle
+        return source.place in self._idle_places if state is None else state.passive
 
     def expect(self, places: Iterable[TopicPartition | tuple[str, int]], *, anew: bool = False) -> set[TopicPartition]:
         """Replace the expected places and return those before; the sources of places that are left out are forgotten.
@@ -232,12 +239,12 @@ class Watermarks:
         if peers:
             self._announce_peers(source, peers, begins=len(timestamps) > 0 or not end)
         state = self._sources.get(source)
-        if self._domain_us > NEVER_US and (state is None or state.idle):
+        if self._domain_us > NEVER_US and (state is None or state.passive):
             self.entered += 1
         if state is None:
             state = self._sources[source] = _State()
         state.announced = state.announced or bool(peers)
-        state.idle = False
+        state.idle = state.silent = False
         self._idle_places.discard(source.place)
         self._closed_places.discard(source.place)
         self._ended.pop(source, None)
@@ -257,9 +264,7 @@ class Watermarks:
             del self._sources[source]
             self._closed += 1
             self._closed_places.add(source.place)
-            self._ended[source] = bool(peers)
-            if len(self._ended) > ENDED_KEPT:
-                del self._ended[next(iter(self._ended))]
+            self._keep_ended(source, together=bool(peers))
         self._advance()
         self.late += int(late.sum())
         return Observed(~late, late, limits)
@@ -274,8 +279,21 @@ class Watermarks:
         for known, state in self._sources.items():
             if source in (known, known.place) and (asserting or not state.asserts):
                 state.idle = True
-        if not any(known.place == place and not state.idle for known, state in self._sources.items()):
-            self._idle_places.add(place)
+        self._note_idle(place)
+        self._advance()
+
+    def silence(self, source: Source) -> None:
+        """One that reads what the source sends reports that it is silent: it is idle until it sends a frame again.
+
+        Its events stay open, because nobody said that its producer has ended. `activate` does not undo it.
+        """
+        state = self._sources.get(source)
+        if state is not None and state.watermark_us > NEVER_US:
+            state.silent = True
+        else:  # it has only been announced
+            self._sources.pop(source, None)
+            self._keep_ended(source, together=False)
+        self._note_idle(source.place)
         self._advance()
 
     def mark_all_idle(self, until_us: int | None = None) -> None:
@@ -286,7 +304,7 @@ class Watermarks:
         """
         for place in self._expected | {source.place for source in self._sources}:
             self.mark_idle(place)
-        held = any(not state.idle for state in self._sources.values())
+        held = any(not state.passive for state in self._sources.values())
         if until_us is not None and not held and (self._sources or self._domain_us > NEVER_US):
             self._domain_us = max(self._domain_us, until_us)
 
@@ -319,6 +337,7 @@ class Watermarks:
             "idle": sorted(self._idle_places),
             "closed": sorted(self._closed_places),
             "ended": list(self._ended),
+            "silent": [list(source) for source, state in self._sources.items() if state.silent],
         }
         states = list(self._sources.values())
         return {
@@ -341,6 +360,8 @@ class Watermarks:
             for newest, watermark, idle, asserts, announced in zip(*columns, strict=True)
         ]
         self._sources = {Source(*name): state for name, state in zip(names["sources"], states, strict=True)}
+        for name in names.get("silent", ()):
+            self._sources[Source(*name)].silent = True
         self._expected = {TopicPartition(*place) for place in names["expected"]}
         self._idle_places = {TopicPartition(*place) for place in names["idle"]}
         self._closed_places = {TopicPartition(*place) for place in names["closed"]}
@@ -369,6 +390,16 @@ class Watermarks:
             state.asserts = True
             state.watermark_us = max(state.watermark_us, watermark_us)
 
+    def _keep_ended(self, source: Source, *, together: bool) -> None:
+        self._ended.pop(source, None)
+        self._ended[source] = together
+        if len(self._ended) > ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
+
+    def _note_idle(self, place: TopicPartition) -> None:
+        if not any(known.place == place and not state.passive for known, state in self._sources.items()):
+            self._idle_places.add(place)
+
     def _missing(self) -> set[TopicPartition]:
         heard = {source.place for source in self._sources}
         return self._expected - heard - self._idle_places - self._closed_places
@@ -376,7 +407,7 @@ class Watermarks:
     def _advance(self) -> None:
         if not self._sources or self._missing():
             return
-        active = [state.watermark_us for state in self._sources.values() if not state.idle]
+        active = [state.watermark_us for state in self._sources.values() if not state.passive]
         # All sources are idle, so the greatest watermark counts (as in Flink's StatusWatermarkValve).
         reached = min(active) if active else max(state.watermark_us for state in self._sources.values())
         self._domain_us = max(self._domain_us, reached)

@@ -23,9 +23,22 @@ from astrocyte.schemas.frames import decode_frame, encode_frame
 from astrocyte.schemas.ids import ROW_BITS
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
 
-__all__ = ["COPY_HEADER", "WAITED", "Copied", "CopiesOnce", "Originals", "end_of", "fitting", "positions_of"]
+__all__ = [
+    "COPY_HEADER",
+    "SILENT_HEADER",
+    "WAITED",
+    "Copied",
+    "CopiesOnce",
+    "Originals",
+    "end_of",
+    "fitting",
+    "is_silence",
+    "positions_of",
+]
 
 COPY_HEADER: Final = "astrocyte-copied"
+SILENT_HEADER: Final = "astrocyte-silent"
+"""Of a message without rows: its source has been silent for the idle timeout. It is idle, and has not ended."""
 WAITED: Final = -2
 _HEAD: Final = struct.Struct("<iqI")
 
@@ -37,6 +50,11 @@ def positions_of(sourced: SourcedFrame) -> NDArray[np.int64]:
     if sourced.numbers is not None:
         return (offsets << ROW_BITS) + sourced.numbers
     return (offsets << ROW_BITS) + (np.arange(count) if sourced.offsets is None else 0)
+
+
+def is_silence(record: KafkaRecord) -> bool:
+    """Whether a message of a copy only says that its source is silent."""
+    return any(name == SILENT_HEADER for name, _ in record.headers)
 
 
 def end_of(offset: int) -> int:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import orjson
 
 from astrocyte.agents.domain import Domain, DomainOutput
+from astrocyte.agents.ingest.copies import is_silence
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
@@ -216,7 +217,8 @@ class Correlator:
             place = TopicPartition(chunk.topic, chunk.partition)
             await self._begin_life(part)
             sources = part.sources
-            if sources.idle:
+            silence = chunk.topic in part.domain.copies and all(is_silence(record) for record in chunk.records)
+            if sources.idle and not silence:
                 active = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
                 await self._wait_again(part, sources.idle if sources.all_idle else active)
             domain, before = part.domain, dict(part.domain.positions)
@@ -227,7 +229,10 @@ class Correlator:
                 # What is late of this chunk depends on how far the other topics have come: a replay keeps them there.
                 await self._record(part, positions=before)
                 await self._record(part)
-            sources.processed(place, chunk.next_offset, self._monotonic())
+            if silence:
+                sources.told_silent(place, chunk.next_offset)
+            else:
+                sources.processed(place, chunk.next_offset, self._monotonic())
             part.deliveries[chunk.topic] = delivery
             part.dirty = True
             received = part.domain.counters.received - received

@@ -23,6 +23,8 @@ class Idleness:
     heard_s: dict[TopicPartition, float] = field(default_factory=dict)
     handled: dict[TopicPartition, int] = field(default_factory=dict)
     """Offset after the newest chunk of each topic that was processed since the topic was assigned."""
+    moved: set[TopicPartition] = field(default_factory=set)
+    """Topics whose ends moved although nothing was sent, by a chunk that said so; see `told_silent`."""
     idle: set[TopicPartition] = field(default_factory=set)
     given_up: set[TopicPartition] = field(default_factory=set)
     """Idle topics whose producers assert watermarks and are no longer waited for."""
@@ -39,6 +41,11 @@ class Idleness:
         self.handled[place] = next_offset
         self._heard(place)
 
+    def told_silent(self, place: TopicPartition, next_offset: int) -> None:
+        """A chunk is done that said only that sources of the topic are silent: this ends no silence."""
+        self.handled[place] = next_offset
+        self.moved.add(place)
+
     def restart(self, now_s: float) -> None:
         """Begin to wait for every topic anew."""
         self.heard_s = dict.fromkeys(self.heard_s, now_s)
@@ -50,7 +57,8 @@ class Idleness:
         end = self.at_end(place)
         if end is None or end.is_queued(self.handled.get(place)):
             return 0.0
-        return max(0.0, end.until_s - max(end.since_s, self.heard_s[place]))
+        since_s = end.reading_since_s if place in self.moved else end.since_s
+        return max(0.0, end.until_s - max(since_s, self.heard_s[place]))
 
     def silent(self, timeout_s: float) -> set[TopicPartition]:
         """Topics that are known to be silent for so long."""
@@ -62,5 +70,6 @@ class Idleness:
         return len(self.idle) == len(self.heard_s)
 
     def _heard(self, place: TopicPartition) -> None:
+        self.moved.discard(place)
         self.idle.discard(place)
         self.given_up.discard(place)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import pyarrow as pa
 
-from astrocyte.agents.ingest.copies import COPY_HEADER
+from astrocyte.agents.ingest.copies import COPY_HEADER, SILENT_HEADER
 from astrocyte.agents.ingest.letters import dead_letter
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Copy
@@ -81,7 +81,10 @@ def copy_records(repartition: Repartition, copy: Copy, partitions: int) -> list[
     """A repartitioned frame, one record for each partition that it concerns, with where its rows come from."""
     topic, copied = repartition.topic, copy.copied
     if copied is None:
-        return frame_records(topic, copy.frame, partitions)
+        records = frame_records(topic, copy.frame, partitions)
+        if not copy.is_silence:
+            return records
+        return [each._replace(headers=(*each.headers, (SILENT_HEADER, b""))) for each in records]
     marked = copy.frame.with_column(_POSITION, pa.array(copied.positions))
     records = []
     for partition, part in split_by_partition(marked, partitions, by=repartition.field):

@@ -38,6 +38,11 @@ class Copy:
     frame: Frame
     copied: Copied | None = None
 
+    @property
+    def is_silence(self) -> bool:
+        """Whether it says that its source is silent."""
+        return self.copied is None and self.frame.end
+
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
@@ -62,7 +67,7 @@ class Repartitioner:
     """Repartitions one stream. The ids of rows do not change; each input partition becomes an origin of its own.
 
     Every frame carries a watermark: that of the producer, or the newest timestamp minus the lateness. The reader waits
-    for every input partition, so a silent one is reported to it as ended (`silence`) until it sends again. When all
+    for every input partition, so a silent one is reported to it (`silence`): idle until it sends again. When all
     were silent and one sends, the reader waits for all of them again.
 
     A copy names the positions of its rows, so that its reader takes each once although chunks are repeated after a
@@ -283,7 +288,7 @@ class Repartitioner:
         heard.update({origin: now_s for origin, moment in heard.items() if began_s <= moment < now_s})
 
     def silence(self, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> list[Copy]:
-        """Frames that end the origins that have said nothing on a partition for ``timeout_s``, once each.
+        """Frames that report the origins that have said nothing on a partition for ``timeout_s``, once each.
 
         ``at_end`` says what the broker has answered about an input partition. Only time in which it answered counts,
         and only once all that it had was carried over.

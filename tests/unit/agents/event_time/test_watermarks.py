@@ -223,7 +223,7 @@ steps = st.lists(
     st.tuples(
         st.integers(0, 2),
         st.lists(st.integers(0, 2_000), max_size=5),
-        st.sampled_from(["rows", "rows", "rows", "punctuation", "end", "idle", "all_idle"]),
+        st.sampled_from(["rows", "rows", "rows", "punctuation", "end", "idle", "all_idle", "silence"]),
     ),
     max_size=25,
 )
@@ -237,6 +237,8 @@ def drive(clock: Watermarks, step: tuple[int, list[int], str]) -> Observed | Non
             clock.mark_idle(source)
         case "all_idle":
             clock.mark_all_idle()
+        case "silence":
+            clock.silence(source)
         case _:
             watermark = max(times, default=0) if what == "punctuation" else None
             return see(clock, source, *times, watermark_us=watermark, end=what == "end")
@@ -365,10 +367,10 @@ def test_a_run_that_is_repeated_after_its_end_waits_for_all_its_streams_again() 
         clock.reset()
 
 
-def test_a_source_that_was_ended_as_idle_is_waited_for_after_its_next_frame() -> None:
+def test_an_announced_source_that_is_silent_is_waited_for_after_its_first_frame() -> None:
     clock, (one, two) = Watermarks(), PARTS[:2]
     see(clock, one, 10, watermark_us=10, peers=[one, two])
-    see(clock, two, end=True)
+    clock.silence(two)
     see(clock, one, end=True)
     assert clock.finished
     clock.reset()
@@ -382,7 +384,7 @@ def test_a_source_that_was_ended_as_idle_is_waited_for_after_its_next_frame() ->
 def test_a_source_that_goes_on_after_silence_does_not_wait_for_a_peer_that_has_ended() -> None:
     clock, (one, two) = Watermarks(), PARTS[:2]
     see(clock, one, 10, watermark_us=10, peers=[one, two])
-    see(clock, two, end=True)  # silent, as the repartition role has found
+    clock.silence(two)  # before it has sent anything
     see(clock, one, 20, watermark_us=20, end=True, peers=[one, two])
     assert clock.finished
     clock.reset()
@@ -390,6 +392,22 @@ def test_a_source_that_goes_on_after_silence_does_not_wait_for_a_peer_that_has_e
     assert clock.watermark_us == 30
     see(clock, two, end=True, peers=[one, two])
     assert clock.finished
+
+
+def test_sources_that_are_silent_have_not_ended_and_the_domain_goes_on_with_the_clock_alone() -> None:
+    clock, (one, two) = Watermarks(expected=[PARTS[0].place]), PARTS[:2]
+    see(clock, one, 10, watermark_us=10, peers=[one, two])
+    see(clock, two, 30, watermark_us=30, peers=[one, two])
+    clock.silence(one)
+    assert (clock.watermark_us, clock.finished) == (30, False)
+    clock.silence(two)
+    assert (clock.watermark_us, clock.finished, clock.asserting) == (30, False, False)
+    clock.activate([one.place], asserting=True)
+    clock.mark_all_idle(until_us=35)
+    assert clock.watermark_us == 35, "what is said of the place does not make its sources active"
+    see(clock, two, watermark_us=30)
+    clock.mark_all_idle(until_us=50)
+    assert clock.watermark_us == 35, "a frame of its own does"
 
 
 def test_ended_sources_are_remembered_up_to_a_number_and_those_still_announced_the_longest(monkeypatch: Any) -> None:
