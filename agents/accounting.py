@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.engine.output import FailedRow
 from astrocyte.agents.ingest.copies import Originals
+from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
 from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Passed
@@ -27,6 +28,7 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, is_retried
+from astrocyte.schemas.partitioning import KeySample
 from astrocyte.schemas.times import DOUBTED_US, PER_UNIT, fitting_unit, iso_from_us
 from astrocyte.schemas.topics import KEYED_PREFIX, METRICS_PREFIX, metrics_topic
 
@@ -141,7 +143,7 @@ class Intake:
 class Accounting:
     """Counters of a domain, and the outputs for events that took no part; ``listed``: also the ones without a topic.
 
-    ``unused`` and ``fields`` begin with this object: they are not part of a snapshot.
+    ``unused``, ``fields`` and ``keys`` begin with this object: they are not part of a snapshot.
     """
 
     def __init__(self, partition: int, internal: Iterable[str], catalog: Catalog, *, listed: bool) -> None:
@@ -149,6 +151,8 @@ class Accounting:
         self.counters = Counters()
         self.unused = Unused()
         self.fields = FieldsSeen()
+        self.keys: dict[str, KeySample] = {}
+        """Some keys of each topic that is read as its producer partitions it."""
         self._internal = frozenset(internal)
         self._catalog = catalog
         self._listed = listed
@@ -253,6 +257,11 @@ class Accounting:
         if intake.counted and len(rows) and kept.stream != contract.stream:
             place = intake.place(int(rows[0]))
             self.unused.add("stream", intake.sourced.topic, place, detail=kept.stream, count=len(rows))
+
+    def placed(self, intake: Intake, kept: Frame, by: str | None) -> None:
+        """Note the keys of a topic that is taken to be partitioned by ``by``; where each stands shows whether it is."""
+        if by is not None and kept.num_rows and kept.origin != RETRY_ORIGIN:
+            self.keys.setdefault(intake.sourced.topic, KeySample()).add(kept, by)
 
     def keyless(self, intake: Intake, by: str | None, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Count the rows without the field ``by``, by which rules correlate their stream."""

@@ -54,7 +54,9 @@ class Domain:
     they were first read (repartitioned streams, results of windows). ``copied_by`` names the fields by which rules
     correlate the copies of a topic: events without one are counted where the topic itself is read. ``copies`` names the
     topic of which each internal one is a copy. ``partitioned_by`` names the key by which producers of a topic with
-    several partitions are taken to divide its messages: those without a Kafka key are counted. ``list_unused``: outputs
+    several partitions are taken to divide its messages: those without a Kafka key are counted. ``placed_by`` names the
+    key of the topics of which `keys` are sampled, so that other domains' samples show whether one is in several
+    partitions. ``list_unused``: outputs
     list the events that took no part and are in no other output.
 
     Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
@@ -76,6 +78,7 @@ class Domain:
         copied_by: Mapping[str, Sequence[str]] | None = None,
         copies: Mapping[str, str] | None = None,
         partitioned_by: Mapping[str, str] | None = None,
+        placed_by: Mapping[str, str] | None = None,
         list_unused: bool = False,
     ) -> None:
         self.partition = partition
@@ -87,6 +90,8 @@ class Domain:
         """What was not used since this object was made."""
         self.fields = self._accounting.fields
         """Fields that the rules name and what came of them, since this object was made."""
+        self.keys = self._accounting.keys
+        """By topic of ``placed_by``: a sample of the keys that came, since this object was made."""
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
         self._validators = validators or Validators((), catalog=catalog)
@@ -97,6 +102,7 @@ class Domain:
         self._copied_by = dict(copied_by or {})
         self.copies = dict(copies or {})
         self._partitioned_by = dict(partitioned_by or {})
+        self.placed_by = dict(placed_by or {})
         self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
@@ -321,6 +327,7 @@ class Domain:
         repeated = np.empty(0, np.int64)
         source = Source(topic, self.partition, kept.origin)
         self._accounting.taken(intake, kept, rows)
+        self._accounting.placed(intake, kept, self.placed_by.get(topic))
         self._accounting.dated(intake, kept, rows, self._decoders.contracts.of_topic(topic))
         for by in self._copied_by.get(topic, ()) if intake.counted else ():
             self._accounting.keyless(intake, by, kept, rows)

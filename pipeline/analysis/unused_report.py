@@ -59,6 +59,12 @@ def report_lines(run: OfflineRun) -> list[str]:
     lines = [*run.found.doubts, *_unused_lines(run)]
     lines += run.fields.absent(set(run.made))
     lines += run.key_places.apart.values()
+    unkeyed = {subject for cause, subject, _, _ in run.unused if cause == "unkeyed"}
+    lines += [
+        spread.sentence(topic, run.placed_by[topic])
+        for topic, spread in run.spread_keys.items()
+        if topic not in unkeyed  # of which it was said that keys may be in several partitions
+    ]
     lines += [
         f"recognise of decoder {name!r} failed on {count:,} messages, which it did not read"
         for name, count in run.recognise_failed.items()

@@ -353,7 +353,7 @@ def visits(folder: Path, key: str, *places: tuple[int, bytes | None]) -> list[st
     """A log of clicks, each with its partition (of two) and Kafka key."""
     records = []
     for number, (partition, kafka_key) in enumerate(places):
-        body = orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "visitor": "v"})
+        body = orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "visitor": f"v{partition}"})
         offset = sum(each.partition == partition for each in records)
         records.append(ConsumedRecord("web.clicks", partition, offset, 1_772_359_200_000, kafka_key, body))
     (folder / "rules.yaml").write_text(VISITS % key)
@@ -499,3 +499,30 @@ def test_events_of_frames_that_are_refused_as_a_whole_are_counted_and_a_score_sa
     assert "70 of 70 events were refused" in shown
     assert any("70" in line and "hive" in line and "string" in line for line in shown)
     assert json.loads(run("score", *given, "--json").stdout)["refused"][0] == "70 of 70 events were refused"
+
+
+REMEDY = "its producer partitions it by something else than order; declare 'key: {field: order, partitioned: false}'"
+
+
+@pytest.mark.parametrize("partitioned", ["", ", partitioned: true"])
+def test_keys_in_several_partitions_are_reported_also_where_the_declaration_denies_it(tmp_path, partitioned):
+    rules = (
+        f"streams: [{{name: orders, topic: shop.orders, key: {{field: order{partitioned}}}}}]\n"
+        "rules: [{name: two, by: order, within: 1m, seq: [{as: a, stream: orders}, {as: b, stream: orders}]}]"
+    )
+    records = [
+        ConsumedRecord(
+            "shop.orders", (number + (number > 9)) % 2, number // 2, 1_772_359_200_000, b"k",
+            orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "order": number % 4}),
+        )
+        for number in range(20)
+    ]  # fmt: skip
+    path = write_log(tmp_path / "log.jsonl", sorted(records, key=lambda each: each.offset), partitions=2)
+    (tmp_path / "rules.yaml").write_text(rules)
+    result = run("match", str(tmp_path / "rules.yaml"), str(path))
+    (line,) = lines(result)[1:]
+    assert line.startswith("4 of 4 keys looked at have events in several partitions of shop.orders, which never meet")
+    assert line.endswith("such as '0' in 0 and 1: " + REMEDY)
+    declared = rules.replace("field: order" + partitioned, "field: order, partitioned: false")
+    (tmp_path / "rules.yaml").write_text(declared)
+    assert lines(run("match", str(tmp_path / "rules.yaml"), str(path)))[1:] == []
