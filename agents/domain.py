@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake
+from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake, lacking
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
@@ -329,8 +329,8 @@ class Domain:
         self._accounting.taken(intake, kept, rows)
         self._accounting.placed(intake, kept, self.placed_by.get(topic))
         self._accounting.dated(intake, kept, rows, self._decoders.contracts.of_topic(topic))
-        for by in self._copied_by.get(topic, ()) if intake.counted else ():
-            self._accounting.keyless(intake, by, kept, rows)
+        without = {by: lacking(kept, by) for by in (self._copied_by.get(topic, ()) if intake.counted else ())}
+        keyless = np.zeros(kept.num_rows, np.bool_)
         for lane in self._lanes_of.get(topic, ()):
             named = kept.end or not lane.watermarks.has_announced(source)
             verdict = lane.watermarks.observe(
@@ -347,14 +347,21 @@ class Domain:
             late |= verdict.late
             limits_us = np.where(verdict.late, np.maximum(limits_us, verdict.limits_us), limits_us)
             if lane.engine is not None:
-                if self.copies.get(topic) not in self._copied_by:
-                    self._accounting.keyless(intake, lane.correlated.get(kept.stream), kept, rows)
+                by = lane.correlated.get(kept.stream)
+                keyless |= lacking(kept, by)
+                if by is not None and self.copies.get(topic) not in self._copied_by:
+                    without[by] = lacking(kept, by)
                 if verdict.late.any():
                     push_late(intake, lane.engine, kept, rows, verdict.late)
                 twice = push(intake, lane.engine, kept, rows, verdict.on_time)
                 repeated = twice if len(twice) > len(repeated) else repeated
         if kept.end:
             self._clocks.forget(source)
+        self._accounting.keyless(intake, kept.stream, {by: rows[lacks & ~late] for by, lacks in without.items()})
+        # An event without a key takes part in nothing, whether it is repeated or not: that is said of it, once.
+        for lacks in without.values():
+            keyless |= lacks
+        repeated = np.setdiff1d(repeated, rows[keyless]) if len(repeated) else repeated
         self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, limits_us=limits_us)
 
     def _peers(self, lane: Lane, frame: Frame, topic: str) -> list[Source]:

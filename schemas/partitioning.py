@@ -139,7 +139,7 @@ class KeySample:
     """Some of the keys of one partition: those with the smallest hashes, at most ``most``.
 
     Which these are depends on the keys alone. So a key that is in the samples of two partitions, or would be in both,
-    can be told without all keys (bottom-k sampling; Cohen and Kaplan, PODC 2007).
+    can be found without all keys (bottom-k sampling; Cohen and Kaplan, PODC 2007).
     """
 
     def __init__(self, most: int = _SAMPLED) -> None:
@@ -179,16 +179,16 @@ class KeySample:
 
 
 class SpreadKeys(NamedTuple):
-    """Of ``looked_at`` keys of a topic, ``count`` have events in several partitions: ``key`` in ``partitions``."""
+    """Of ``looked_at`` keys of a topic, ``spread`` have events in several partitions: ``key`` in ``partitions``."""
 
-    count: int
+    spread: int
     looked_at: int
     key: str
     partitions: tuple[int, ...]
 
     def sentence(self, topic: str, by: str) -> str:
         """What this means for rules by ``by``, and what to do."""
-        keys = "1 key" if self.looked_at == 1 else f"{self.count:,} of {self.looked_at:,} keys looked at"
+        keys = "1 key" if self.looked_at == 1 else f"{self.spread:,} of {self.looked_at:,} keys looked at"
         have = "has" if self.looked_at == 1 else "have"
         where = " and ".join(map(str, self.partitions[:2]))
         return (

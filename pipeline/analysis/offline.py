@@ -164,6 +164,8 @@ class OfflineRun:
                     )
                 )
             self._domains.append(domains)
+        for domain in self._all_domains():  # each topic's fields are judged where it is counted, whoever reads them
+            domain.fields.update(named_fields(ruleset))
 
     @property
     def counters(self) -> Counters:

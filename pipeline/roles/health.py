@@ -156,6 +156,8 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
         for (topic, by), each in sorted(samples.items())
         if (found := spread_keys(each)) is not None
     ]
+    # In the topic `late` stand the events that are late in a copy as well; here each is counted once.
+    total = total.once((source, copy) for copy, source in copies.items())
     skipped = sum(stats.get("skipped", 0) for stats in reports)
     return {
         "unused": total.as_json(),

@@ -94,7 +94,7 @@ def test_samples_that_hold_all_keys_tell_exactly_which_are_in_several_partitions
     if not spread:
         assert found is None
         return
-    assert (found.count, found.looked_at, found.key) == (len(spread), len(places), spread[0])
+    assert (found.spread, found.looked_at, found.key) == (len(spread), len(places), spread[0])
     assert found.partitions == tuple(sorted(places[spread[0]]))
 
 
@@ -109,7 +109,7 @@ def test_small_samples_tell_of_keys_that_are_in_several_partitions_and_of_no_oth
 def test_where_all_keys_are_in_several_partitions_a_small_sample_says_so_of_all_that_it_holds():
     rows = [(partition, f"key {number}") for number in range(3000) for partition in (0, 1)]
     found = sampled(rows, most=64)
-    assert found.count == found.looked_at == 64
+    assert found.spread == found.looked_at == 64
     assert found.sentence("shop.orders", "order").startswith(
         "64 of 64 keys looked at have events in several partitions of shop.orders, which never meet, such as 'key "
     )

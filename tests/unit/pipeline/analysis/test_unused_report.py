@@ -526,3 +526,48 @@ def test_keys_in_several_partitions_are_reported_also_where_the_declaration_deni
     declared = rules.replace("field: order" + partitioned, "field: order, partitioned: false")
     (tmp_path / "rules.yaml").write_text(declared)
     assert lines(run("match", str(tmp_path / "rules.yaml"), str(path)))[1:] == []
+
+
+def rejected(tmp_path, declaration: str, by: str) -> tuple[str, list[dict]]:
+    """Clicks with ids, of which some are repeated, some lack the user, and some both; one is late as well."""
+    events = [
+        (0, "a", "u1"),
+        (1, "b", None),
+        (1, "b", None),
+        (2, "a", "u1"),
+        (3, "c", "u2"),
+        (3, "c", "u2"),
+        (4, "d", None),
+    ]
+    records = [
+        ConsumedRecord(
+            "web.clicks", 0, offset, 1_772_359_200_000, None,
+            orjson.dumps({"ts": f"2026-03-01T10:00:{second:02}Z", "id": name, "user": user, "v": 1 if offset else "x"}),
+        )
+        for offset, (second, name, user) in enumerate(events)
+    ]  # fmt: skip
+    (tmp_path / "rules.yaml").write_text(
+        f"streams: [{{name: clicks, topic: web.clicks, id: id, key: {declaration}}}]\n"
+        f"rules: [{{name: two, by: {by}, within: 1m, seq: [{{as: a, stream: clicks, where: 'v == 1'}}]}}]"
+    )
+    path = write_log(tmp_path / "log.jsonl", records, partitions=1)
+    rejects = tmp_path / "rejects.jsonl"
+    result = run("match", str(tmp_path / "rules.yaml"), str(path), "--rejects", str(rejects), "--lateness", "1m")
+    return result.stderr, [json.loads(line) for line in rejects.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("declaration", ["user", "{field: user, partitioned: false}", "v"])
+def test_an_event_that_is_repeated_and_lacks_the_key_has_one_cause(tmp_path, declaration):
+    said, found = rejected(tmp_path, declaration, "user")
+    assert sorted((each["offset"], each["cause"]) for each in found) == [
+        (1, "no_key"), (2, "no_key"), (3, "duplicate"), (5, "duplicate"), (6, "no_key"),
+    ]  # fmt: skip
+    assert "3 events of clicks without 'user'" in said
+    assert "2 events of " in said
+
+
+@pytest.mark.parametrize("declaration", ["user", "{field: user, partitioned: false}", "v"])
+def test_values_of_another_kind_are_counted_once_also_where_the_stream_is_repartitioned(tmp_path, declaration):
+    said, _ = rejected(tmp_path, declaration, "user")
+    assert said.count("is of another kind") == 1
+    assert "field 'v' of clicks is of another kind than at first in 6 events" in said
