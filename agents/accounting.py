@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.engine.output import FailedRow
 from astrocyte.agents.ingest.copies import Originals
+from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
 from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Passed
@@ -27,10 +28,11 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, is_retried
+from astrocyte.schemas.partitioning import KeySample
 from astrocyte.schemas.times import DOUBTED_US, PER_UNIT, fitting_unit, iso_from_us
 from astrocyte.schemas.topics import KEYED_PREFIX, METRICS_PREFIX, metrics_topic
 
-__all__ = ["OUTCOMES", "Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent", "accounted"]
+__all__ = ["OUTCOMES", "Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent", "accounted", "lacking"]
 
 _MADE: Final = (KEYED_PREFIX, METRICS_PREFIX)
 """Topics that the pipeline itself writes: nobody else reports what happens to their events."""
@@ -138,10 +140,21 @@ class Intake:
         return f"{topic}[{partition}]@{offset}{inside}"
 
 
+def lacking(frame: Frame, by: str | None) -> NDArray[np.bool_]:
+    """Which rows of a frame lack the field ``by``; none where it is None."""
+    if by is None or not frame.num_rows:
+        return np.zeros(frame.num_rows, np.bool_)
+    if not frame.has(by):
+        return np.ones(frame.num_rows, np.bool_)
+    column = frame.column(by)
+    column = column.indices if pa.types.is_dictionary(column.type) else column
+    return np.asarray(column.is_null()) if column.null_count else np.zeros(frame.num_rows, np.bool_)
+
+
 class Accounting:
     """Counters of a domain, and the outputs for events that took no part; ``listed``: also the ones without a topic.
 
-    ``unused`` and ``fields`` begin with this object: they are not part of a snapshot.
+    ``unused``, ``fields`` and ``keys`` begin with this object: they are not part of a snapshot.
     """
 
     def __init__(self, partition: int, internal: Iterable[str], catalog: Catalog, *, listed: bool) -> None:
@@ -149,6 +162,8 @@ class Accounting:
         self.counters = Counters()
         self.unused = Unused()
         self.fields = FieldsSeen()
+        self.keys: dict[str, KeySample] = {}
+        """Some keys of each topic that is read as its producer partitions it."""
         self._internal = frozenset(internal)
         self._catalog = catalog
         self._listed = listed
@@ -224,8 +239,10 @@ class Accounting:
             self.counters.sampled += passed.sampled
 
     def taken(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
-        """Note the fields of the rows that validators let pass."""
-        for changed in self.fields.note(kept):
+        """Note the fields of the rows that validators let pass; kinds only where they were first read."""
+        changes = self.fields.note(kept)
+        first = intake.counted or intake.sourced.topic.startswith(METRICS_PREFIX)
+        for changed in changes if first else ():
             place = intake.place(int(rows[changed.row]))
             self.unused.add(
                 "kind", kept.stream, f"{place}: {changed.kinds}", detail=changed.field, count=changed.values
@@ -254,20 +271,23 @@ class Accounting:
             place = intake.place(int(rows[0]))
             self.unused.add("stream", intake.sourced.topic, place, detail=kept.stream, count=len(rows))
 
-    def keyless(self, intake: Intake, by: str | None, kept: Frame, rows: NDArray[np.int64]) -> None:
-        """Count the rows without the field ``by``, by which rules correlate their stream."""
-        if by is None or not kept.num_rows:
-            return
-        if kept.has(by):
-            column = kept.column(by)
-            column = column.indices if pa.types.is_dictionary(column.type) else column
-            if not column.null_count:
-                return
-            without = rows[np.flatnonzero(np.asarray(column.is_null()))]
-        else:
-            without = rows
-        self.unused.add("no_key", kept.stream, intake.place(int(without[0])), detail=by, count=len(without))
-        self._list(intake, without, "no_key", f"no {by!r}, by which rules correlate")
+    def placed(self, intake: Intake, kept: Frame, by: str | None) -> None:
+        """Note the keys of a topic that is taken to be partitioned by ``by``; where each stands shows whether it is."""
+        if by is not None and kept.num_rows and kept.origin != RETRY_ORIGIN:
+            self.keys.setdefault(intake.sourced.topic, KeySample()).add(kept, by)
+
+    def keyless(self, intake: Intake, stream: str, without: Mapping[str, NDArray[np.int64]]) -> None:
+        """Count the rows of a stream without a field by which rules correlate it: ``without``, by field.
+
+        Rows that are late are not among them: an event has one cause. One that lacks several fields is listed once.
+        """
+        listed = np.empty(0, np.int64)
+        for by, every in without.items():
+            rows = np.setdiff1d(every, list(intake.failed)) if intake.failed else every
+            if len(rows):
+                self.unused.add("no_key", stream, intake.place(int(rows[0])), detail=by, count=len(rows))
+                self._list(intake, np.setdiff1d(rows, listed), "no_key", f"no {by!r}, by which rules correlate")
+                listed = np.union1d(listed, rows)
 
     def judged(
         self,

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake
+from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake, lacking
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
@@ -54,7 +54,9 @@ class Domain:
     they were first read (repartitioned streams, results of windows). ``copied_by`` names the fields by which rules
     correlate the copies of a topic: events without one are counted where the topic itself is read. ``copies`` names the
     topic of which each internal one is a copy. ``partitioned_by`` names the key by which producers of a topic with
-    several partitions are taken to divide its messages: those without a Kafka key are counted. ``list_unused``: outputs
+    several partitions are taken to divide its messages: those without a Kafka key are counted. ``placed_by`` names the
+    key of the topics of which `keys` are sampled, so that other domains' samples show whether one is in several
+    partitions. ``list_unused``: outputs
     list the events that took no part and are in no other output.
 
     Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
@@ -76,6 +78,7 @@ class Domain:
         copied_by: Mapping[str, Sequence[str]] | None = None,
         copies: Mapping[str, str] | None = None,
         partitioned_by: Mapping[str, str] | None = None,
+        placed_by: Mapping[str, str] | None = None,
         list_unused: bool = False,
     ) -> None:
         self.partition = partition
@@ -87,6 +90,8 @@ class Domain:
         """What was not used since this object was made."""
         self.fields = self._accounting.fields
         """Fields that the rules name and what came of them, since this object was made."""
+        self.keys = self._accounting.keys
+        """By topic of ``placed_by``: a sample of the keys that came, since this object was made."""
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
         self._validators = validators or Validators((), catalog=catalog)
@@ -97,6 +102,7 @@ class Domain:
         self._copied_by = dict(copied_by or {})
         self.copies = dict(copies or {})
         self._partitioned_by = dict(partitioned_by or {})
+        self.placed_by = dict(placed_by or {})
         self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
@@ -326,9 +332,10 @@ class Domain:
         repeated = np.empty(0, np.int64)
         source = Source(topic, self.partition, kept.origin)
         self._accounting.taken(intake, kept, rows)
+        self._accounting.placed(intake, kept, self.placed_by.get(topic))
         self._accounting.dated(intake, kept, rows, self._decoders.contracts.of_topic(topic))
-        for by in self._copied_by.get(topic, ()) if intake.counted else ():
-            self._accounting.keyless(intake, by, kept, rows)
+        without = {by: lacking(kept, by) for by in (self._copied_by.get(topic, ()) if intake.counted else ())}
+        keyless = np.zeros(kept.num_rows, np.bool_)
         for lane in self._lanes_of.get(topic, ()):
             named = kept.end or not lane.watermarks.has_announced(source)
             verdict = lane.watermarks.observe(
@@ -345,14 +352,21 @@ class Domain:
             late |= verdict.late
             limits_us = np.where(verdict.late, np.maximum(limits_us, verdict.limits_us), limits_us)
             if lane.engine is not None:
-                if self.copies.get(topic) not in self._copied_by:
-                    self._accounting.keyless(intake, lane.correlated.get(kept.stream), kept, rows)
+                by = lane.correlated.get(kept.stream)
+                keyless |= lacking(kept, by)
+                if by is not None and self.copies.get(topic) not in self._copied_by:
+                    without[by] = lacking(kept, by)
                 if verdict.late.any():
                     push_late(intake, lane.engine, kept, rows, verdict.late)
                 twice = push(intake, lane.engine, kept, rows, verdict.on_time)
                 repeated = twice if len(twice) > len(repeated) else repeated
         if kept.end:
             self._clocks.forget(source)
+        self._accounting.keyless(intake, kept.stream, {by: rows[lacks & ~late] for by, lacks in without.items()})
+        # An event without a key takes part in nothing, whether it is repeated or not: that is said of it, once.
+        for lacks in without.values():
+            keyless |= lacks
+        repeated = np.setdiff1d(repeated, rows[keyless]) if len(repeated) else repeated
         self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, limits_us=limits_us)
 
     def _peers(self, lane: Lane, frame: Frame, topic: str) -> list[Source]:

@@ -1,8 +1,10 @@
-"""Kafka's default partitioning (murmur2 of the key), for a whole dictionary of keys at once."""
+"""Kafka's default partitioning (murmur2 of the key), for a whole dictionary of keys at once; keys by partition."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +14,22 @@ from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.values.mixed import key_column
 
-__all__ = ["murmur2", "partition_keys", "partition_of", "partitions_of", "split_by_partition"]
+__all__ = [
+    "KeySample",
+    "SpreadKeys",
+    "murmur2",
+    "partition_keys",
+    "partition_of",
+    "partitions_of",
+    "split_by_partition",
+    "spread_keys",
+]
 
 _M = np.uint32(0x5BD1E995)
 _SEED = np.uint32(0x9747B28C)
+_SAMPLED: Final = 256
+_END: Final = 2**32
+"""Above every hash."""
 
 
 def murmur2(keys: pa.Array) -> NDArray[np.uint32]:
@@ -116,3 +130,84 @@ def split_by_partition(frame: Frame, partitions: int, *, by: str = "key") -> lis
             column = part.column("key").dictionary_decode().dictionary_encode()
         parts.append((partition, replace(part, batch=part.batch.set_column(index, pa.field("key", TEXT), column))))
     return parts
+
+
+# -- keys that have events in several partitions -----------------------------------------------------------------------
+
+
+class KeySample:
+    """Some of the keys of one partition: those with the smallest hashes, at most ``most``.
+
+    Which these are depends on the keys alone. So a key that is in the samples of two partitions, or would be in both,
+    can be found without all keys (bottom-k sampling; Cohen and Kaplan, PODC 2007).
+    """
+
+    def __init__(self, most: int = _SAMPLED) -> None:
+        self._most = most
+        self._kept: dict[str, int] = {}
+        self.limit = _END
+        """Every key of the partition whose hash is below it is in the sample."""
+
+    def add(self, frame: Frame, by: str) -> None:
+        """Note the keys of the rows of a frame in the field ``by``."""
+        column = partition_keys(frame, by)
+        used = np.zeros(len(column.dictionary), np.bool_)
+        codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        used[codes[codes >= 0]] = True
+        hashes = murmur2(column.dictionary)
+        for row in np.flatnonzero(used & (hashes < self.limit)).tolist():
+            self._kept[column.dictionary[row].as_py()] = int(hashes[row])
+        if len(self._kept) > self._most:
+            ordered = sorted(self._kept.items(), key=lambda item: item[1])
+            self.limit = ordered[self._most][1]
+            self._kept = {key: value for key, value in ordered if value < self.limit}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """The keys and their hashes."""
+        return dict(self._kept)
+
+    @classmethod
+    def of(cls, keys: Mapping[str, int], limit: int) -> KeySample:
+        """The sample with these `keys` and `limit`."""
+        sample = cls()
+        sample._kept, sample.limit = dict(keys), limit
+        return sample
+
+
+class SpreadKeys(NamedTuple):
+    """Of ``looked_at`` keys of a topic, ``spread`` have events in several partitions: ``key`` in ``partitions``."""
+
+    spread: int
+    looked_at: int
+    key: str
+    partitions: tuple[int, ...]
+
+    def sentence(self, topic: str, by: str) -> str:
+        """What this means for rules by ``by``, and what to do."""
+        keys = "1 key" if self.looked_at == 1 else f"{self.spread:,} of {self.looked_at:,} keys looked at"
+        have = "has" if self.looked_at == 1 else "have"
+        where = " and ".join(map(str, self.partitions[:2]))
+        return (
+            f"{keys} {have} events in several partitions of {topic}, which never meet, such as {self.key[:100]!r} in "
+            f"{where}: its producer partitions it by something else than {by}; declare "
+            f"'key: {{field: {by}, partitioned: false}}'"
+        )
+
+
+def spread_keys(samples: Iterable[tuple[int, KeySample]]) -> SpreadKeys | None:
+    """The keys that are in several partitions, from a sample of each partition; None where there are none."""
+    samples = list(samples)
+    limit = min((sample.limit for _, sample in samples), default=_END)
+    places: dict[str, set[int]] = {}
+    for partition, sample in samples:
+        for key, value in sample.keys.items():
+            if value < limit:
+                places.setdefault(key, set()).add(partition)
+    spread = [key for key in sorted(places) if len(places[key]) > 1]
+    if not spread:
+        return None
+    return SpreadKeys(len(spread), len(places), spread[0], tuple(sorted(places[spread[0]])))

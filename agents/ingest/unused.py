@@ -99,6 +99,20 @@ class Unused:
         """Total of one cause."""
         return sum(found.count for key, found in self._counts.items() if key.cause == cause)
 
+    def once(self, copies: Iterable[tuple[str, str]]) -> Unused:
+        """The counts without those of events of copies that are counted in the stream: ``copies`` are source and copy.
+
+        An event that is late or repeated in a stream is so in its repartitioned copies as well.
+        """
+        by_copy: dict[str, str] = {copy: source for source, copy in copies}
+        counts = {(key.cause, key.subject): found.count for key, found in self._counts.items()}
+        once = Unused()
+        for key, found in self._counts.items():
+            source = by_copy.get(key.subject) if key.cause in ("late", "duplicate") else None
+            if source is None or counts.get((key.cause, source), 0) < found.count:
+                once._counts[key] = found
+        return once
+
     def lines(self) -> list[str]:
         """One sentence for each cause, subject and detail."""
         return [line_of(*each) for each in self]

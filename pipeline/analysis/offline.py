@@ -32,6 +32,7 @@ from astrocyte.pipeline.topology.topics import KnownTopics, results_of
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord
+from astrocyte.schemas.partitioning import SpreadKeys, spread_keys
 from astrocyte.schemas.topics import TopicPartition, is_derived, metrics_topic
 
 __all__ = ["OfflineRun", "run_rules"]
@@ -89,6 +90,10 @@ class OfflineRun:
             topic: key for topic, key in plan.partitioned_by.items() if len(self._numbers.get(topic, ())) > 1
         }
         """Topics with messages in several partitions that are taken to be partitioned by a key, with it."""
+        self.placed_by: dict[str, str] = {
+            topic: key for topic, key in plan.placed_by.items() if len(self._numbers.get(topic, ())) > 1
+        }
+        """The same, with those whose declaration states it."""
         sources = plan.copies
         counted: set[str] = set()
         read = {topic for group in self._groups for topic in group.topics.values()}
@@ -135,6 +140,7 @@ class OfflineRun:
                     internal=internal,
                     validators=Validators(ruleset.validators),
                     partitioned_by=self.partitioned_by,
+                    placed_by=self.placed_by,
                 )
                 absent = tuple(
                     TopicPartition(topic, number)
@@ -158,6 +164,8 @@ class OfflineRun:
                     )
                 )
             self._domains.append(domains)
+        for domain in self._all_domains():  # each topic's fields are judged where it is counted, whoever reads them
+            domain.fields.update(named_fields(ruleset))
 
     @property
     def counters(self) -> Counters:
@@ -198,6 +206,16 @@ class OfflineRun:
         for domain in self._all_domains():
             total.merge(domain.unused)
         return total
+
+    @property
+    def spread_keys(self) -> dict[str, SpreadKeys]:
+        """By topic that is read as it is: the keys that have events in several of its partitions, which never meet."""
+        found = {}
+        for topic in self.placed_by:
+            samples = [(each.partition, each.keys[topic]) for each in self._all_domains() if topic in each.keys]
+            if (spread := spread_keys(samples)) is not None:
+                found[topic] = spread
+        return found
 
     @property
     def recognise_failed(self) -> Counter[str]:

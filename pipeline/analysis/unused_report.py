@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import orjson
 
 from astrocyte.agents.domain import DomainOutput
+from astrocyte.agents.ingest.unused import line_of
 from astrocyte.pipeline.analysis.offline import OfflineRun
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
@@ -59,6 +60,12 @@ def report_lines(run: OfflineRun) -> list[str]:
     lines = [*run.found.doubts, *_unused_lines(run)]
     lines += run.fields.absent(set(run.made))
     lines += run.key_places.apart.values()
+    unkeyed = {subject for cause, subject, _, _ in run.unused if cause == "unkeyed"}
+    lines += [
+        spread.sentence(topic, run.placed_by[topic])
+        for topic, spread in run.spread_keys.items()
+        if topic not in unkeyed  # of which it was said that keys may be in several partitions
+    ]
     lines += [
         f"recognise of decoder {name!r} failed on {count:,} {'message' if count == 1 else 'messages'}, "
         "which it did not read"
@@ -87,18 +94,9 @@ def refusal_lines(run: OfflineRun) -> list[str]:
 
 def _unused_lines(run: OfflineRun) -> list[str]:
     """Lines on events; one that is late or repeated in a stream is so in its copies as well, which is said once."""
-    unused = run.unused
-    counts = {(cause, subject): found.count for cause, subject, _, found in unused if cause in ("late", "duplicate")}
-    said = {
-        (cause, copy)
-        for cause, copy in counts
-        for source, name in run.copies
-        if name == copy and counts.get((cause, source), 0) >= counts[cause, copy]
-    }
     return [
-        line + (_LATE_REMEDY if cause == "late" else "")
-        for (cause, subject, _, _), line in zip(unused, unused.lines(), strict=True)
-        if (cause, subject) not in said
+        line_of(cause, subject, detail, found) + (_LATE_REMEDY if cause == "late" else "")
+        for cause, subject, detail, found in run.unused.once(run.copies)
     ]
 
 

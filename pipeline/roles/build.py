@@ -168,6 +168,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
             copied_by=now.copied_by,
             copies=now.copies,
             partitioned_by=now.partitioned_by if settings.partitions > 1 else {},
+            placed_by=now.placed_by if settings.partitions > 1 else {},
             validators=Validators(ruleset.validators),
             decoders=decoders_of(contracts_of(ruleset, existing=existing, streams=settings.streams)),
         )

@@ -18,6 +18,7 @@ from astrocyte.pipeline.state.snapshot_store import messages_of_topic
 from astrocyte.pipeline.topology.group_rules import other_rules
 from astrocyte.pipeline.topology.topics import unstored_streams
 from astrocyte.pipeline.transport.assignor import note_of, topics_of
+from astrocyte.schemas.partitioning import KeySample, spread_keys
 from astrocyte.schemas.topics import STATS, TopicPartition
 
 __all__ = ["correlate_health", "correlate_summary", "group_health", "group_lag", "remedy"]
@@ -137,15 +138,26 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
     copies: dict[str, str] = {}
     unraised: dict[str, Counter[str]] = {}
     doubted: Counter[str] = Counter()
+    samples: dict[tuple[str, str], list[tuple[int, KeySample]]] = {}
     said = {stall["topic"] for stall in stalls if stall["why"] == "doubted"}
     for stats in reports:
         doubted.update(stats.get("doubted", {}))
         total.merge(Unused.from_json(stats.get("unused", ())))
         copies |= stats.get("copies", {})
+        for topic, each in stats.get("keys", {}).items():
+            sample = KeySample.of(each["keys"], each["limit"])
+            samples.setdefault((topic, each["by"]), []).append((stats["partition"], sample))
         if "absent" in stats:
             absent.append(set(stats["absent"]))
         for rule, counts in stats.get("unraised", {}).items():
             unraised.setdefault(rule, Counter()).update(counts)
+    spread = [
+        found.sentence(topic, by)
+        for (topic, by), each in sorted(samples.items())
+        if (found := spread_keys(each)) is not None
+    ]
+    # In the topic `late` stand the events that are late in a copy as well; here each is counted once.
+    total = total.once((source, copy) for copy, source in copies.items())
     skipped = sum(stats.get("skipped", 0) for stats in reports)
     return {
         "unused": total.as_json(),
@@ -158,6 +170,7 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
         ],
         "lines": [
             *total.lines(),
+            *spread,
             *([f"{skipped:,} tombstone{'' if skipped == 1 else 's'} skipped"] if skipped else []),
             *(_unraised_line(rule, counts) for rule, counts in sorted(unraised.items())),
         ],

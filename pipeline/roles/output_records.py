@@ -135,6 +135,11 @@ def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> Producer
     """Counters of a domain of a role as they are now, and for what it waits."""
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
     stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
+    stats["partition"] = domain.partition
+    stats["keys"] = {
+        topic: {"limit": sample.limit, "keys": sample.keys, "by": domain.placed_by.get(topic, "key")}
+        for topic, sample in domain.keys.items()
+    }
     if domain.groups:
         stats["absent"] = domain.fields.absent(domain.made)
     stats |= {"waiting": waiting_of(domain), "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}

@@ -124,16 +124,24 @@ class Plan:
 
         Not those of which a declaration states it (``partitioned: true``), nor the catalog's own.
         """
+        return {topic: key for topic, key in self.placed_by.items() if not self._vouches(topic)}
+
+    @property
+    def placed_by(self) -> dict[str, str]:
+        """The same, with the topics of which a declaration states it: what it says may be wrong."""
         own = set(self.inputs)
         found: dict[str, str] = {}
         for group in self.groups:
             for stream, topic in group.topics.items():
                 contract = self.contracts.of_stream(stream)
-                declared = contract.declaration
-                vouched = contract.event_type is not None if declared is None else declared.key.partitioned
-                if topic in own and not vouched:
+                if topic in own and (contract.event_type is None or contract.declaration is not None):
                     found[topic] = contract.key_field
         return found
+
+    def _vouches(self, topic: str) -> bool:
+        """Whether a declaration states that the producer of a topic partitions it by the key."""
+        declared = self.contracts.of_topic(topic).declaration
+        return declared is not None and declared.key.partitioned is True
 
     def describe(self) -> list[str]:
         """Readable lines: which group reads which topics, and which stream is repartitioned."""

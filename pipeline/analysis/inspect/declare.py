@@ -1,40 +1,38 @@
-"""Proposing a declaration of a stream from a sample of its messages: decoder, key, time, id, nested fields."""
+"""Proposing a declaration of a stream from a sample of its messages: decoder, key, id, nested fields."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, Opened, why_unreadable
+from astrocyte.pipeline.analysis.inspect.proposal import ROWS, SHARE, Proposal, Seen, odd_line, propose_time, snake
 from astrocyte.pipeline.console import short
 from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.contract import Contract, Event, is_uuid, key_text, read_event
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, time_us, unit_of
 from astrocyte.schemas.values import single
 
-__all__ = ["Proposal", "Seen", "numbers_of_time", "propose"]
+__all__ = ["propose", "repartitioned"]
 
-_FROM_US: Final = 631_152_000 * 1_000_000
-"""The year 1990: a number that stands for an earlier time is rather a count or an id."""
-_SHARE: Final = 0.95
-"""Share of the events that must have a member which is proposed as time or key."""
+_ALIKE: Final = 0.8
+"""Share of the events in which a member has to be the Kafka key so that it is what the key means."""
+_NAMED: Final = 0.8
+"""Share of the events that must have a member which is named like a key, or an id, so that it is proposed."""
+_HEAVIEST: Final = 0.5
+"""Share of the events from which on one value says that a member without the name of a key is a kind of events."""
+_UNWORDED: Final = 2
+"""Rank of a key whose name is neither that of a key nor of an id."""
 _DEPTH: Final = 3
 _PREFIX: Final = {"cloudevents": "data.", DEBEZIUM: "after.", "dna": "payload."}
 """Where the fields of an event stand in its envelope."""
 _DECLARED: Final = frozenset({"json", "cloudevents", DEBEZIUM, "dna", "arrow", "avro"})
-_ROWS: Final = ("json", "csv", "avro")
-"""Forms without an envelope that says where the time stands."""
-_TIME_WORDS: Final = re.compile(
-    r"(?:^|_)(?:time|timestamp|ts|t|date|datetime|at|when|created|occurred|updated|received|logged|millis|epoch)(?:_|$)"
-)
-_FIRST_TIMES: Final = re.compile(r"event|occur|creat|timestamp|measur|sampl")
 _KEY_WORDS: Final = re.compile(
     r"(?:^|_)(?:user|customer|device|sensor|host|hostname|session|account|card|vehicle|machine|client|player|agent|node|"
     r"room|station|symbol|visitor|member|tenant|ip|email|mac|imei|vin|cookie|meter|truck|patient|robot|pump|asset|ward)"
@@ -42,35 +40,6 @@ _KEY_WORDS: Final = re.compile(
 )
 _ID_WORDS: Final = re.compile(r"(?:^|_)(?:id|key|uuid|guid|no|number)$")
 _ID_NAMES: Final = frozenset({"id", "uuid", "guid", "event_id", "event_uuid", "message_id", "msg_id", "record_id"})
-_UNNAMED: Final = re.compile(r"column_\d+")
-"""A column of CSV without a header has no name that says what it is."""
-_DATE_LIKE: Final = re.compile(r"\d{1,4}[/.-]\w{1,9}[/.-]\d{1,4}\b|\b\d{1,2}:\d{2}:\d{2}\b")
-
-
-@dataclass(slots=True)
-class Seen:
-    """Values of one member of the events: at ``path``, which is the field ``name``."""
-
-    path: str
-    name: str
-    values: list[Any] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Proposal:
-    """A declaration as a rule file holds it, and what led to it."""
-
-    declaration: dict[str, Any]
-    time: str = ""
-    """How the time is read, such as ``created_at, ISO 8601 text``."""
-    needs: list[str] = field(default_factory=list)
-    """Why the declaration is needed: what would happen without it."""
-    hints: list[str] = field(default_factory=list)
-    """Members that might serve as time or key as well, and what cannot be read."""
-    problems: list[str] = field(default_factory=list)
-    """Messages of another form than nearly all others."""
-    problem: str | None = None
-    """Why no event can be read, also with the declaration."""
 
 
 def propose(
@@ -109,11 +78,13 @@ def propose(
         proposal.problem = why_unreadable(forms)
         return proposal
     seen = list(_members(events, forms.opened).values())
-    _propose_time(proposal, events, seen, forms, is_file=is_file)
+    odd = propose_time(proposal, events, seen, forms, is_file=is_file)
     if contract.event_type is None:
         _propose_key(proposal, read, seen, form=form, partitions=partitions)
         _propose_id(proposal, seen, events, form)
         _propose_paths(proposal, seen)
+    if odd is not None:
+        proposal.problems.append(odd_line(odd, proposal, events, seen))
     return proposal
 
 
@@ -144,132 +115,22 @@ def _members(events: Sequence[Event], opened: Sequence[Opened]) -> dict[str, See
     prefix = next((_PREFIX[each.envelope] for each in opened if each.envelope in _PREFIX), "")
     found: dict[str, Seen] = {}
 
-    def note(path: str, name: str, value: Any, depth: int) -> None:
+    def note(path: str, name: str, value: Any, depth: int, row: int) -> None:
         if isinstance(value, Mapping) and depth < _DEPTH:
             inner = path if depth else prefix + path
             for member, each in value.items():
-                note(f"{inner}.{member}", f"{name}_{member}", each, depth + 1)
+                note(f"{inner}.{member}", f"{name}_{member}", each, depth + 1, row)
         elif value is not None:
-            found.setdefault(path, Seen(path, name)).values.append(value)
+            seen = found.setdefault(path, Seen(path, name))
+            seen.values.append(value)
+            seen.rows.append(row)
 
-    for event in events:
+    for row, event in enumerate(events):
         for name, value in event.fields.items():
             plain = name[:-1] if name in ("event_id_", "seq_", "type_") else name
             nested = isinstance(event.document.get("metadata"), Mapping) and name in event.document["metadata"]
-            note(f"metadata.{plain}" if nested and isinstance(value, Mapping) else plain, plain, value, 0)
+            note(f"metadata.{plain}" if nested and isinstance(value, Mapping) else plain, plain, value, 0, row)
     return found
-
-
-# -- time ------------------------------------------------------------------------------------------------------------
-
-
-def _propose_time(
-    proposal: Proposal, events: Sequence[Event], seen: Sequence[Seen], forms: Forms, *, is_file: bool
-) -> None:
-    own = [event for event in events if event.time is not None and _time(event.time, event.unit) is not None]
-    candidates = sorted(filter(None, (_time_candidate(each, len(events)) for each in seen)), key=lambda each: each[0])
-    named = [(each.path, unit) for _, each, unit in candidates if each.path]  # a declaration names no empty member
-    if len(own) >= _SHARE * len(events):
-        names = {_time_member(event) for event in own}
-        name = names.pop() if len(names) == 1 else None
-        unit = own[0].unit or _unit([event.time for event in own])
-        where = "source.ts_ms of the envelope" if forms.main == DEBEZIUM else "the time of the envelope"
-        proposal.time = f"{short(name) if name else where}, {unit or 'ISO 8601 text'}"
-        if name in TIME_NAMES and forms.main in _ROWS:
-            proposal.declaration["time"] = {"field": name} | ({"unit": unit} if unit else {})
-        if named:
-            proposal.hints.append(f"other times: {', '.join(short(path) for path, _ in named[:4])}")
-        return
-    without = "every event is refused" if is_file else "the time of the Kafka message is taken"
-    if named:
-        path, unit = named[0]
-        proposal.declaration["time"] = {"field": path} | ({"unit": unit} if unit else {})
-        proposal.time = f"{short(path)}, {unit or 'ISO 8601 text'}"
-        proposal.needs.append(f"time: {short(path)}, else {without}")
-        if named[1:]:
-            proposal.hints.append(f"other times: {', '.join(short(path) for path, _ in named[1:5])}")
-        return
-    strange = next((each for each in seen if _is_date_like(each.values)), None)
-    if strange is not None:
-        proposal.hints.append(
-            f"{short(strange.path)} looks like a time but is not ISO 8601, such as {short(strange.values[0])!r}: "
-            "convert it first"
-        )
-    if is_file:
-        proposal.problem = (
-            f"no member is a time that can be read (expected {', '.join(TIME_NAMES)}, or another one with ISO 8601 "
-            "text or a number of s, ms, us or ns since 1970), and a file has no other time"
-        )
-        return
-    proposal.time = "the time of the Kafka message"
-
-
-def numbers_of_time(forms: Forms, contract: Contract) -> list[float]:
-    """The numbers that stand where a declaration says the event time is."""
-    if contract.declaration is None or contract.declaration.time is None:
-        return []
-    found = []
-    for each in forms.opened:
-        try:
-            number = _number(read_event(each.body, contract, envelope=each.envelope).time)
-        except InvalidEvent:
-            continue
-        if number is not None:
-            found.append(number)
-    return found
-
-
-def _time_member(event: Event) -> str | None:
-    return next((name for name in TIME_NAMES if event.document.get(name) is not None), None)
-
-
-def _time(value: Any, unit: TimeUnit | None) -> int | None:
-    try:
-        found = time_us(value, unit)
-    except InvalidEvent:
-        return None
-    return found if 0 <= found < CEILING_US else None
-
-
-def _unit(values: Sequence[Any]) -> TimeUnit | None:
-    """The unit of nearly all numbers, as their magnitude shows it; None for text."""
-    units = Counter(unit_of(number) for value in values if (number := _number(value)) is not None)
-    ((unit, count),) = units.most_common(1) or [(None, 0)]
-    return unit if count >= _SHARE * len(values) else None
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value
-    return float(value) if isinstance(value, str) and re.fullmatch(r"\d{9,20}(\.\d+)?", value) else None
-
-
-def _time_candidate(each: Seen, events: int) -> tuple[tuple[int, int], Seen, TimeUnit | None] | None:
-    """A member that nearly all events have, and whose values are times of these days."""
-    if len(each.values) < _SHARE * events:
-        return None
-    unit = _unit(each.values)
-    worded = bool(_TIME_WORDS.search(_snake(each.path.rpartition(".")[2])))
-    if unit is None and not all(isinstance(value, str) and len(value) >= 8 for value in each.values[:50]):
-        return None
-    if unit is not None and not worded and not _UNNAMED.fullmatch(each.name):
-        return None  # a number may be anything
-    times = [_time(value, unit) for value in each.values]
-    good = sum(time is not None and time >= _FROM_US for time in times)
-    if good < _SHARE * len(times) or len(set(times)) < min(2, len(times)):
-        return None
-    first = 0 if _FIRST_TIMES.search(_snake(each.path)) else 1 if worded else 2
-    return (first, each.path.count(".")), each, unit
-
-
-def _is_date_like(values: Sequence[Any]) -> bool:
-    return bool(values) and all(isinstance(value, str) and _DATE_LIKE.search(value) for value in values[:50])
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
 
 
 # -- key and id ------------------------------------------------------------------------------------------------------
@@ -290,31 +151,42 @@ def _propose_key(
         ((rank, each) for each in seen if each.path != timed and (rank := _key_rank(each, len(events))) is not None),
         key=lambda item: item[0],
     )
-    if kafka and len(kafka) >= _SHARE * len(keys):
+    if kafka and len(kafka) >= SHARE * len(keys):
         reading = _key_reading(kafka)
-        names = [each for each in seen if _is_kafka_key(each, events, kafka, reading)]
-        if names:
-            same = min(names, key=lambda each: (each.path.count("."), len(each.path)))
+        alike = [(each, share) for each in seen if (share := _alike(each, events, keys, reading)) >= _ALIKE]
+        if alike:
+            same, share = min(alike, key=lambda item: (-item[1], item[0].path.count("."), len(item[0].path)))
+            if share < 1:
+                proposal.hints.append(
+                    f"{short(same.path)} differs from the Kafka key in {max(1, round((1 - share) * len(keys))):,} of "
+                    f"{len(keys):,} messages studied"
+                )
             _set_key(
                 proposal,
                 same,
                 None if form == DEBEZIUM and reading == "json" else reading,
-                partitioned=form == DEBEZIUM,
+                partitioned=form == DEBEZIUM and share == 1,
+                spread=partitions > 1 and share < 1,
             )
         elif reading is not None and form != DEBEZIUM:
             proposal.declaration["key"] = {"field": "key", "reading": reading}
         elif form == DEBEZIUM and ranked:
             _set_key(proposal, ranked[0][1], None)
     elif any(event.key is not None for event in events):
-        if sum(event.key is not None for event in events) < _SHARE * len(events) and ranked:
+        if sum(event.key is not None for event in events) < SHARE * len(events) and ranked:
             _set_key(proposal, ranked[0][1], None)
     elif ranked:
         best = ranked[0][1]
         _set_key(proposal, best, None, spread=partitions > 1)
         proposal.needs.append(f"key: {short(best.path)}, else the events have no key")
+        if lacking := len(events) - len(best.values):
+            proposal.hints.append(
+                f"{short(best.path)} is missing in {lacking:,} of {len(events):,} events studied, which take part "
+                "in no rule by it"
+            )
     chosen = proposal.declaration.get("key")
     used = chosen if isinstance(chosen, str) else (chosen or {}).get("path", (chosen or {}).get("field"))
-    others = [each.path for rank, each in ranked if each.path != used and rank[0] == 0]
+    others = [each.path for rank, each in ranked if each.path != used and rank[0] < _UNWORDED]
     if others:
         proposal.hints.append(f"other keys: {', '.join(map(short, others[:4]))}")
 
@@ -333,6 +205,19 @@ def _set_key(
     elif partitioned:
         key["partitioned"] = True
     proposal.declaration["key"] = each.name if key == {"field": each.name} else key
+
+
+def repartitioned(proposal: Proposal, field: str, spread: int) -> Proposal:
+    """The proposal where ``spread`` keys turned out to have events in several partitions of the topic."""
+    declared = proposal.declaration.get("key", field)
+    key = {"field": declared} if isinstance(declared, str) else dict(declared)
+    keys = "1 key" if spread == 1 else f"{spread:,} keys"
+    need = f"key: {short(field)}, partitioned: false, else the events of {keys} in several partitions never meet"
+    return replace(
+        proposal,
+        declaration=proposal.declaration | {"key": key | {"partitioned": False}},
+        needs=[*proposal.needs, need],
+    )
 
 
 def _key_reading(keys: Sequence[bytes]) -> KeyReading | None:
@@ -354,16 +239,21 @@ def _is_json(key: bytes) -> bool:
     return True
 
 
-def _is_kafka_key(each: Seen, events: Sequence[Event], kafka: Sequence[bytes], reading: KeyReading | None) -> bool:
-    """Whether the values of a member are those of the Kafka keys, event by event."""
-    if len(each.values) != len(events) or len(events) != len(kafka) or any(map(_is_large, each.values[:20])):
-        return False
+def _alike(each: Seen, events: Sequence[Event], keys: Sequence[bytes | None], reading: KeyReading | None) -> float:
+    """Share of the events in which a member, which each of them has, is the Kafka key."""
+    if len(each.values) != len(events) or any(map(_is_large, each.values[:20])):
+        return 0.0
+    return sum(
+        key is not None and single.key_text(value) == _read_key(key, reading)
+        for value, key in zip(each.values, keys, strict=True)
+    ) / len(events)
+
+
+def _read_key(key: bytes, reading: KeyReading | None) -> str | None:
     try:
-        return all(
-            single.key_text(value) == key_text(key, reading) for value, key in zip(each.values, kafka, strict=True)
-        )
+        return key_text(key, reading)
     except InvalidEvent:
-        return False
+        return None
 
 
 def _is_large(value: Any) -> bool:
@@ -371,38 +261,51 @@ def _is_large(value: Any) -> bool:
 
 
 def _key_rank(each: Seen, events: int) -> tuple[int, int, float] | None:
-    """Smaller is better; None for a member that is no key: it needs to repeat, and nearly all events have it."""
+    """Smaller is better; None for a member that is no key: it needs to repeat, and most events have it."""
     values = each.values
-    if len(values) < _SHARE * events or any(isinstance(value, bool | float | list | Mapping) for value in values):
+    if any(isinstance(value, bool | float | list | Mapping) for value in values):
         return None
-    distinct = len(set(map(single.key_text, values)))
+    name = snake(each.path.rpartition(".")[2])
+    words = 0 if _KEY_WORDS.search(name) else 1 if _ID_WORDS.search(name) else _UNWORDED
+    if len(values) < (SHARE if words == _UNWORDED else _NAMED) * events:
+        return None
+    counts = Counter(map(single.key_text, values))
+    distinct = len(counts)
     if distinct < 2 or distinct > 0.7 * len(values):
         return None
-    name = _snake(each.path.rpartition(".")[2])
-    words = 0 if _KEY_WORDS.search(name) else 1 if _ID_WORDS.search(name) else 2
-    if words == 2 and not all(isinstance(value, str) for value in values):
+    if words == _UNWORDED and not all(isinstance(value, str) for value in values):
+        return None
+    if words == _UNWORDED and distinct > 2 and max(counts.values()) > _HEAVIEST * len(values):
         return None
     return words, each.path.count("."), -distinct
 
 
 def _propose_id(proposal: Proposal, seen: Sequence[Seen], events: Sequence[Event], form: str | None) -> None:
     """A member that identifies an event: nearly all values are different, where they are not the id already."""
-    if form not in _ROWS or all(event.event_id is not None for event in events):
+    if form not in ROWS or all(event.event_id is not None for event in events):
         return
     for each in seen:
-        if _snake(each.path) not in _ID_NAMES or len(each.values) != len(events):
+        if snake(each.path) not in _ID_NAMES or len(each.values) < _NAMED * len(events):
             continue
         if any(isinstance(value, float | bool | list | Mapping) for value in each.values):
             continue
         ids = Counter(map(single.key_text, each.values))
         bodies = {
-            (single.key_text(value), single.json_text(event.document))
-            for value, event in zip(each.values, events, strict=True)
+            (single.key_text(value), single.json_text(events[row].document))
+            for value, row in zip(each.values, each.rows, strict=True)
         }
-        if len(ids) == len(bodies) and len(ids) >= 0.5 * len(events) and len(events) > 1:
+        lacking = len(events) - len(each.values)
+        if not lacking and len(ids) == len(bodies) and len(ids) >= 0.5 * len(events) and len(events) > 1:
             proposal.declaration["id"] = each.path
             if not all(is_uuid(str(value)) for value in each.values[:100]):
                 proposal.needs.append(f"id: {short(each.path)}, else an event that is sent twice counts twice")
+            return
+        if len(ids) >= _NAMED * len(each.values) and len(events) > 1:
+            without = f"; {lacking:,} events lack it and would be refused" if lacking else ""
+            proposal.hints.append(
+                f"{short(each.path)} looks like an id ({len(ids):,} of {len(each.values):,} values differ{without}): "
+                "declare id, and a second event with its value is a duplicate"
+            )
             return
 
 

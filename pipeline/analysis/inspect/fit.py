@@ -49,9 +49,11 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     result.problems += _keys(ruleset, by_stream)
     result.problems += _spread(trial, found.reports)
     if found.recommended_us > settings.lateness and result.late:
-        wanted, one = format_duration(found.recommended_us), result.late == 1
         strays = any(report.strays for report in found.reports)
+        wrong = any(report.reading.clocks.wrong for report in found.reports)
+        wanted, one = format_duration(found.recommended_us), result.late == 1
         aside = ", apart from events far from the others and those after them" if strays else ""
+        aside += ", apart from events of wrong clocks" if wrong else ""
         events = "1 event is" if one else f"{result.late:,} events are"
         result.problems.append(
             f"{events} late with the lateness of {span_text(settings.lateness)}; {'none is' if one else 'none are'} "
@@ -212,7 +214,7 @@ def _spread(trial: Trial, reports: Sequence[StreamReport]) -> Iterator[str]:
     """Topics that rules read as they are although their producer does not partition them by the key."""
     said = {subject for cause, subject, _, _ in trial.run.unused if cause == "unkeyed"}
     for report in reports:
-        by = trial.run.partitioned_by.get(report.topic)
+        by = trial.run.placed_by.get(report.topic)
         if by is not None and report.topic not in said and (spread := report.keys_by(by).spread):
             keys = "1 key has" if spread == 1 else f"{spread:,} keys have"
             yield (

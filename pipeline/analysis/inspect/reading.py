@@ -9,12 +9,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.accounting import Intake
+from astrocyte.agents.accounting import DomainOutput, Intake
 from astrocyte.agents.domain import Domain
+from astrocyte.agents.event_time.clock_guard import Admitted
 from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
-from astrocyte.pipeline.analysis.inspect.strays import keys_apart
+from astrocyte.agents.ingest.waiter import Waiter
+from astrocyte.pipeline.analysis.inspect.strays import Clocks, Stray, clocks_of
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.events import DeadLetter
@@ -70,11 +72,17 @@ class _Reader(Domain):
 
     def __init__(self, place: TopicPartition, **options: Any) -> None:
         self.accepted: list[Frame] = []
+        self.refused: list[Stray] = []
         self.noted = _Lags([place])
         super().__init__(place.partition, (), topics=[place.topic], **options)
 
     def _clock(self, topics: Iterable[str]) -> Watermarks:  # noqa: ARG002  the only topic
         return self.noted
+
+    def _decide(self, step: Admitted[Waiter], output: DomainOutput) -> None:
+        if step.waited is not None and step.reason is not None:
+            self.refused.append(Stray(self.partition, step.waited.time_us, step.waited.key))
+        super()._decide(step, output)
 
     def _observe(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
         self.accepted.append(kept)
@@ -92,6 +100,10 @@ class Reading:
     letters: list[DeadLetter] = field(default_factory=list)
     skipped: int = 0
     """Messages that hold no event by their declaration, such as tombstones."""
+    refused_clocks: list[Stray] = field(default_factory=list)
+    """Events that were refused because their clocks are ahead (`ClockGuard`)."""
+    clocks: Clocks = field(default_factory=Clocks)
+    """Which of the accepted events are far from the others."""
 
     @property
     def all_frames(self) -> list[Frame]:
@@ -110,6 +122,16 @@ class Reading:
     def all_lags_us(self) -> NDArray[np.int64]:
         """The lateness that each needs, in the same order."""
         return np.concatenate([np.empty(0, np.int64), *self.lags_us.values()])
+
+    def usual_lags_us(self) -> dict[int, NDArray[np.int64]]:
+        """By partition: the lateness that each event needs, without those of wrong clocks."""
+        return self.clocks.lags_us if self.clocks.wrong else self.lags_us
+
+    @property
+    def recommended_us(self) -> int:
+        """Lateness at which none of the events is late, apart from what strays and wrong clocks do."""
+        lags = np.concatenate([np.empty(0, np.int64), *self.usual_lags_us().values()])
+        return recommended_lateness(lags[lags <= self.clocks.usual_span_us] if self.clocks.strays else lags)
 
 
 def read_sample(
@@ -143,9 +165,9 @@ def read_sample(
             reading.frames[partition] = domain.accepted
             reading.lags_us[partition] = np.concatenate([np.empty(0, np.int64), *domain.noted.lags_us])
             reading.skipped += domain.counters.skipped
-        needed = recommended_lateness(reading.all_lags_us())
-        if needed > clock_tolerance_us and any(each.ahead for each in keys_apart(reading.frames)[0]):
-            return reading  # with that lateness each of these clocks would be believed
+            reading.refused_clocks += domain.refused
+        reading.clocks = clocks_of(reading.frames, tolerance_us=clock_tolerance_us)
+        needed = reading.recommended_us
         if needed <= lateness_us or not _may_have_waited(reading, clock_tolerance_us):
             return reading
         lateness_us = needed

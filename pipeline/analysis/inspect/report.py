@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
-from astrocyte.pipeline.analysis.inspect.declare import Proposal
 from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
+from astrocyte.pipeline.analysis.inspect.proposal import Proposal
 from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
-from astrocyte.pipeline.analysis.inspect.strays import LEAST_US, Apart, keys_apart, usual_times
+from astrocyte.pipeline.analysis.inspect.strays import Apart, Stray
+from astrocyte.pipeline.console import short
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import AstrocyteError
@@ -39,6 +41,8 @@ SHARES: Final = (0.0, 0.001, 0.01)
 """Shares of late events for which the lateness is given."""
 REASONS: Final = 5
 """Most reasons of refusals that are given for one topic."""
+_CLOCKS: Final = 5
+"""Most keys with refused clocks that are named."""
 _LONGEST_S: Final = 10_000_000
 """Longest range of times in seconds of which the busiest second is found."""
 
@@ -79,9 +83,6 @@ class StreamReport:
     doubts: list[str] = field(default_factory=list)
     """What is strange about the names of columns of a file."""
     partition_count: int = 1
-    clock_tolerance_us: int = CLOCK_TOLERANCE_US
-    apart: tuple[list[Apart], int] = field(default_factory=lambda: ([], 0))
-    """Keys whose clocks seem to be wrong, and the lateness that is enough without their events."""
     duplicates: int = 0
     """Events with the id of an earlier one."""
     equal: int = 0
@@ -103,6 +104,12 @@ class StreamReport:
         return _key_field(self.contract, self.reading)
 
     @property
+    def keys_never_meet(self) -> bool:
+        """Whether keys have events in several partitions of a topic that is taken to be partitioned by them."""
+        declared = self.contract.declaration
+        return self.keys.spread > 0 and (declared is None or declared.is_partitioned)
+
+    @property
     def hints(self) -> list[str]:
         """What to look at before the declaration is used."""
         return self.doubts + ([] if self.proposal is None else self.proposal.hints)
@@ -121,59 +128,63 @@ class StreamReport:
 
     @property
     def usual_span_us(self) -> int:
-        """Time from the oldest event to the newest without those that are far from nearly all others."""
-        found = usual_times(self.reading.times_us())
-        return 0 if found is None else found[1] - found[0]
+        """Time from the oldest event to the newest, without those far from the others and those of wrong clocks."""
+        return self.reading.clocks.usual_span_us
 
     @property
-    def strays(self) -> list[tuple[int, int]]:
-        """Partition and time in microseconds of the events that are far from nearly all others."""
-        found = usual_times(self.reading.times_us())
-        if found is None:
-            return []
-        first, last = found
-        strays = []
-        for number, frames in self.reading.frames.items():
-            for frame in frames:
-                times = frame.timestamps()
-                strays += [(number, time_us) for time_us in times[(times < first) | (times > last)].tolist()]
-        return strays
+    def strays(self) -> list[Stray]:
+        """Events that are far from nearly all others."""
+        return self.reading.clocks.strays
 
     @property
     def problems(self) -> list[str]:
         """Messages and events that differ from nearly all others."""
         lines = [] if self.proposal is None else list(self.proposal.problems)
         if strays := self.strays:
-            number, time_us = strays[0]
             what = "1 event is" if len(strays) == 1 else f"{len(strays):,} events are"
             lines.append(
-                f"{what} dated far from the others, such as {iso_from_us(time_us)} in partition {number}: the others "
-                f"span {span_text(self.usual_span_us)}, and a time far ahead makes the events after it late"
+                f"{what} dated far from the others, such as {self._place(strays[0])}: the others span "
+                f"{span_text(self.usual_span_us)}, and a time far ahead makes the events after it late"
             )
-        lines += [self._apart_line(each) for each in self.apart[0]]
+        lines += [self._apart_line(each) for each in self.reading.clocks.apart]
+        by_key: dict[str | None, list[Stray]] = {}
+        for each in self.reading.refused_clocks:
+            by_key.setdefault(each.key, []).append(each)
+        for found in islice(by_key.values(), _CLOCKS):
+            what = "1 event is" if len(found) == 1 else f"{len(found):,} events are"
+            lines.append(
+                f"{what} refused for a clock that is ahead, such as {self._place(found[0])}. Correct that clock"
+            )
         return lines
 
+    def _place(self, each: Stray) -> str:
+        whose = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
+        return f"{iso_from_us(each.time_us)} {whose} in partition {each.partition}"
+
     def _apart_line(self, each: Apart) -> str:
-        what = "without a key" if each.key is None else f"of {self.key_field} {each.key!r}"
+        what = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
         count, be = ("1 event", "is") if each.events == 1 else (f"{each.events:,} events", "are")
         effect = "ahead of the others and makes them late" if each.ahead else "behind the others"
-        return (
+        enough = format_duration(recommended_lateness(self.reading.clocks.enough_us))
+        line = (
             f"{count} {what} {be} far from the others in time, such as that of {iso_from_us(each.time_us)} in "
-            f"partition {each.partition}, which is {effect}: without such events a lateness of "
-            f"{format_duration(self.apart[1])} is enough. Correct that clock, or refuse them by a validator"
+            f"partition {each.partition}, which is {effect}: without such events a lateness of {enough} is enough"
         )
+        if each.is_wrong:
+            return f"{line}. The recommended one leaves them out: correct that clock, or refuse them by a validator"
+        return f"{line}. Correct that clock, or refuse them by a validator"
 
     @property
     def rate(self) -> float | None:
         """Events for each second of event time, without those far from the others; None where all have one time."""
         span_us = self.usual_span_us
-        return (self.reading.events - len(self.strays)) / (span_us / 1e6) if span_us else None
+        return (self.reading.events - self.reading.clocks.left_out) / (span_us / 1e6) if span_us else None
 
     @property
     def peak(self) -> int | None:
         """Most events in one second of event time, without those that are far from the others."""
         times = self.reading.times_us()
-        found = usual_times(times)
+        found = self.reading.clocks.usual
         if found is None or found[1] - found[0] > _LONGEST_S * 1e6:
             return None
         usual = times[(times >= found[0]) & (times <= found[1])]
@@ -182,28 +193,24 @@ class StreamReport:
     @property
     def lateness(self) -> dict[str, dict[float, int]]:
         """Needed lateness in microseconds by share of late events, for each partition and for ``all``."""
-        parts = {str(number): lags for number, lags in self.reading.lags_us.items() if len(lags)}
-        parts["all"] = self.reading.all_lags_us()
+        parts = {str(number): lags for number, lags in self.reading.usual_lags_us().items() if len(lags)}
+        parts["all"] = self.usual_lags_us
         return {name: {share: lateness_for(lags, share) for share in SHARES} for name, lags in parts.items()}
 
     @property
-    def recommended_us(self) -> int:
-        """Lateness at which none of the events is late, apart from what events do that are far from the others.
+    def usual_lags_us(self) -> NDArray[np.int64]:
+        """The lateness that each event needs, without those of wrong clocks."""
+        return np.concatenate([np.empty(0, np.int64), *self.reading.usual_lags_us().values()])
 
-        Apart also from what keys do that are ahead by more than the tolerance of clocks: so great a lateness would
-        make every clock be believed.
-        """
-        lags = self.reading.all_lags_us()
-        needed = recommended_lateness(lags[lags <= self.usual_span_us] if self.strays else lags)
-        if needed <= self.clock_tolerance_us:
-            return needed
-        found, enough = self.apart
-        return enough if found and all(each.ahead for each in found) else needed
+    @property
+    def recommended_us(self) -> int:
+        """Lateness at which none of the events is late, apart from what strays and wrong clocks do."""
+        return self.reading.recommended_us
 
     def as_json(self) -> dict[str, Any]:
         """The report for a program to read; times in microseconds and as text."""
         times = self.reading.times_us()
-        lags = self.reading.all_lags_us()
+        lags = self.usual_lags_us
         heaviest = self.keys.heaviest
         return {
             "topic": self.topic,
@@ -282,7 +289,6 @@ def make_report(
         _refusals_of(reading.letters),
         duplicates=_duplicates(reading),
         equal=_equal(records),
-        apart=_apart(reading),
         kafka_span_s=(max(stamps) - min(stamps)) / 1000 if stamps else 0.0,
         messages=sum(map(len, records.values())),
     )
@@ -290,13 +296,6 @@ def make_report(
 
 def _key_field(contract: Contract, reading: Reading) -> str:
     return contract.key_field if any(frame.has(contract.key_field) for frame in reading.all_frames) else "key"
-
-
-def _apart(reading: Reading) -> tuple[list[Apart], int]:
-    if reading.all_lags_us().max(initial=0) < LEAST_US:
-        return [], 0
-    found, lags = keys_apart(reading.frames, usual_times(reading.times_us()))
-    return found, recommended_lateness(lags)
 
 
 def _duplicates(reading: Reading) -> int:

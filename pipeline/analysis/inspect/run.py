@@ -13,10 +13,11 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.inputs import input_streams
 from astrocyte.pipeline.analysis.inspect import LIMIT
-from astrocyte.pipeline.analysis.inspect.declare import Proposal, numbers_of_time, propose
+from astrocyte.pipeline.analysis.inspect.declare import propose, repartitioned
 from astrocyte.pipeline.analysis.inspect.forms import DELIMITERS, CsvForm, Forms, avro_schemas, csv_form, forms_of
+from astrocyte.pipeline.analysis.inspect.proposal import Proposal, numbers_of_time
 from astrocyte.pipeline.analysis.inspect.reading import read_sample
-from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, make_report
+from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, StreamReport, make_report
 from astrocyte.pipeline.analysis.inspect.sample import (
     Sample,
     free_name,
@@ -154,24 +155,19 @@ def inspect(request: Request, sample: Sample) -> Inspection:
         proposals = [proposal for _, _, proposal in studied.values() if proposal is not None]
         declared = [StreamDeclaration.model_validate(_for_reading(each, sample)) for each in proposals]
         contracts = Contracts(declared)
-    decoders = decoders_of(contracts, json_only=sample.is_file)
-    validators = Validators(() if request.ruleset is None else request.ruleset.validators)
     read = read_again(request, sample, contracts) if request.ruleset is None else sample
     for topic, (forms, name, proposal) in studied.items():
         where = contracts.topic_of(name) if sample.is_file else topic
         records = read.of(where if read is not sample else topic)
-        reading = read_sample(
-            where,
-            records,
-            decoders,
-            validators,
-            lateness_us=request.settings.lateness,
-            clock_tolerance_us=request.settings.clock_tolerance,
-        )
-        report = make_report(topic, contracts.of_topic(where), sample.form, records, reading)
+        report = _report(request, sample, (topic, where), records, contracts)
+        is_ours = request.ruleset is None and report.contract.event_type is None
+        if proposal is not None and is_ours and report.keys_never_meet:
+            proposal = repartitioned(proposal, report.key_field, report.keys.spread)
+            others = [each for each in contracts.declared.values() if each.name != name]
+            contracts = Contracts([*others, StreamDeclaration.model_validate(_for_reading(proposal, sample))])
+            report = _report(request, sample, (topic, where), records, contracts)
         report.counts, report.proposal = dict(forms.counts.most_common()), proposal
         report.doubts = sample.doubts
-        report.clock_tolerance_us = request.settings.clock_tolerance
         report.is_proposed = request.ruleset is None
         report.studied_times = numbers_of_time(forms, report.contract)
         if report.declares_wrongly:
@@ -179,6 +175,26 @@ def inspect(request: Request, sample: Sample) -> Inspection:
         report.held, report.partition_count = sample.held_by(topic), sample.partitions.get(topic, 1)
         found.reports.append(report)
     return found
+
+
+def _report(
+    request: Request,
+    sample: Sample,
+    topics: tuple[str, str],
+    records: Mapping[int, Sequence[ConsumedRecord]],
+    contracts: Contracts,
+) -> StreamReport:
+    """What the messages of one topic hold as ``contracts`` have it; ``topics``: its name in the sample and in these."""
+    topic, where = topics
+    reading = read_sample(
+        where,
+        records,
+        decoders_of(contracts, json_only=sample.is_file),
+        Validators(() if request.ruleset is None else request.ruleset.validators),
+        lateness_us=request.settings.lateness,
+        clock_tolerance_us=request.settings.clock_tolerance,
+    )
+    return make_report(topic, contracts.of_topic(where), sample.form, records, reading)
 
 
 def _readable_as(request: Request, sample: Sample, topic: str, declared: Contract) -> str | None:
@@ -194,14 +210,8 @@ def _readable_as(request: Request, sample: Sample, topic: str, declared: Contrac
         return None
     contracts = Contracts([StreamDeclaration.model_validate(given)])
     records = sample.of(topic)
-    reading = read_sample(
-        contracts.topic_of(name) if sample.is_file else topic,
-        records,
-        decoders_of(contracts, json_only=sample.is_file),
-        Validators(()),
-        lateness_us=request.settings.lateness,
-        clock_tolerance_us=request.settings.clock_tolerance,
-    )
+    where = contracts.topic_of(name) if sample.is_file else topic
+    reading = _report(free, sample, (topic, where), records, contracts).reading
     if 2 * reading.events < sum(map(len, records.values())):
         return None
     return "without a decoder" if named in (None, "json") else f"with decoder: {named}"

@@ -162,11 +162,13 @@ def _time(report: StreamReport) -> list[str]:
 
 
 def _lateness(report: StreamReport) -> list[str]:
-    lags = report.reading.all_lags_us()
+    lags, wrong = report.usual_lags_us, report.reading.clocks.wrong
     late = int((lags > 0).sum())
     recommended = format_duration(report.recommended_us)
+    aside = ["the events of a wrong clock, which are named under problems, are left out"] if wrong else []
     if not late:
-        return [f"every partition is in order; --lateness {recommended} (ASTROCYTE_LATENESS={recommended}) is enough"]
+        in_order = f"every partition is in order; --lateness {recommended} (ASTROCYTE_LATENESS={recommended}) is enough"
+        return [in_order, *aside]
     by_name = report.lateness
     names = [name for name in by_name if name != "all"]
     most = span_text(by_name["all"][0.0])
@@ -179,6 +181,7 @@ def _lateness(report: StreamReport) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += ["  ".join(text.ljust(size) for text, size in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(f"recommended: --lateness {recommended}, ASTROCYTE_LATENESS={recommended} for a worker")
+    lines += aside
     rare = by_name["all"][SHARES[1]]
     if by_name["all"][0.0] > 10 * max(rare, 1_000_000):
         lines.append(
@@ -202,10 +205,13 @@ def _key(report: StreamReport) -> list[str]:
     if keys.without:
         lines.append(f"{keys.without:,} events without it take part in no rule by {short(name)}")
     if keys.spread:
-        lines.append(
-            f"{keys.spread:,} keys have events in several partitions: the topic is partitioned by something else than "
-            f"{name} (declare 'key: {{field: {name}, partitioned: false}}')"
-        )
+        what = "1 key has" if keys.spread == 1 else f"{keys.spread:,} keys have"
+        what += " events in several partitions"
+        if report.keys_never_meet:
+            what += f", which never meet: the topic is partitioned by something else than {short(name)} (declare "
+            lines.append(what + f"'key: {{field: {short(name)}, partitioned: false}}')")
+        else:
+            lines.append(what + f": rules by {short(name)} read the stream repartitioned")
     return lines
 
 

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astrocyte import Frame
-from astrocyte.schemas.partitioning import murmur2, partition_keys, partition_of, split_by_partition
+from astrocyte.schemas.partitioning import (
+    KeySample,
+    murmur2,
+    partition_keys,
+    partition_of,
+    split_by_partition,
+    spread_keys,
+)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=30))
@@ -58,3 +65,56 @@ def test_rows_that_are_partitioned_by_a_field_keep_their_keys(partitions):
             assert partition == (0 if row["cell"] is None else partition_of(str(row["cell"]), partitions))
             seen[row["timestamp"]] = (row["key"], row["cell"])
     assert seen == dict(enumerate(zip(keys, cells, strict=True)))
+
+
+rows_of_keys = st.lists(
+    st.tuples(st.integers(0, 3), st.none() | st.sampled_from([f"k{i}" for i in range(40)])), max_size=120
+)
+
+
+def sampled(rows, most: int):
+    samples = {partition: KeySample(most) for partition, _ in rows}
+    for partition in samples:
+        own = [key for number, key in rows if number == partition]
+        for at in range(0, len(own), 7):
+            part = own[at : at + 7]
+            frame = Frame.from_columns("s", "", {"timestamp": np.arange(len(part)), "key": pa.array(part, pa.utf8())})
+            samples[partition].add(frame, "key")
+    return spread_keys(samples.items())
+
+
+@given(rows_of_keys)
+def test_samples_that_hold_all_keys_tell_exactly_which_are_in_several_partitions(rows):
+    places = {}
+    for partition, key in rows:
+        if key is not None:
+            places.setdefault(key, set()).add(partition)
+    spread = sorted(key for key, found in places.items() if len(found) > 1)
+    found = sampled(rows, most=40)
+    if not spread:
+        assert found is None
+        return
+    assert (found.spread, found.looked_at, found.key) == (len(spread), len(places), spread[0])
+    assert found.partitions == tuple(sorted(places[spread[0]]))
+
+
+@given(rows_of_keys)
+def test_small_samples_tell_of_keys_that_are_in_several_partitions_and_of_no_other(rows):
+    found = sampled(rows, most=5)
+    if found is not None:
+        assert set(found.partitions) <= {partition for partition, key in rows if key == found.key}
+        assert found.looked_at <= 20
+
+
+def test_where_all_keys_are_in_several_partitions_a_small_sample_says_so_of_all_that_it_holds():
+    rows = [(partition, f"key {number}") for number in range(3000) for partition in (0, 1)]
+    found = sampled(rows, most=64)
+    assert found.spread == found.looked_at == 64
+    assert found.sentence("shop.orders", "order").startswith(
+        "64 of 64 keys looked at have events in several partitions of shop.orders, which never meet, such as 'key "
+    )
+
+
+def test_no_key_is_in_several_partitions_where_kafka_itself_divides_them():
+    rows = [(partition_of(f"key {number}", 4), f"key {number}") for number in range(3000)]
+    assert sampled(rows, most=64) is None

@@ -353,7 +353,7 @@ def visits(folder: Path, key: str, *places: tuple[int, bytes | None]) -> list[st
     """A log of clicks, each with its partition (of two) and Kafka key."""
     records = []
     for number, (partition, kafka_key) in enumerate(places):
-        body = orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "visitor": "v"})
+        body = orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "visitor": f"v{partition}"})
         offset = sum(each.partition == partition for each in records)
         records.append(ConsumedRecord("web.clicks", partition, offset, 1_772_359_200_000, kafka_key, body))
     (folder / "rules.yaml").write_text(VISITS % key)
@@ -499,3 +499,75 @@ def test_events_of_frames_that_are_refused_as_a_whole_are_counted_and_a_score_sa
     assert "70 of 70 events were refused" in shown
     assert any("70" in line and "hive" in line and "string" in line for line in shown)
     assert json.loads(run("score", *given, "--json").stdout)["refused"][0] == "70 of 70 events were refused"
+
+
+REMEDY = "its producer partitions it by something else than order; declare 'key: {field: order, partitioned: false}'"
+
+
+@pytest.mark.parametrize("partitioned", ["", ", partitioned: true"])
+def test_keys_in_several_partitions_are_reported_also_where_the_declaration_denies_it(tmp_path, partitioned):
+    rules = (
+        f"streams: [{{name: orders, topic: shop.orders, key: {{field: order{partitioned}}}}}]\n"
+        "rules: [{name: two, by: order, within: 1m, seq: [{as: a, stream: orders}, {as: b, stream: orders}]}]"
+    )
+    records = [
+        ConsumedRecord(
+            "shop.orders", (number + (number > 9)) % 2, number // 2, 1_772_359_200_000, b"k",
+            orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "order": number % 4}),
+        )
+        for number in range(20)
+    ]  # fmt: skip
+    path = write_log(tmp_path / "log.jsonl", sorted(records, key=lambda each: each.offset), partitions=2)
+    (tmp_path / "rules.yaml").write_text(rules)
+    result = run("match", str(tmp_path / "rules.yaml"), str(path))
+    (line,) = lines(result)[1:]
+    assert line.startswith("4 of 4 keys looked at have events in several partitions of shop.orders, which never meet")
+    assert line.endswith("such as '0' in 0 and 1: " + REMEDY)
+    declared = rules.replace("field: order" + partitioned, "field: order, partitioned: false")
+    (tmp_path / "rules.yaml").write_text(declared)
+    assert lines(run("match", str(tmp_path / "rules.yaml"), str(path)))[1:] == []
+
+
+def rejected(tmp_path, declaration: str, by: str) -> tuple[str, list[dict]]:
+    """Clicks with ids, of which some are repeated, some lack the user, and some both; one is late as well."""
+    events = [
+        (0, "a", "u1"),
+        (1, "b", None),
+        (1, "b", None),
+        (2, "a", "u1"),
+        (3, "c", "u2"),
+        (3, "c", "u2"),
+        (4, "d", None),
+    ]
+    records = [
+        ConsumedRecord(
+            "web.clicks", 0, offset, 1_772_359_200_000, None,
+            orjson.dumps({"ts": f"2026-03-01T10:00:{second:02}Z", "id": name, "user": user, "v": 1 if offset else "x"}),
+        )
+        for offset, (second, name, user) in enumerate(events)
+    ]  # fmt: skip
+    (tmp_path / "rules.yaml").write_text(
+        f"streams: [{{name: clicks, topic: web.clicks, id: id, key: {declaration}}}]\n"
+        f"rules: [{{name: two, by: {by}, within: 1m, seq: [{{as: a, stream: clicks, where: 'v == 1'}}]}}]"
+    )
+    path = write_log(tmp_path / "log.jsonl", records, partitions=1)
+    rejects = tmp_path / "rejects.jsonl"
+    result = run("match", str(tmp_path / "rules.yaml"), str(path), "--rejects", str(rejects), "--lateness", "1m")
+    return result.stderr, [json.loads(line) for line in rejects.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("declaration", ["user", "{field: user, partitioned: false}", "v"])
+def test_an_event_that_is_repeated_and_lacks_the_key_has_one_cause(tmp_path, declaration):
+    said, found = rejected(tmp_path, declaration, "user")
+    assert sorted((each["offset"], each["cause"]) for each in found) == [
+        (1, "no_key"), (2, "no_key"), (3, "duplicate"), (5, "duplicate"), (6, "no_key"),
+    ]  # fmt: skip
+    assert "3 events of clicks without 'user'" in said
+    assert "2 events of " in said
+
+
+@pytest.mark.parametrize("declaration", ["user", "{field: user, partitioned: false}", "v"])
+def test_values_of_another_kind_are_counted_once_also_where_the_stream_is_repartitioned(tmp_path, declaration):
+    said, _ = rejected(tmp_path, declaration, "user")
+    assert said.count("is of another kind") == 1
+    assert "field 'v' of clicks is of another kind than at first in 6 events" in said

@@ -6,8 +6,10 @@ import orjson
 import pytest
 
 from astrocyte import load_rules
-from astrocyte.agents.domain import Domain
+from astrocyte.agents.domain import Domain, DomainGroup
+from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.pipeline.roles.health import correlate_summary, remedy
 from astrocyte.pipeline.roles.output_records import stats_record
@@ -36,6 +38,38 @@ def test_events_that_wait_for_the_check_of_clocks_are_counted_and_explained():
     assert len(found["waits"]) == 1
     assert found["waits"][0].startswith("mono.A: 3 events are further ahead of Kafka's time")
     assert "they wait" in found["waits"][0]
+
+
+def test_keys_with_events_in_several_partitions_are_found_in_the_reports_of_their_domains():
+    def report(partition: int, *keys: str) -> dict[str, object]:
+        rules = load_rules("rules: [{name: r, by: key, seq: [{as: a, stream: A}]}]")
+        group = DomainGroup("key", Engine(rules, validated=True), {"A": "mono.A"})
+        domain = Domain(partition, [group], topics=["mono.A"], placed_by={"mono.A": "key"})
+        domain.feed("mono.A", [event(offset, key, NOW_MS) for offset, key in enumerate(keys)])
+        return orjson.loads(stats_record("correlate", domain, []).value or b"")
+
+    assert correlate_summary([report(0, "a", "b"), report(1, "c", "d")], {})["lines"] == []
+    (line,) = correlate_summary([report(0, "a", "b"), report(2, "c", "b")], {})["lines"]
+    assert line.startswith("1 of 3 keys looked at have events in several partitions of mono.A, which never meet")
+    older = {name: value for name, value in report(1, "b").items() if name not in ("keys", "partition")}
+    assert correlate_summary([report(0, "b"), older], {})["lines"] == []
+
+
+def test_events_that_are_late_in_a_stream_and_in_its_copy_are_counted_once():
+    def report(**late: int) -> dict[str, object]:
+        unused = Unused()
+        for topic, count in late.items():
+            unused.add("late", topic, f"{topic}[0]@1", count=count)
+        return {"unused": unused.as_json(), "copies": {"keyed": "original"}}
+
+    found = correlate_summary([report(original=3, keyed=2), report(original=1, keyed=2)], {})
+    assert found["lines"] == ["4 late events of original, such as original[0]@1"]
+    assert [(each["of"], each["count"]) for each in found["unused"]] == [("original", 4)]
+    only_there = correlate_summary([report(original=3, keyed=5)], {})["lines"]
+    assert only_there == [
+        "3 late events of original, such as original[0]@1",
+        "5 late events of keyed, such as keyed[0]@1",
+    ]
 
 
 def test_tombstones_that_were_skipped_are_shown():

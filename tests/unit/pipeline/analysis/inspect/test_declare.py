@@ -11,7 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
+from astrocyte.pipeline.analysis.inspect.report import Inspection
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
+from astrocyte.pipeline.analysis.inspect.text import render
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.settings import Settings, load_settings
 from tests.support.logs import write_log
@@ -85,6 +87,73 @@ def test_a_date_that_is_not_iso_is_named_with_an_example(tmp_path):
     )
 
 
+@pytest.mark.parametrize("text", ["10.0.0.4", "192.168.100.250", "1.12.3", "00:1b:44:11:22:33", "2025.1.2.3"])
+def test_an_address_or_a_version_looks_like_no_time(tmp_path, text):
+    report = report_on(tmp_path, messages([{"where": text, "v": n} for n in range(40)]))
+    assert not any("looks like a time" in hint for hint in report.hints)
+
+
+@pytest.mark.parametrize("text", ["28.09.2025", "2025/9/28", "28-Sep-2025 10:30", "9/28/25", "Sep 28 10:30:00"])
+def test_dates_in_other_forms_look_like_a_time(tmp_path, text):
+    report = report_on(tmp_path, messages([{"when": text, "v": n} for n in range(40)]))
+    assert f"when looks like a time but is not ISO 8601, such as {text!r}: convert it first" in report.hints
+
+
+def rows_file(tmp_path, rows: Sequence[dict[str, Any]]):
+    path = tmp_path / "sensors.jsonl"
+    path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    request = Request(str(path), Settings())
+    (report,) = inspect(request, take_sample(request)).reports
+    return report
+
+
+@pytest.mark.parametrize("name", ["measured_at", "timestamp"])
+def test_the_time_is_what_most_rows_have_and_the_device_with_another_clock_is_named(tmp_path, name):
+    rows = [
+        {name: n * 500 if n % 8 == 3 else START_S * 1000 + n * 500, "device": f"d{n % 8}", "celsius": n % 9}
+        for n in range(400)
+    ]
+    report = rows_file(tmp_path, rows)
+    assert report.proposal.declaration["time"] == {"field": name, "unit": "ms"}
+    assert report.reading.events == 400
+    assert report.problems[0] == (
+        f"50 of 400 values of {name} studied are no time of these days, such as 1500, all of device 'd3': correct the "
+        "clock, or refuse them by a validator"
+    )
+
+
+def test_rows_without_the_time_that_most_have_are_counted(tmp_path):
+    rows = [{"timestamp": START_S * 1000 + n, "v": n} if n % 4 else {"v": n} for n in range(80)]
+    report = rows_file(tmp_path, rows)
+    assert report.proposal.time == "timestamp, ms, in 75.0% of the events; the others are refused"
+    assert (report.reading.events, report.proposal.problem) == (60, None)
+
+
+def test_a_time_that_some_cloudevents_lack_is_given_with_its_share(tmp_path):
+    bodies = [
+        {"specversion": "1.0", "id": str(n), "source": "/s", "type": "t", "data": {"v": n}}
+        | ({"time": (START + timedelta(seconds=n)).isoformat()} if n % 10 else {})
+        for n in range(100)
+    ]
+    report = report_on(tmp_path, messages(bodies))
+    assert report.proposal.time == (
+        "time, ISO 8601 text, in 90.0% of the events; the time of the Kafka message in the others"
+    )
+
+
+def test_a_key_that_some_clicks_lack_goes_before_a_kind_of_events_and_what_looks_like_an_id_is_named(tmp_path):
+    bodies = [
+        {"ts": START_S + n, "id": f"c{n % 395}", "action": "view" if n % 5 < 3 else ("cart", "buy")[n % 2], "v": n % 9}
+        | ({"user_id": n % 40 if n % 3 else f"u{n % 40}"} if n % 14 else {})
+        for n in range(400)
+    ]
+    report = report_on(tmp_path, messages(bodies))
+    assert report.proposal.declaration["key"] == "user_id"
+    assert "user_id is missing in 29 of 400 events studied, which take part in no rule by it" in report.hints
+    assert "id" not in report.proposal.declaration  # five events share theirs with another event
+    assert any(hint.startswith("id looks like an id (395 of 400 values differ)") for hint in report.hints)
+
+
 def test_the_field_that_equals_the_kafka_key_is_the_key(tmp_path):
     bodies = [{"ts": START_S + n, "user": f"u{n % 5}", "room": f"r{n % 3}"} for n in range(40)]
     keys = [body["user"].encode() for body in bodies]
@@ -131,6 +200,59 @@ def test_debezium_is_keyed_by_the_row_of_its_kafka_key(tmp_path):
     keys = [orjson.dumps({"schema": {}, "payload": {"order_id": number % 8}}) for number in range(40)]
     found = proposed(tmp_path, [*bodies, None], keys=[*keys, keys[0]])
     assert found == {"decoder": "debezium", "key": {"field": "order_id", "partitioned": True}}
+
+
+def changes_in_three_partitions(odd: str) -> list[ConsumedRecord]:
+    """Changes by order; of every twentieth the Kafka key, its form, or only the partition is another."""
+    records: list[ConsumedRecord] = []
+    for number in range(240):
+        order = number * 7 % 27
+        body = {"op": "c", "before": None, "after": {"order_id": order, "amount": 1.5 * number}}
+        body["source"] = {"ts_ms": (START_S + number) * 1000}
+        key = orjson.dumps({"order_id": order})
+        is_odd = number % 20 == 7
+        if is_odd and odd == "key":
+            key = orjson.dumps({"order_id": 1000 + number})
+        elif is_odd and odd == "form":
+            key = orjson.dumps({"schema": {}, "payload": {"order_id": order}})
+        place = (order + is_odd) % 3
+        offset = sum(record.partition == place for record in records)
+        records.append(ConsumedRecord("shop.orders", place, offset, START_S * 1000, key, orjson.dumps(body)))
+    return records
+
+
+@pytest.mark.parametrize("odd", ["key", "form", "partition"])
+def test_a_key_with_events_in_several_partitions_is_never_declared_as_partitioned(tmp_path, odd):
+    report = report_on(tmp_path, changes_in_three_partitions(odd), partitions=3)
+    assert report.keys.spread > 0
+    assert report.proposal.declaration["key"] == {"field": "order_id", "partitioned": False}
+    assert not report.keys_never_meet
+    assert "declare 'key:" not in render(Inspection("x", "log", complete=True, reports=[report]), width=120)
+
+
+@pytest.mark.parametrize("odd", ["key", "partition"])
+def test_the_key_that_is_advised_for_cloudevents_is_the_one_that_is_written(tmp_path, odd):
+    records: list[ConsumedRecord] = []
+    for number in range(240):
+        user, is_odd = f"u{number * 7 % 27}", number % 20 == 7
+        body = {"specversion": "1.0", "id": str(number), "source": "/s", "type": "t", "data": {"user": user}}
+        body["time"] = (START + timedelta(seconds=number)).isoformat()
+        place = (number * 7 % 27 + is_odd) % 3
+        key = b"other %d" % number if is_odd and odd == "key" else user.encode()
+        offset = sum(record.partition == place for record in records)
+        records.append(ConsumedRecord("shop.orders", place, offset, START_S * 1000, key, orjson.dumps(body)))
+    report = report_on(tmp_path, records, partitions=3)
+    assert (report.key_field, report.keys.spread > 0) == ("user", True)
+    assert report.proposal.declaration["key"] == {"field": "user", "partitioned": False}
+    if odd == "key":
+        assert "user differs from the Kafka key in 12 of 240 messages studied" in report.hints
+
+
+def test_a_kafka_key_that_is_no_field_and_lies_in_several_partitions_is_repartitioned(tmp_path):
+    bodies = [{"ts": START_S + number, "value": number} for number in range(40)]
+    keys = [b"k%d" % (number // 2 % 5) for number in range(40)]
+    found = proposed(tmp_path, bodies, keys=keys, partitions=2)
+    assert found["key"] == {"field": "key", "partitioned": False}
 
 
 def test_cloudevents_of_both_modes_are_found(tmp_path):

@@ -189,13 +189,14 @@ def test_a_time_limit_longer_than_the_sample_is_noted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kafka_key", "problem"),
+    ("kafka_key", "key", "problem"),
     [
-        (None, "40 messages of rooms came without a Kafka key"),
-        (b"door", "4 keys have events in several partitions of rooms, which never meet"),
+        (None, "room", "40 messages of rooms came without a Kafka key"),
+        (b"door", "room", "4 keys have events in several partitions of rooms, which never meet"),
+        (b"door", "{field: room, partitioned: true}", "4 keys have events in several partitions of rooms, which never"),
     ],
 )
-def test_a_topic_that_is_not_partitioned_by_the_declared_key_is_a_problem(tmp_path, kafka_key, problem):
+def test_a_topic_that_is_not_partitioned_by_the_declared_key_is_a_problem(tmp_path, kafka_key, key, problem):
     records = [
         ConsumedRecord(
             "rooms", number // 4 % 2, number // 8 * 4 + number % 4, body["at"] * 1000, kafka_key, orjson.dumps(body)
@@ -203,7 +204,7 @@ def test_a_topic_that_is_not_partitioned_by_the_declared_key_is_a_problem(tmp_pa
         for number, body in enumerate(rooms())
     ]
     path = write_log(tmp_path / "log.jsonl", records, partitions=2)
-    ruleset = load_rules(STREAM.replace("name: rooms", "name: rooms, topic: rooms") + rule("value > 8"))
+    ruleset = load_rules(STREAM.replace("key: room", f"topic: rooms, key: {key}") + rule("value > 8"))
     request = Request(str(path), Settings(), ruleset=ruleset)
     sample = take_sample(request)
     (said,) = fit(ruleset, sample, inspect(request, sample), request.settings).problems

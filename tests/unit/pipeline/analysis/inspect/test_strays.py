@@ -106,7 +106,8 @@ def test_one_event_dated_far_from_the_others_changes_neither_windows_nor_the_lat
     records = [*usual, far]
     _, _, found = inspected(tmp_path, records)
     (report,) = found.reports
-    assert (report.usual_span_us, report.strays) == (299_000_000, [(0, (START_S + away_s) * 1_000_000)])
+    assert report.usual_span_us == 299_000_000
+    assert [(each.partition, each.time_us) for each in report.strays] == [(0, (START_S + away_s) * 1_000_000)]
     assert report.rate == pytest.approx(1, rel=0.01)
     assert report.recommended_us == 1_000_000
     (problem,) = report.problems
@@ -162,11 +163,49 @@ def test_events_without_a_key_that_are_ahead_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("minutes", [30, 3000])
-def test_a_device_whose_events_come_late_is_named_and_waited_for(tmp_path, minutes):
-    records = [record(n, by_key(n, f"u{n % 20}", -60 * minutes if n % 20 == 7 else 0)) for n in range(400)]
+def test_a_device_that_sends_late_is_named_and_waited_for(tmp_path, minutes):
+    """It sends several events together now and then, so that some are much later than others."""
+    behind_s = [60 * minutes * (n // 20 % 5) / 4 if n % 20 == 7 else 0 for n in range(400)]
+    records = [record(n, by_key(n, f"u{n % 20}", -behind_s[n])) for n in range(400)]
     *_, found = inspected(tmp_path, records)
     assert found.recommended_us >= minutes * 60_000_000
     assert any("by 'u7'" in line for line in found.reports[0].problems), found.reports[0].problems
+
+
+@pytest.mark.parametrize(("minutes", "is_wrong"), [(30, False), (90, True), (3000, True), (20_000 * 1440, True)])
+def test_the_lateness_is_not_that_of_a_clock_that_is_behind_by_always_the_same(tmp_path, minutes, is_wrong):
+    records = [record(n, by_key(n, f"u{n % 20}", -60 * minutes if n % 20 == 7 else 0)) for n in range(400)]
+    *_, found = inspected(tmp_path, records)
+    (report,) = found.reports
+    assert found.recommended_us == (1_000_000 if is_wrong else 1_800_000_000)
+    (line,) = [line for line in report.problems if "of by 'u7' are far from the others" in line]
+    assert ("The recommended one leaves them out" in line) == is_wrong
+    assert ("wrong clock" in render(found, width=100)) == is_wrong
+    if is_wrong:
+        assert (report.usual_span_us, report.rate) == (399_000_000, pytest.approx(380 / 399))
+
+
+@pytest.mark.parametrize("days", [2, 400])
+@pytest.mark.parametrize("declared", [False, True])
+def test_one_wrong_clock_does_not_hide_another(tmp_path, days, declared):
+    """One device of eight is at 1970 and one is days ahead: both are named, and neither sets the lateness."""
+    lines = [b"measured_at,device,celsius"]
+    for n in range(800):
+        at = n * 500 if n % 8 == 3 else START_S * 1000 + n * 500 + (days * 86_400_000 if n % 8 == 5 else 0)
+        lines.append(b"%d,d%d,%d" % (at, n % 8, n % 30))
+    path = tmp_path / "sensors.csv"
+    path.write_bytes(b"\n".join(lines))
+    text = (
+        "streams: [{name: sensors, time: {field: measured_at, unit: ms}, key: device}]\n"
+        "rules: [{name: r, by: device, seq: [{stream: sensors, as: a}]}]"
+    )
+    request = Request(str(path), Settings(), ruleset=load_rules(text) if declared else None)
+    sample = take_sample(request)
+    found = inspect(request, sample)
+    (report,) = found.reports
+    assert found.recommended_us <= 2_000_000
+    said = " ".join(report.problems)
+    assert [name in said for name in ("'d3'", "'d5'", "'d1'")] == [True, True, False], report.problems
 
 
 def test_disorder_of_all_keys_names_none(tmp_path):
