@@ -375,7 +375,7 @@ def test_results_of_windows_are_compared_with_those_in_the_database(made, tmp_pa
 
 
 def test_results_of_one_step_that_go_to_several_partitions_are_equal(tmp_path):
-    """So they do where a producer partitions keys in another way than the workers: rows of a part keep their numbers."""
+    """As where a producer partitions keys in another way than the workers: rows of a part keep their numbers."""
     rules = load_rules(WINDOWED)
     plain = write_log(tmp_path / "plain.jsonl.zst", in_frames(spikes(), partitions=1))
     log = with_outputs(rules, plain, tmp_path / "log.jsonl.zst")
