@@ -17,6 +17,7 @@ import typer
 from astrocyte.schemas.errors import AstrocyteError, redacted
 
 __all__ = [
+    "counted",
     "decode_keys",
     "disk_may_fill",
     "interruptible",
@@ -153,6 +154,11 @@ def say(text: str) -> None:
 def print_json(body: dict[str, Any]) -> None:
     """Write one JSON object as a line on stdout."""
     sys.stdout.write(json.dumps(body) + "\n")
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with a noun: ``1 duplicate``, ``2,000 duplicates``; ``plural``: where it is not the noun and an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def number_text(value: float) -> str:

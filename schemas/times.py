@@ -73,7 +73,13 @@ _BOUNDS: Final[tuple[tuple[float, TimeUnit], ...]] = ((1e11, "s"), (1e14, "ms"),
 factor of 1000 apart, and only one of them lies between the years 1973 and 5138."""
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _BASIC_DATE: Final = re.compile(r"[0-9]{8}", re.ASCII)
-_ISO: Final = re.compile(r"[0-9]{4}-?([0-9]{2}-?[0-9]{2}|W[0-9]{2}(-?[0-9])?|[0-9]{3})([Tt ].+)?", re.ASCII)
+_CLOCK: Final = r"[0-9]{2}(:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?)?"
+_ISO: Final = re.compile(
+    r"[0-9]{4}-?([0-9]{2}-?[0-9]{2}|W[0-9]{2}(-?[0-9])?|[0-9]{3})"
+    rf"([Tt ]{_CLOCK}((?P<gap> ?)(Z|[+-]{_CLOCK}))?)?",
+    re.ASCII,
+)
+"""All of the text: `datetime.fromisoformat` ignores what stands after a NUL, and any character before a zone."""
 _ORDINAL: Final = re.compile(r"^([0-9]{4})-?([0-9]{3})(?=[Tt ]|$)", re.ASCII)
 _HOUR_24: Final = re.compile(r"(?<=[Tt ])24(?=(:?00(:?00([.,]0+)?)?)?(Z|z|[+-][0-9:]+)?$)", re.ASCII)
 _WANTED: Final = "expected ISO 8601 text, such as 2025-09-28T10:30:00Z, or a number: s, ms, us or ns since 1970"
@@ -115,11 +121,15 @@ def iso_strings(times_us: NDArray[np.int64]) -> list[str]:
 def us_from_iso(text: str) -> int:
     """Microseconds since 1970 of ISO 8601 text; text without a zone is taken as UTC. Raises ValueError.
 
-    Hour 24 is midnight at the end of the day. The word UTC after a space, as several databases write it, is a zone.
+    Hour 24 is midnight at the end of the day. A space may stand before the zone. The word UTC after a space, as several
+    databases write it, is a zone.
     """
     plain = text[:-4] + "Z" if text.endswith(" UTC") else text[:-1] + "Z" if text.endswith("z") else text
-    if not _ISO.fullmatch(plain):
+    form = _ISO.fullmatch(plain)
+    if form is None:
         raise ValueError(f"{text!r} is not ISO 8601")
+    if form["gap"]:
+        plain = plain[: form.start("gap")] + plain[form.end("gap") :]
     plain = _ORDINAL.sub(_calendar_date, plain, count=1)
     midnight, changed = _HOUR_24.subn("00", plain, count=1)
     return us_from_datetime(datetime.fromisoformat(midnight)) + changed * _DAY_US

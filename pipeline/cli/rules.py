@@ -23,7 +23,7 @@ from astrocyte.pipeline.cli.options import (
 )
 from astrocyte.pipeline.cli.publish import publish_command
 from astrocyte.pipeline.cli.score import score_command
-from astrocyte.pipeline.console import pipe_may_close, print_json, printable, say
+from astrocyte.pipeline.console import counted, pipe_may_close, print_json, printable, say
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.topics import mono_topic
@@ -96,17 +96,17 @@ def match_command(
         sys.stdout.buffer.flush()
     check_read(run, paths)
     totals = run.counters
-    what = "alerts" if alerts else "multi events"
-    say(f"{count:,} {what} of {totals.received:,} events ({_not_processed(totals)})")
+    what = counted(count, "alert" if alerts else "multi event")
+    say(f"{what} of {counted(totals.received, 'event')} ({_not_processed(totals)})")
     _say_unused(report_lines(run), listed)
 
 
 def _not_processed(totals: Counters) -> str:
     """Counts of the events that rules did not see; those that are rare only where there are some."""
     parts = [f"{totals.late:,} late", f"{totals.dead:,} refused"]
-    parts += [f"{totals.duplicate:,} duplicates"] if totals.duplicate else []
+    parts += [counted(totals.duplicate, "duplicate")] if totals.duplicate else []
     parts += [f"{totals.sampled:,} sampled away"] if totals.sampled else []
-    parts += [f"{totals.skipped:,} tombstones"] if totals.skipped else []
+    parts += [counted(totals.skipped, "tombstone")] if totals.skipped else []
     return ", ".join(parts)
 
 
@@ -140,13 +140,14 @@ def backtest_command(
         print_json(body)
         return
     out = sys.stdout
-    out.write(f"{first.counters.received:,} events, {_not_processed(first.counters)}\n")
+    out.write(f"{counted(first.counters.received, 'event')}, {_not_processed(first.counters)}\n")
     _say_unused(notes, listed)
     for name, count in first.rules.items():
         held = (
             f" ({count.suppressed:,} suppressed, {count.grouped:,} grouped)" if count.suppressed + count.grouped else ""
         )
-        out.write(f"{name}: {count.matches:,} matches, {count.alerts:,} alerts{held}, {len(count.keys):,} keys\n")
+        matches, alerts = counted(count.matches, "match", "matches"), counted(count.alerts, "alert")
+        out.write(f"{name}: {matches}, {alerts}{held}, {counted(len(count.keys), 'key')}\n")
     if second is None:
         return
     out.write(f"\nagainst {against} (A: {rules}, B: {against})\n")
@@ -162,7 +163,7 @@ def _say_unused(lines: Sequence[str], listed: RejectsFile | None) -> None:
     for line in lines:
         say(line)
     if listed is not None:
-        say(f"{listed.count:,} rejects written to {listed.path}")
+        say(f"{counted(listed.count, 'reject')} written to {listed.path}")
 
 
 def explain_command(

@@ -22,7 +22,7 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 def _names_of(path: str | Path, delimiter: str) -> list[str]:
     """The names of the columns; none where the first line cannot be read, which reading the file says."""
     try:
-        first = next(iter(read_lines(path)), b"").decode("utf-8-sig")
+        first = next(iter(read_lines(path, known=True)), b"").decode("utf-8-sig")
         return next(csv.reader([first], delimiter=delimiter, strict=True), [])
     except (InvalidLog, csv.Error, UnicodeDecodeError):
         return []

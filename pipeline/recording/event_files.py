@@ -23,10 +23,10 @@ from astrocyte.agents.ingest.decoders import REFUSED_HEADER
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.csv_header import doubts_of, repeated
 from astrocyte.pipeline.recording.format import InvalidLog
-from astrocyte.pipeline.recording.reader import GZIP, read_lines
+from astrocyte.pipeline.recording.reader import GZIP, json_object, read_lines
 from astrocyte.schemas.contract import Contracts, time_member
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
-from astrocyte.schemas.json.text import dumps, loads
+from astrocyte.schemas.json.text import dumps
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.values.mixed import is_binary, plain_column, to_list
 from astrocyte.schemas.values.single import json_text
@@ -71,21 +71,12 @@ def form_of(path: str | Path) -> Form:
         for number, line in enumerate(islice(read_lines(path), _FIRST_LINES)):
             if number == 0 and line.strip() in (b"[", b"{"):
                 return "log"  # one JSON text over several lines
-            body = _object(line)
+            body = json_object(line)
             if body is not None:
                 return "log" if body.keys() >= _LOG_MEMBERS or body.get("type") == "log-header" else "json"
     except (OSError, InvalidLog):
         pass
     return "log"
-
-
-def _object(line: bytes) -> Mapping[str, Any] | None:
-    """The JSON object of a line, or None."""
-    try:
-        body = loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return body if isinstance(body, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +235,7 @@ def _json_lines(path: str | Path) -> Iterator[_Row]:
     """Lines as they are; one that is not JSON becomes a dead letter where it is decoded."""
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():
-            yield _Row(number, line, _object(line))
+            yield _Row(number, line, json_object(line))
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

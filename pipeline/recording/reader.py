@@ -8,17 +8,19 @@ from __future__ import annotations
 import logging
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
+import orjson
 import zstandard
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog, parse_line
 from astrocyte.pipeline.recording.index import SKIPPABLE, read_index
+from astrocyte.schemas.json.text import loads
 
-__all__ = ["GZIP", "ZSTD", "open_log", "read_header", "read_lines", "read_log"]
+__all__ = ["GZIP", "ZSTD", "json_object", "open_log", "read_header", "read_lines", "read_log"]
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ ZSTD: Final = b"\x28\xb5\x2f\xfd"
 GZIP: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 1 << 20
+_FIRST_LINES: Final = 1000
+"""Number of lines by which a text is told from binary data."""
 _SLICE: Final = 1 << 10
 """Compressed bytes that are unpacked at once: they become at most some tens of megabytes, whatever they claim."""
 _LONGEST: Final = 256 << 20
@@ -59,11 +63,20 @@ def read_log(
             on_torn(error)
 
 
-def read_lines(path: str | Path) -> Iterator[bytes]:
-    """Lines of a file, decompressed, without their newlines. Raises InvalidLog."""
+def json_object(line: bytes) -> Mapping[str, Any] | None:
+    """The JSON object of a line, or None."""
+    try:
+        body = loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def read_lines(path: str | Path, *, known: bool = False) -> Iterator[bytes]:
+    """Lines of a file, decompressed, without their newlines. ``known``: to be text, such as CSV. Raises InvalidLog."""
     try:
         with Path(path).open("rb") as file:
-            for line, _ in _lines(file, str(path)):
+            for line, _ in _lines(file, str(path), known=known):
                 yield line
     except OSError as error:
         raise InvalidLog(f"{path}: {error.strerror}") from None
@@ -133,12 +146,12 @@ class _Damage(Exception):
         self.at_end = at_end
 
 
-def _lines(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bool]]:
+def _lines(file: IO[bytes], name: str, *, known: bool = False) -> Iterator[tuple[bytes, bool]]:
     """Lines, and whether each had its newline."""
     rest: list[bytes] = []
     waiting, lines = 0, 0
     damage: _Damage | None = None
-    pieces = _pieces(file, name)
+    pieces = _pieces(file, name, known=known)
     begun = False
     while True:
         try:
@@ -166,14 +179,15 @@ def _lines(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bool]]:
         yield b"".join(rest), False
 
 
-def _pieces(file: IO[bytes], name: str) -> Iterator[bytes]:
+def _pieces(file: IO[bytes], name: str, *, known: bool) -> Iterator[bytes]:
     """Decompressed data of the file, in pieces."""
     data = file.read(_CHUNK)
     if data.startswith((ZSTD, SKIPPABLE)):
         yield from _unzstd(file, data)
     elif data.startswith(GZIP):
         yield from _ungzip(file, data)
-    elif data and b"\0" in data[:4096]:
+    elif not known and b"\0" in data[:4096] and not any(map(json_object, data.split(b"\n", _FIRST_LINES))):
+        # A text may hold a damaged line; a file of which nothing can be read is of another kind.
         raise InvalidLog(f"expected a recorded log (zstd, gzip or plain JSON lines), got other binary data in {name}")
     else:
         while data:

@@ -80,6 +80,7 @@ def propose(
     seen = list(_members(events, forms.opened).values())
     odd = propose_time(proposal, events, seen, forms, is_file=is_file)
     if contract.event_type is None:
+        seen = [each for each in seen if each.path.rpartition(".")[2]]  # a declaration names no empty member
         _propose_key(proposal, read, seen, form=form, partitions=partitions)
         _propose_id(proposal, seen, events, form)
         _propose_paths(proposal, seen)

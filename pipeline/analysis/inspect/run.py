@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
-from astrocyte.schemas.topics import mono_topic, stream_of
+from astrocyte.schemas.topics import MOST_CHARACTERS, is_legal, mono_topic, stream_of
 
 __all__ = ["Request", "inspect", "read_again", "take_sample"]
 
@@ -136,7 +137,7 @@ def _delimiter(path: str) -> str | None:
     """The delimiter of a CSV file, from its header; None for a comma."""
     if form_of(path) != "csv":
         return None
-    header = next(iter(read_lines(path)), b"").decode("utf-8", "replace")
+    header = next(iter(read_lines(path, known=True)), b"").decode("utf-8", "replace")
     counts = {delimiter: header.count(delimiter) for delimiter in DELIMITERS}
     best = max(counts, key=lambda delimiter: counts[delimiter])
     return best if best != "," and counts[best] else None
@@ -158,7 +159,7 @@ def inspect(request: Request, sample: Sample) -> Inspection:
     read = read_again(request, sample, contracts) if request.ruleset is None else sample
     for topic, (forms, name, proposal) in studied.items():
         where = contracts.topic_of(name) if sample.is_file else topic
-        records = read.of(where if read is not sample else topic)
+        records = read.of(where if read is not sample else topic) or read.of(topic)
         report = _report(request, sample, (topic, where), records, contracts)
         is_ours = request.ruleset is None and report.contract.event_type is None
         if proposal is not None and is_ours and report.keys_never_meet:
@@ -227,8 +228,8 @@ def _nothing(sample: Sample) -> str:
 
 
 def read_again(request: Request, sample: Sample, contracts: Contracts) -> Sample:
-    """The sample as declarations have it: the values of CSV depend on the declared types."""
-    if sample.form != "csv":
+    """The sample as declarations have it: the values of CSV depend on the declared types, the topics on their names."""
+    if sample.form != "csv" and not (sample.is_file and not all(map(is_legal, sample.topics))):
         return sample
     return read_file(request.file, contracts, limit=request.limit, stream=request.stream, named=_named(request))
 
@@ -261,7 +262,7 @@ def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tup
             )
     contract = Contract(name, None, contract.event_type)
     if proposed is None:
-        wanted = None if sample.is_file or topic == mono_topic(name) else topic
+        wanted = _file_topic(topic, sample.topics) if sample.is_file else None if topic == mono_topic(name) else topic
         proposed = propose(
             contract, forms, topic=wanted, is_file=sample.is_file, partitions=len(sample.of(topic)), csv=csv
         )
@@ -287,10 +288,19 @@ def _stream_names(topics: Sequence[str], base: Contracts) -> dict[str, str]:
     last = {topic: stream_name((stream_of(topic) or topic).rpartition(".")[2]) for topic in topics}
     shared = Counter(last.values())
     for topic in topics:
-        if topic not in names:
+        if not names.get(topic, "").strip():  # a declaration names no empty stream
             name = last[topic] if shared[last[topic]] == 1 else stream_name(topic)
             names[topic] = free_name(name, set(names.values()))
     return names
+
+
+def _file_topic(topic: str, topics: Sequence[str]) -> str | None:
+    """Name of a topic for the stream of a file whose own name is no name of a topic; None where it is."""
+    names = {each: each for each in topics if is_legal(each)}
+    for each in topics:
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", each)[: MOST_CHARACTERS - 9]
+        names.setdefault(each, free_name(plain, names.values()))
+    return None if names[topic] == topic else names[topic]
 
 
 def _some(records: Mapping[int, Sequence[ConsumedRecord]]) -> dict[int, list[ConsumedRecord]]:

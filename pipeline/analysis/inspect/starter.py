@@ -270,6 +270,8 @@ def _declaration(report: StreamReport, untyped: set[str]) -> str:
             lines.append(f"    {name}: {_flow(plain)}")
         if name == "key":
             lines += [f"    # {printable(hint)}" for hint in report.hints]
+    if any(not each.name for each in report.fields):
+        lines.append("    # the member whose name is empty is left out: nothing can declare or read it")
     entries = list(_field_lines(report, given.get("fields", {}), untyped))
     if entries:
         size = min(40, max(len(entry) for entry, _ in entries))
@@ -286,6 +288,8 @@ def _field_lines(report: StreamReport, paths: Mapping[str, Any], untyped: set[st
     parents = {spec["path"].partition(".")[0] for spec in paths.values()}
     lines = []
     for each in report.fields:
+        if not each.name:
+            continue  # no declaration has an empty name
         if each.name in parents and each.name not in paths and all(str(value)[:1] == "{" for value in each.values):
             continue  # an object whose members are fields of their own
         spec: dict[str, Any] = dict(paths.get(each.name, {}))

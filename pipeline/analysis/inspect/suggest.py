@@ -85,7 +85,7 @@ def _is_usable(report: StreamReport, each: FieldStats) -> bool:
     taken = {report.key_field, *TIME_NAMES}
     if declaration is not None:
         taken |= {declaration.id or "", _time_name(declaration)}
-    if len(each.name) > _LONGEST_FIELD or not each.name.isprintable():
+    if not each.name or len(each.name) > _LONGEST_FIELD or not each.name.isprintable():
         return False
     if each.name in taken or "`" in each.name or each.name.startswith("ce_") or _IDS.search(each.name):
         return False
@@ -99,7 +99,7 @@ def _time_name(declaration: StreamDeclaration) -> str:
 
 def _name(prefix: str, *parts: str) -> str:
     names = (re.sub(r"[^A-Za-z0-9]+", "_", part).strip("_")[:_LONGEST].strip("_") or "x" for part in parts)
-    name = prefix[:_LONGEST] + "_".join(names)
+    name = re.sub(r"[^\w.-]+", "_", prefix[:_LONGEST], flags=re.ASCII) + "_".join(names)
     return f"r_{name}" if name[:1].isdigit() else name
 
 

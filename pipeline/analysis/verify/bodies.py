@@ -60,7 +60,7 @@ def item_of(topic: str, record: KafkaRecord) -> Item:
 def window_items(frame: Frame) -> Iterator[Item]:
     """Results of a window; each revision is one of its own. The id of a result does not name its run."""
     ids = format_ids(frame.ids())
-    for identity, row in zip(ids, frame.batch.to_pylist(), strict=True):
+    for identity, row in zip(ids, frame.event_fields(), strict=True):
         revision = row.get("revision")
         run = row.get("simulation_id") or frame.run or None
         name = identity if run is None else f"{identity} of {run}"

@@ -13,10 +13,11 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.retention import retention_days
 from astrocyte.pipeline.analysis.verify.ledger import Entry
 from astrocyte.pipeline.analysis.verify.outputs import Outputs
+from astrocyte.pipeline.analysis.verify.retries import Retries
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.measurements import ALERT
-from astrocyte.schemas.topics import ALERTS
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS
 
 __all__ = ["Excuses", "Gaps", "truncated_lines"]
 
@@ -35,6 +36,7 @@ _PUBLISHED: Final = "of the time before their rule was published"
 _OTHER_RUN: Final = "of runs that the input does not hold"
 _RETENTION: Final = "older than the retention of the table"
 _BUCKET: Final = "older than the retention of the bucket"
+_RETRIED: Final = "that dead-letters retry sent again: of the rules and declarations of the time before"
 _AHEAD: Final = "the store was written further than the log goes"
 
 
@@ -81,8 +83,10 @@ class Excuses:
         lateness_us: int,
         now_us: int,
         published: Mapping[str, int],
+        retries: Retries,
     ) -> None:
         self._outputs = outputs
+        self.retries = retries
         self._reach_us = reach_of(ruleset)
         firsts = gaps.first_us.values()
         self.horizon_us = max(firsts) + self._reach_us + lateness_us if firsts else None
@@ -100,6 +104,8 @@ class Excuses:
     def record(self, entry: Entry, topic: str) -> str | None:
         """Of a record of an output topic."""
         body = entry.expected or entry.found or {}
+        if entry.times and topic == DEAD_LETTERS and entry.identity in self.retries.letters:
+            return _RETRIED
         why = self._early(entry.time_us, _alert_of(topic, body))
         if why is not None or (entry.times and entry.expected is not None):
             return why
@@ -121,6 +127,8 @@ class Excuses:
 
     def unexpected_row(self, table: str, row: Mapping[str, Any], time_us: int | None) -> str | None:
         """Of a row that is in the database."""
+        if self._is_retried(table, row):
+            return _RETRIED
         if row.get("simulation_id") not in self.runs:
             return _OTHER_RUN
         if (why := self._early(time_us, _alert_of(table, row))) is not None:
@@ -129,6 +137,8 @@ class Excuses:
 
     def wrong_row(self, table: str, row: Mapping[str, Any], time_us: int | None) -> str | None:
         """Of a row with other values."""
+        if self._is_retried(table, row):
+            return _RETRIED
         if (why := self._early(time_us, _alert_of(table, row))) is not None:
             return why
         return _AHEAD if self.ahead and table in _MERGED else None
@@ -141,6 +151,10 @@ class Excuses:
         if entry.times == 0 and self.bucket_s is not None and entry.time_us is not None:
             return _BUCKET if entry.time_us < self._now_us - self.bucket_s * 1_000_000 else None
         return _AHEAD if self.ahead and entry.times and entry.expected is None else None
+
+    def _is_retried(self, table: str, row: Mapping[str, Any]) -> bool:
+        """Whether a row is a dead letter that was sent again."""
+        return table == DEAD_LETTERS and row.get("letter_id") in self.retries.letters
 
     def _early(self, time_us: int | None, alert_of: str | None) -> str | None:
         """Of what may follow from input that is gone; ``alert_of``: the rule, of an alert."""

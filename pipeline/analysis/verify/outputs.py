@@ -11,6 +11,7 @@ from astrocyte.agents.accounting import DomainOutput
 from astrocyte.pipeline.analysis.verify.bodies import IDENTITIES, about, item_of, kind_of, window_items
 from astrocyte.pipeline.analysis.verify.ledger import Entry, Item, Ledger, Seen
 from astrocyte.pipeline.analysis.verify.report import Difference, Place
+from astrocyte.pipeline.analysis.verify.retries import Retries
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.pipeline.roles.output_records import letter_record
@@ -20,13 +21,14 @@ from astrocyte.schemas.frames import decode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, metrics_topic
 
-__all__ = ["OutputTopic", "Outputs", "Span"]
+__all__ = ["SENT_AGAIN", "OutputTopic", "Outputs", "Span"]
 
 _OF_DOMAINS: Final = frozenset(
     {"decode", "validate", "clock", "rules", "emit", "alert", "late", "correlate", "repartition"}
 )
 """Stages of the dead letters that domains and copies of repartitioned streams make; others are those of sinks."""
 
+SENT_AGAIN: Final = "of events that dead-letters retry sent again: as expected, but for the offset of that message"
 _AGAIN: Final = "records that are there again, the same under the same id, as after a crash; stores hold each once"
 
 Excuse = Callable[[Entry, str], str | None]
@@ -75,6 +77,7 @@ class Outputs:
         *,
         span: Span,
         versions: Mapping[str, str],
+        retries: Retries,
         on_foreign: Callable[[ConsumedRecord], None],
     ) -> None:
         self.topics: dict[str, OutputTopic] = {topic: OutputTopic() for topic in topics}
@@ -86,6 +89,7 @@ class Outputs:
         """Version of each rule in force."""
         self.other_versions: dict[str, int] = {}
         """By rule that has records of other versions: the newest event time of these."""
+        self._retries = retries
         self._on_foreign = on_foreign
         self.unread: Counter[str] = Counter()
         """Records of each topic that could not be read."""
@@ -173,6 +177,10 @@ class Outputs:
 
     def _judge(self, place: Place, topic: str, entry: Entry, show: int, excuse: Excuse) -> None:
         kind, differing = kind_of(entry)
+        if kind == "wrong":
+            kind, differing = kind_of(self._retries.at_first(entry))
+            if kind != "wrong":
+                place.notes[SENT_AGAIN] += 1
         if kind is None:
             return
         if kind == "twice":

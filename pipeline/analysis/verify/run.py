@@ -33,6 +33,7 @@ from astrocyte.pipeline.analysis.verify.points import (
 )
 from astrocyte.pipeline.analysis.verify.replica import Positions, Replica
 from astrocyte.pipeline.analysis.verify.report import Difference, Verification
+from astrocyte.pipeline.analysis.verify.retries import Retries
 from astrocyte.pipeline.analysis.verify.tables import ReadDatabase, compare_table, compared_tables, read_only
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
@@ -130,6 +131,7 @@ class _Job:
     """How far the roles of a running system had come; None: everything in the logs was processed."""
     published: Mapping[str, int] = field(default_factory=dict)
     gaps: Gaps = field(default_factory=Gaps)
+    retries: Retries = field(default_factory=Retries)
     result: Verification = field(default_factory=Verification)
 
     # -- what there is
@@ -241,7 +243,9 @@ class _Job:
 
         ledger = self.stack.enter_context(closing(Ledger(self.folder / "outputs.db")))
         versions = {rule.name: rule.content_version for rule in self.ruleset.rules}
-        self.outputs = Outputs(ledger, topics, span=self.span, versions=versions, on_foreign=foreign)
+        self.outputs = Outputs(
+            ledger, topics, span=self.span, versions=versions, retries=self.retries, on_foreign=foreign
+        )
         for path in logs if topics else ():
             for record in read_log(path):
                 self.outputs.found(record)
@@ -266,6 +270,7 @@ class _Job:
                     progress(number, inputs.found.records)
                 if not is_derived(record.topic):
                     self.gaps.note(record, inputs.decoders)
+                    self.retries.note(record)
                     for replica in self.replicas.values():
                         replica.message(record)
                     if self._is_done(record):
@@ -315,7 +320,7 @@ class _Job:
         result, show = self.result, self.show
         excuses = Excuses(
             self.ruleset, self.outputs, self.gaps, lateness_us=self.settings.lateness, now_us=self.now_us,
-            published=self.published,
+            published=self.published, retries=self.retries,
         )  # fmt: skip
         excuses.runs |= self.outputs.runs
         result.since_us, result.until_us = self.span.since_us, self.span.until_us

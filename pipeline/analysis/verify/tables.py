@@ -22,7 +22,7 @@ from astrocyte.agents.sinks.sql.targets import registered_tables
 from astrocyte.agents.sinks.sql.url import database_url, shown_address, sqlite_path
 from astrocyte.pipeline.analysis.verify.bodies import changes
 from astrocyte.pipeline.analysis.verify.excuses import Excuses
-from astrocyte.pipeline.analysis.verify.outputs import Span
+from astrocyte.pipeline.analysis.verify.outputs import SENT_AGAIN, Span
 from astrocyte.pipeline.analysis.verify.report import Difference, Kind, Place
 from astrocyte.schemas.tables import Base
 from astrocyte.schemas.topics import is_derived
@@ -167,6 +167,9 @@ def compare_table(
             owned = _OWNED.get(table.name, frozenset())
             one, other = _plain(wanted, owned), _plain(there, owned)
             if one == other:
+                continue
+            if one == _plain(excuses.retries.row_at_first(there), owned):
+                place.notes[SENT_AGAIN] += 1
                 continue
             if (why := excuses.wrong_row(table.name, wanted, time_of(wanted))) is not None:
                 place.leave_out("wrong", why)

@@ -46,6 +46,7 @@ ANY_INT64 = st.integers(-(2**63), 2**63 - 1)
         "2026-060T10:00:00Z",
         "2026060T100000z",
         "2026-03-01 10:00:00 UTC",
+        "2026-03-01 15:30:00.000 +05:30",
         "20260301T100000Z",
         "2026-03-01T15:30:00.000000999+05:30",
         datetime(2026, 3, 1, 10),
@@ -79,6 +80,9 @@ def test_numbers_in_quotes_and_hour_24_are_read(text, iso):
         "2026-03-01T24:00:01Z",
         "2026-03-01T24:30:00Z",
         "2026-03-01x10:00:00",
+        "2026-03-01T10:00:00x+05:00",
+        "2026-03-01T10:00:00.+05:00",
+        "2026-03-01T10:00:00  Z",
         "2026-02-30",
         "2026-366",
         "2026-000",
@@ -102,6 +106,17 @@ def test_numbers_in_quotes_and_hour_24_are_read(text, iso):
 def test_what_is_no_time_is_refused_and_nothing_else_is_raised(value):
     with pytest.raises(InvalidEvent, match="expected ISO 8601 text"):
         time_us(value)
+
+
+@given(
+    text=st.sampled_from(["2026-03-01T10:00:00Z", "2026-03-01 10:00:00.5+05:00", "2026-03-01T10:00:00", "1772359200"]),
+    at=st.integers(0, 30),
+    rest=st.sampled_from(["", "garbage", "+05:00", "Z"]),
+)
+def test_text_with_a_nul_anywhere_is_no_time(text, at, rest):
+    for given_text in (f"{text[:at]}\0{text[at:]}", f"{text[:at]}\0{rest}"):
+        with pytest.raises(InvalidEvent):
+            time_us(given_text)
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("s", 1_000_000), ("ms", 1000), ("us", 1)])

@@ -77,7 +77,7 @@ def test_every_late_event_is_among_the_rejects_also_with_the_id_of_another(tmp_p
 
 def test_where_all_was_used_nothing_is_added(tmp_path):
     result = run("match", *files(tmp_path, HIGH, event(0, value=5)))
-    assert lines(result) == ["1 multi events of 1 events (0 late, 0 refused)"]
+    assert lines(result) == ["1 multi event of 1 event (0 late, 0 refused)"]
 
 
 def test_events_without_a_key_take_part_in_rules_by_null_and_are_not_said_to_be_unused(tmp_path):
@@ -164,7 +164,7 @@ def test_duplicates_are_in_the_summary_by_whatever_rules_correlate(tmp_path, by)
     rules = f"rules: [{{name: r, by: {by}, seq: [{{as: a, stream: A}}]}}]"
     twice = [event(0, event_id=str(UUID(int=1)), device="d")._replace(offset=offset) for offset in range(2)]
     result = run("match", *files(tmp_path, rules, *twice))
-    assert lines(result)[0] == "1 multi events of 2 events (0 late, 0 refused, 1 duplicates)"
+    assert lines(result)[0] == "1 multi event of 2 events (0 late, 0 refused, 1 duplicate)"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
@@ -232,7 +232,7 @@ def test_a_late_event_is_listed_with_the_watermark_that_made_it_late(tmp_path):
 
 def test_events_of_a_keyed_stream_take_part_in_rules_without_a_key(tmp_path):
     result = run("match", *files(tmp_path, in_unit("s"), at(0, 1_764_408_608)))
-    assert lines(result) == ["1 multi events of 1 events (0 late, 0 refused)"]
+    assert lines(result) == ["1 multi event of 1 event (0 late, 0 refused)"]
 
 
 def in_unit(unit: str, by: str = "null") -> str:
@@ -321,7 +321,7 @@ def test_keys_in_different_partitions_of_joined_topics_are_reported(tmp_path):
     assert "declare the key of both streams with partitioned: false" in line
     declared = "streams: [{name: %s, key: {field: key, partitioned: false}}, {name: %s, key: {partitioned: false}}]\n"
     path.write_text(declared % ("A", "B") + rules)
-    assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 refused)"]
+    assert lines(run("match", str(path), log)) == ["1 multi event of 2 events (0 late, 0 refused)"]
 
 
 def test_keys_in_different_partitions_are_no_news_where_topics_have_different_numbers_of_them(tmp_path):
@@ -331,7 +331,7 @@ def test_keys_in_different_partitions_are_no_news_where_topics_have_different_nu
     with LogWriter(log, LogHeader({"mono.A": 1, "mono.B": 3})) as writer:
         writer.write(event(0, "mono.A"))
         writer.write(event(1, "mono.B")._replace(partition=2, offset=0))
-    assert lines(run("match", str(path), str(log))) == ["1 multi events of 2 events (0 late, 0 refused)"]
+    assert lines(run("match", str(path), str(log))) == ["1 multi event of 2 events (0 late, 0 refused)"]
 
 
 def test_keys_in_one_partition_of_joined_topics_are_no_news(tmp_path):
@@ -340,7 +340,7 @@ def test_keys_in_one_partition_of_joined_topics_are_no_news(tmp_path):
     path = tmp_path / "rules.yaml"
     path.write_text(rules)
     log = str(write_log(tmp_path / "log.jsonl", records, partitions=3))
-    assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 refused)"]
+    assert lines(run("match", str(path), log)) == ["1 multi event of 2 events (0 late, 0 refused)"]
 
 
 VISITS = """

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from astrocyte import load_rules, match
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.recording.event_files import form_of
+from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_log
 
 RULES = "rules: [{name: r, by: null, seq: [{as: a, stream: S}], emit: {i: a.i}}]"
@@ -38,7 +39,9 @@ def matched(tmp_path, name: str, data: bytes, rules: str = RULES):
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-@pytest.mark.parametrize("bad", [b'{"i":"\\ud800"}', b"garbage", b'{"i":', b"7", b"[1]", b"\xff\xfe", DEEP, UNWRITABLE])
+@pytest.mark.parametrize("bad", [
+    b'{"i":"\\ud800"}', b"garbage", b'{"i":', b"7", b"[1]", b"\xff\xfe", b"\0" * 5, b"\xff\xfe\0", DEEP, UNWRITABLE,
+])  # fmt: skip
 def test_a_bad_line_is_one_dead_letter_wherever_it_stands(tmp_path, bad, place):
     lines = [line(1), line(2)]
     lines.insert(place, bad)
@@ -68,6 +71,13 @@ def test_the_form_is_that_of_the_first_object_and_a_file_without_one_is_no_file_
         assert form_of(tmp_path / "file") == form, data
 
 
+@pytest.mark.parametrize("data", [line(1).decode().encode("utf-16"), b"SQLite format 3\0\n" * 2000, b"\0" * 5000])
+def test_a_file_without_a_line_that_can_be_read_is_said_to_be_binary(tmp_path, data):
+    (tmp_path / "file.jsonl").write_bytes(data)
+    with pytest.raises(InvalidLog, match="other binary data"):
+        list(read_log(tmp_path / "file.jsonl"))
+
+
 def test_a_byte_order_mark_is_no_part_of_an_event_or_a_log(tmp_path):
     assert matched(tmp_path, "S.jsonl", BOM + line(1) + b"\n" + line(2)) == ([1, 2], [])
     assert matched(tmp_path, "S.csv", BOM + b"i,timestamp\n1,2025-09-28T10:30:00Z\n") == ([1], [])
@@ -90,6 +100,7 @@ GOOD = b"2025-09-28T10:30:01Z,1\n", b"2025-09-28T10:30:02Z,2\n"
         (b'2025-09-28T10:30:01Z,"x', "a quotation mark is not closed"),
         (b"2025-09-28T10:30:01Z,\xe9", "not text in UTF-8"),
         (b'{"a":1}', "has 1 values"),
+        (b"\0" * 5, "has 1 values"),
     ],
 )
 def test_a_bad_row_of_csv_is_one_dead_letter_with_its_line(tmp_path, bad, reason, place):

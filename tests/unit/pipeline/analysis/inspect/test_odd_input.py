@@ -250,3 +250,37 @@ def test_columns_of_one_name_in_parquet_are_refused(tmp_path):
         InvalidLog, match=r"rooms\.parquet: several columns are called 'v'; give each a name of its own"
     ):
         run("inspect", str(path))
+
+
+def events_of(folder, *events: dict) -> str:
+    path = folder / "events.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in events))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [
+        ("a b",),
+        ("a b", "good"),
+        ("a b", "a:b", "a_b"),
+        ("ü", "good"),
+        ("a" * 300, "good"),
+        ("\0", "a\nb"),
+        ("", "good"),
+    ],
+)
+def test_streams_whose_names_are_no_topics_get_one_each_and_the_rules_match(tmp_path, streams):
+    rows = [{"timestamp": START_S + n, "key": "k", "v": n} for n in range(12)]
+    path = events_of(tmp_path, *({"stream": stream, **row} for row in rows for stream in streams))
+    assert run("inspect", path).exit_code == 0
+    made = started(path)
+    assert len({each.topic or each.name for each in made.ruleset.streams}) == len(streams)
+    assert len(made.matches) == len(streams)
+
+
+@pytest.mark.parametrize("row", [{"": 1}, {"": "a", "v": 1}, {"o": {"": "a"}, "v": 1}, {"o": {"": {"b": 1}}}])
+def test_a_member_without_a_name_is_left_out_of_the_rule_file_which_says_so(tmp_path, row):
+    rows = [{**row, "ts": START_S + n, "id": f"x{n}", "k": "ab"[n % 2]} for n in range(12)]
+    text = started(events_of(tmp_path, *rows)).text
+    assert ("whose name is empty" in text) == ("" in row)

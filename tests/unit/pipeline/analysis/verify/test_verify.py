@@ -17,6 +17,7 @@ from astrocyte.pipeline.analysis.verify import Span, verify
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.frames import decode_frame
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 from tests.support.logs import T0_US, write_log
 from tests.support.pair_log import PAIR, SECOND, STRICT, in_frames, spikes, with_outputs
@@ -371,6 +372,19 @@ def test_results_of_windows_are_compared_with_those_in_the_database(made, tmp_pa
     assert [each.name for each in done.places if not each.holds] == ["sql window_results"]
     assert counted(place(done, "sql window_results")) == only(wrong=1)
     assert place(done, "topic metrics.rate").found == place(done, "sql window_results").found > 10
+
+
+def test_results_of_one_step_that_go_to_several_partitions_are_equal(tmp_path):
+    """As where a producer partitions keys in another way than the workers: rows of a part keep their numbers."""
+    rules = load_rules(WINDOWED)
+    plain = write_log(tmp_path / "plain.jsonl.zst", in_frames(spikes(), partitions=1))
+    log = with_outputs(rules, plain, tmp_path / "log.jsonl.zst")
+    results = of_topic(read_log(log), "metrics.rate")
+    assert "seq" in decode_frame(results[0].value).batch.schema.names
+    assert {each.partition for each in results} == {0, 1}
+    done = verify(load_settings(partitions=2, lateness="1s"), logs=[log], ruleset=rules, now_us=NOW_US)
+    assert done.holds, done.differences
+    assert place(done, "topic metrics.rate").found > 10
 
 
 def test_a_log_without_anything_to_compare_is_an_error(made, pair):
