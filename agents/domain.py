@@ -249,8 +249,13 @@ class Domain:
     def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
         """All topics are idle; event time advances to ``until_us``, and to its end without one."""
         output = DomainOutput() if until_us is not None else self.trust()
+        newest_us = self.newest_us
         for lane in self._lanes:
-            lane.watermarks.mark_all_idle(until_us)
+            lane_us, sources = until_us, lane.watermarks.sources
+            if until_us is not None and newest_us is not None and sources and not lane.topics.isdisjoint(self.copies):
+                # What its original has beyond the newest copy is still to be copied: it must not be late then.
+                lane_us = until_us - (newest_us - self.lateness_us - max(sources.values()))
+            lane.watermarks.mark_all_idle(lane_us)
             self._advance(lane, output)
         return output
 
