@@ -165,7 +165,7 @@ def worker_command(
     role: Annotated[
         list[str] | None,
         typer.Option(
-            help="Role: correlate, repartition, control, sql, influx, audit, file, or your own; repeatable, or with "
+            help="Role: correlate, repartition, insight, control, sql, influx, audit, file, or your own; repeatable, or with "
             "commas."
         ),
     ] = None,

@@ -32,7 +32,7 @@ def test_the_environment_overrides_the_file_and_arguments_override_both(tmp_path
         (
             "roles",
             "correlate,cook",
-            "there is no role 'cook'; known: correlate, repartition, control, sql, influx, audit, file",
+            "there is no role 'cook'; known: correlate, repartition, insight, control, sql, influx, audit, file",
         ),
         ("influx_url", "http://127.0.0.1:8086", "influx_token is not"),
         ("influx_ca_file", "ca.pem", "influx_ca_file is set and has no effect with no influx_url"),
