@@ -433,7 +433,7 @@ def in_order(table: MatchTable) -> NDArray[np.int64]:
             pairs = (time[1:] == time[:-1]) & (rule[1:] == rule[:-1])
             tied = np.append(pairs, False) | np.append(False, pairs)
             places = np.flatnonzero(tied)
-            # As objects: NumPy's own texts drop NULs at their end, and two keys would count as one.
+            # As objects: NumPy's own strings drop NULs at their end, and two keys would count as one.
             rank = np.unique(keys[places], return_inverse=True)[1]
             within = np.lexsort((rank, rule[places], time[places]))
             order[places] = order[places][within]

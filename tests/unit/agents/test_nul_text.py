@@ -1,4 +1,4 @@
-"""Texts that differ only in characters NUL are different texts, as keys, values, ids and groups."""
+"""Strings that differ only in characters NUL are different strings, as keys, values, ids and groups."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ windows:
 """
 )
 PLAIN: Final = {"\0": "a", "\0\0": "b", "x": "c", "x\0": "d", "x\0\0": "e", "x\0y": "f", "y": "g"}
-"""Texts without a NUL that are in the same order."""
-TEXTS: Final = list(PLAIN)
+"""Strings without a NUL that are in the same order."""
+STRINGS: Final = list(PLAIN)
 
 
 def results(rows: list[tuple[str, str, int]]) -> tuple[list[Any], list[Any]]:
@@ -44,9 +44,9 @@ def renamed(found: Any) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rules_and_windows_tell_texts_apart_by_their_nuls(seed: int) -> None:
+def test_rules_and_windows_tell_strings_apart_by_their_nuls(seed: int) -> None:
     draw = random.Random(seed)
-    rows = [(draw.choice(TEXTS), draw.choice(TEXTS), draw.randrange(6)) for _ in range(14)]
+    rows = [(draw.choice(STRINGS), draw.choice(STRINGS), draw.randrange(6)) for _ in range(14)]
     assert renamed(results(rows)) == results([(PLAIN[key], PLAIN[tag], n) for key, tag, n in rows])
 
 
