@@ -29,7 +29,7 @@ GZIP: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 1 << 20
 _FIRST_LINES: Final = 1000
-"""Number of lines by which a text is told from binary data."""
+"""Number of lines that decide whether a file is text or binary data."""
 _SLICE: Final = 1 << 10
 """Compressed bytes that are unpacked at once: they become at most some tens of megabytes, whatever they claim."""
 _LONGEST: Final = 256 << 20

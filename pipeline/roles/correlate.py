@@ -230,7 +230,7 @@ class Correlator:
                 await self._record(part, positions=before)
                 await self._record(part)
             if silence:
-                sources.told_silent(place, chunk.next_offset)
+                sources.reported_silent(place, chunk.next_offset)
             else:
                 sources.processed(place, chunk.next_offset, self._monotonic())
             part.deliveries[chunk.topic] = delivery

@@ -24,7 +24,7 @@ class Idleness:
     handled: dict[TopicPartition, int] = field(default_factory=dict)
     """Offset after the newest chunk of each topic that was processed since the topic was assigned."""
     moved: set[TopicPartition] = field(default_factory=set)
-    """Topics whose ends moved although nothing was sent, by a chunk that said so; see `told_silent`."""
+    """Topics whose ends moved although nothing was sent, by a chunk that said so; see `reported_silent`."""
     idle: set[TopicPartition] = field(default_factory=set)
     given_up: set[TopicPartition] = field(default_factory=set)
     """Idle topics whose producers assert watermarks and are no longer waited for."""
@@ -41,7 +41,7 @@ class Idleness:
         self.handled[place] = next_offset
         self._heard(place)
 
-    def told_silent(self, place: TopicPartition, next_offset: int) -> None:
+    def reported_silent(self, place: TopicPartition, next_offset: int) -> None:
         """A chunk is done that said only that sources of the topic are silent: this ends no silence."""
         self.handled[place] = next_offset
         self.moved.add(place)
