@@ -1,0 +1,142 @@
+"""Which mutation rate is best for a genome of weights and hardware."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.pipeline.studies.cells import BASE, FOUNDERS_TEXT, TRAIT, cells_founders, cells_observed, founded
+from astrocyte.pipeline.studies.intervals import bootstrap_means, mean_interval, percentile_interval, share_interval
+from astrocyte.pipeline.studies.report import Report, Table, bar, interval_text, number
+from astrocyte.pipeline.studies.study import StudyRun
+
+__all__ = ["optimum", "study"]
+
+Numbers = NDArray[np.float64]
+_RATES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
+_STEP = 0.25
+_GRID = 400
+
+
+def optimum(rates: Numbers, values: Numbers) -> tuple[Numbers, Numbers]:
+    """Rate at which a cubic in ln(rate), fitted to values [..., rates], is greatest within their range; and its value.
+
+    A fit over all rates has less error than the best of the rates tried, and is not bound to them.
+    """
+    x = np.log(rates)
+    scaled = 2.0 * (x - x[0]) / (x[-1] - x[0]) - 1.0
+    grid = np.linspace(-1.0, 1.0, _GRID)
+    fit = np.vander(grid, 4) @ np.linalg.pinv(np.vander(scaled, 4))
+    curve = values @ fit.T
+    place = curve.argmax(axis=-1)
+    best: Numbers = np.exp(x[0] + (grid[place] + 1.0) / 2.0 * (x[-1] - x[0]))
+    return best, np.take_along_axis(curve, place[..., None], axis=-1)[..., 0]
+
+
+def study(run: StudyRun) -> Report:
+    """Worlds with a fixed mutation rate, and worlds in which the rate evolves."""
+    seeds = run.seeds_or(16, 4)
+    ticks, every = (400, 20) if run.quick else (3_000, 50)
+    rates = np.array(_RATES[::2] if run.quick else _RATES)
+    fixed = run.config("cells", {**BASE, "mutation_step": _STEP}, {"evolves": ("ai", "tpu")})
+    free = run.config("cells", {**BASE, "mutation_step": _STEP}, {"evolves": ("ai", "tpu", "bio")})
+    starts = (0.02, 0.5)
+    worlds = [founded(fixed, seed, mutation_rate=float(rate)) for rate in rates for seed in seeds]
+    worlds += [founded(free, seed, mutation_rate=rate) for rate in starts for seed in seeds]
+    found = run.worlds(
+        "cells", worlds, ticks=ticks, every=every, observe=cells_observed, founders=cells_founders, what="rates"
+    )
+    samples, held = ticks // every, len(rates) * len(seeds)
+    late = samples - max(samples // 5, 1)
+    accuracy = found["accuracy"][:held, late:].astype(np.float64).mean(axis=1).reshape(len(rates), len(seeds)).T
+    error = found["own_error"][:held, late:].astype(np.float64).mean(axis=1).reshape(len(rates), len(seeds)).T
+    power = found["power"][:held, late:].astype(np.float64).mean(axis=1).reshape(len(rates), len(seeds)).T
+    resamples = 499 if run.quick else 4_999
+    best, value = optimum(rates, accuracy.mean(axis=0))
+    drawn, _ = optimum(rates, bootstrap_means(run.random("optimum"), accuracy, resamples))
+    low, high = percentile_interval(drawn)
+    at_edge = float((np.isclose(drawn, rates[0]) | np.isclose(drawn, rates[-1])).mean())
+    top = int(accuracy.mean(axis=0).argmax())
+    rows = []
+    for place, rate in enumerate(rates):
+        mean = mean_interval(accuracy[:, place])
+        loss = mean_interval(accuracy[:, place] - accuracy[:, top])
+        rows.append((
+            number(rate), interval_text(*mean), bar(mean[0], 0.0, accuracy.mean(axis=0).max()),
+            "-" if place == top else interval_text(*loss), number(error[:, place].mean()), number(power[:, place].mean()),
+        ))  # fmt: skip
+    evolved = np.exp(found["log_trait"][held:, :, TRAIT["mutation_rate"]].astype(np.float64)).reshape(
+        len(starts), len(seeds), samples
+    )
+    went = [
+        (number(start), interval_text(*mean_interval(evolved[number_of][:, -1])),
+         interval_text(*mean_interval(np.log(evolved[number_of][:, -1] / start))))
+        for number_of, start in enumerate(starts)
+    ]  # fmt: skip
+    edge = (
+        f" {100 * at_edge:.0f} % of the resampled optima lie at an end of the range, so the interval may be cut off there."
+        if at_edge > 0.025
+        else ""
+    )
+    return Report(
+        title="The best mutation rate of a genome of weights and hardware",
+        question="At which probability of mutation at a birth do cells solve problems best?",
+        answer=f"Accuracy is highest at a mutation rate of {interval_text(float(best), low, high, 2)}, where the fitted curve "
+        f"is {number(float(value))}.{edge}",
+        method=(
+            f"{len(seeds)} worlds of cells for each of {len(rates)} rates, with the same seeds, {ticks:,} ticks each "
+            f"({found['generation'][:held, -1].mean():.0f} generations). Weights and hardware mutate with that "
+            f"probability at a birth, by steps of standard deviation {fixed.mutation_step:g}; the rate itself does not. "
+            f"{FOUNDERS_TEXT}",
+            "Measured: accuracy of all attempts in the last fifth of a run. The optimum is the maximum of a cubic in "
+            f"ln(rate) fitted to the means; its 95 % interval comes from {resamples:,} bootstrap samples of seeds, each of "
+            "which keeps a seed's worlds together. Other intervals are Student's over seeds.",
+        ),
+        results=(
+            Table(
+                "Accuracy by mutation rate",
+                ("rate", "accuracy", "", f"difference from that at {number(rates[top])}", "distance of weights from the exact ones", "power"),
+                rows,
+            ),
+            Table(
+                "Where the rate itself evolves, with all other traits",
+                ("start", "mean rate at the end", "ln(end / start)"),
+                went,
+            ),
+        ),
+        calibration=(_calibrated(run, rates, accuracy),),
+        limits=(
+            f"The optimum is that of {ticks:,} ticks and of steps of {fixed.mutation_step:g}: smaller steps and shorter runs "
+            "favour higher rates.",
+            "Cells of one world share one rate. Where it evolves, selection acts on it through what it does to the weights "
+            "of descendants, and on growth and division at the same time.",
+        ),
+    )  # fmt: skip
+
+
+def _calibrated(run: StudyRun, rates: Numbers, accuracy: Numbers) -> str:
+    """Coverage of the interval where the optimum is known: the fitted curve with the seeds' own deviations from it."""
+    trials, resamples = (40, 199) if run.quick else (400, 399)
+    rng = run.random("calibration")
+    x = np.log(rates)
+    # A parabola around a known place, as high over the range as the measured means differ.
+    truth = float(np.exp(x[0] + 0.65 * (x[-1] - x[0])))
+    means = accuracy.mean(axis=0)
+    shape = -(((x - np.log(truth)) / (x[-1] - x[0])) ** 2)
+    curve = shape * (np.ptp(means) / np.ptp(shape))
+    off = accuracy - means
+    held, errors = 0, []
+    for _ in range(trials):
+        # Deviations of whole worlds, from any rate: what a seed's worlds share stays in a row.
+        data = curve + np.stack([off[rng.integers(len(off)), rng.permutation(off.shape[1])] for _ in off])
+        drawn, _ = optimum(rates, bootstrap_means(rng, data, resamples))
+        low, high = percentile_interval(drawn)
+        held += low <= truth <= high
+        errors.append(abs(np.log(float(optimum(rates, data.mean(axis=0))[0]) / truth)))
+    share, least, most = share_interval(held, trials)
+    return (
+        f"In {trials} data sets with a known optimum (a curve with its maximum at {number(truth, 2)}, as high as the measured "
+        f"one, with deviations drawn from the measured worlds) the 95 % interval held it in {100 * share:.1f} % "
+        f"({100 * least:.1f} to {100 * most:.1f}). The median error of the optimum was a factor of "
+        f"{number(float(np.exp(np.median(errors))))}."
+    )
