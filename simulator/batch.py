@@ -210,10 +210,12 @@ def _stacked(trees: Iterable[Any]) -> Any:
 
 
 def _context(plan: _Plan, seed: Array, tick: Array, high: Array) -> _Silent:
-    return context_of(
+    ctx = context_of(
         plan.scenario, plan.static, dict(plan.sizes), seed, (tick, high), jnp.uint32(0), jax.default_backend(),
         kind=_Silent,
     )  # fmt: skip
+    assert isinstance(ctx, _Silent)
+    return ctx
 
 
 @lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ Your own is registered like this in a module of ``ASTROCYTE_PLUGINS``, or by an 
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,5 +152,5 @@ def study_command(run: StudyRun) -> str:
         words += ["--seed", str(run.seeds[0])] if run.seeds[0] else []
     words += ["--quick"] if run.quick else []
     for name, value in run.settings.items():
-        words += ["--set", f"{name}={value}"]
+        words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(words)

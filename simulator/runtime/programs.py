@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,6 @@ __all__ = ["TRACES", "Compilation", "chunk_program", "context_of", "copy_state",
 
 TRACES: Counter[str] = Counter()
 """How often the step of each scenario was traced (compiled), by name; a sweep over params must not add to it."""
-
-
-C = TypeVar("C", bound=Context)
 
 
 class Compilation:
@@ -165,9 +162,9 @@ def context_of(
     island: Array,
     platform: str,
     *,
-    kind: type[C] = Context,  # type: ignore[assignment]  # a default for a type variable
-) -> C:
-    """The ``ctx`` of one tick of one island."""
+    kind: type[Context] = Context,
+) -> Context:
+    """The ``ctx`` of one tick of one island, of the class ``kind``."""
     return kind(
         seed=seed,
         tick=tick,

@@ -55,7 +55,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "broker": "kafka",
         "bench": "analysis broker kafka roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging recording roles settings simulation "
-        "stopping topology transport watch",
+        "stopping studies topology transport watch",
         "embed": "kafka recording settings stopping transport",
         "demo": "analysis broker console kafka recording roles settings simulation stopping topology",
         "experiments": "settings simulation",
@@ -77,6 +77,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "groups": "protocol storage",
         "server": "groups protocol settings storage",
         "storage": "protocol settings",
+    },
+    "pipeline/studies": {
+        "shipped": "cells evolution_models intervals report study",
     },
     "pipeline/roles": {
         "sink": "acceptance output_records refusals worker worker_app",

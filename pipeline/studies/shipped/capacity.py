@@ -66,12 +66,15 @@ def study(run: StudyRun) -> Report:
             for name, (tau, p) in zip(measured, trends, strict=True)
         ),
         method=(
-            f"{len(seeds)} worlds of cells for each of {len(capacities)} capacities, {ticks:,} ticks each. All cells of "
+            f"{len(seeds)} worlds of cells for each of {len(capacities)} capacities, {ticks:,} ticks each. All cells "
+            f"of "
             f"a world have that many cores and units of memory, with efficiency 0.5, and these do not evolve; weights "
             f"do. {FOUNDERS_TEXT} A unit of capacity costs {number(income)} energy a tick; energy for the whole world "
             "is limited.",
-            "Measured over the last half of each run; intervals are Student's over worlds, 95 %. The trend of a measure "
-            "is Kendall's tau of the worlds' values with capacity, its p from permutations of the worlds, and significant "
+            "Measured over the last half of each run; intervals are Student's over worlds, 95 %. The trend of a "
+            "measure "
+            "is Kendall's tau of the worlds' values with capacity, its p from permutations of the worlds, and "
+            "significant "
             "at 0.05 after Holm's correction for five measures.",
         ),
         results=(
@@ -80,7 +83,8 @@ def study(run: StudyRun) -> Report:
         ),
         calibration=(_null(run, measured),),
         limits=(
-            "Cores and memory have the same value, and power is the root of their product: a world with much of one and "
+            "Cores and memory have the same value, and power is the root of their product: a world with much of one "
+            "and "
             "little of the other has the power of their geometric mean at another cost.",
             "Capacity is held still. The study co-evolution lets it evolve.",
             "A trend over all capacities misses a maximum in the middle: look at the table.",

@@ -59,7 +59,8 @@ def study(run: StudyRun) -> Report:
         answer=_answer(interaction, together, effects["software, where hardware evolves (both - hardware)"]),
         method=(
             f"{len(seeds)} worlds of cells in each of four arms (scenario `cells`, setting `evolves`), with the same "
-            f"seeds in all arms, {ticks:,} ticks each. {FOUNDERS_TEXT} A daughter mutates with probability 0.3. Hardware costs "
+            f"seeds in all arms, {ticks:,} ticks each. {FOUNDERS_TEXT} A daughter mutates with probability 0.3. "
+            f"Hardware costs "
             "energy in all arms.",
             "Measured: accuracy of all attempts in the last fifth of the run. Contrasts are taken within a seed; "
             "intervals are Student's over seeds, 95 %.",
@@ -78,10 +79,12 @@ def study(run: StudyRun) -> Report:
         ),
         calibration=(_null(run, accuracy),),
         limits=(
-            "One setting of costs and one length of run: with costlier hardware, or over many more generations, the order "
+            "One setting of costs and one length of run: with costlier hardware, or over many more generations, the "
+            "order "
             "of the arms may differ.",
             "Biology (metabolism, growth, division, mutation rate) is held still in all arms.",
-            "Accuracy rises by power as well as by better weights: the distance of the weights and the cores say which it was.",
+            "Accuracy rises by power as well as by better weights: the distance of the weights and the cores say "
+            "which it was.",
         ),
     )  # fmt: skip
 

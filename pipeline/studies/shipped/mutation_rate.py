@@ -63,7 +63,8 @@ def study(run: StudyRun) -> Report:
         loss = mean_interval(accuracy[:, place] - accuracy[:, top])
         rows.append((
             number(rate), interval_text(*mean), bar(mean[0], 0.0, accuracy.mean(axis=0).max()),
-            "-" if place == top else interval_text(*loss), number(error[:, place].mean()), number(power[:, place].mean()),
+            "-" if place == top else interval_text(*loss), number(error[:, place].mean()),
+            number(power[:, place].mean()),
         ))  # fmt: skip
     evolved = np.exp(found["log_trait"][held:, :, TRAIT["mutation_rate"]].astype(np.float64)).reshape(
         len(starts), len(seeds), samples
@@ -74,28 +75,32 @@ def study(run: StudyRun) -> Report:
         for number_of, start in enumerate(starts)
     ]  # fmt: skip
     edge = (
-        f" {100 * at_edge:.0f} % of the resampled optima lie at an end of the range, so the interval may be cut off there."
+        f" {100 * at_edge:.0f} % of the resampled optima lie at an end of the range, so the interval may be cut off "
+        f"there."
         if at_edge > 0.025
         else ""
     )
     return Report(
         title="The best mutation rate of a genome of weights and hardware",
         question="At which probability of mutation at a birth do cells solve problems best?",
-        answer=f"Accuracy is highest at a mutation rate of {interval_text(float(best), low, high, 2)}, where the fitted curve "
+        answer=f"Accuracy is highest at a mutation rate of {interval_text(float(best), low, high, 2)}, where the "
+        f"fitted curve "
         f"is {number(float(value))}.{edge}",
         method=(
             f"{len(seeds)} worlds of cells for each of {len(rates)} rates, with the same seeds, {ticks:,} ticks each "
             f"({found['generation'][:held, -1].mean():.0f} generations). Weights and hardware mutate with that "
-            f"probability at a birth, by steps of standard deviation {fixed.mutation_step:g}; the rate itself does not. "
+            f"probability at a birth, by steps of standard deviation {fixed.mutation_step:g}; the rate itself does "
+            f"not. "
             f"{FOUNDERS_TEXT}",
             "Measured: accuracy of all attempts in the last fifth of a run. The optimum is the maximum of a cubic in "
-            f"ln(rate) fitted to the means; its 95 % interval comes from {resamples:,} bootstrap samples of seeds, each of "
+            f"ln(rate) fitted to the means; its 95 % interval comes from {resamples:,} bootstrap samples of seeds, "
+            f"each of "
             "which keeps a seed's worlds together. Other intervals are Student's over seeds.",
         ),
         results=(
             Table(
                 "Accuracy by mutation rate",
-                ("rate", "accuracy", "", f"difference from that at {number(rates[top])}", "distance of weights from the exact ones", "power"),
+                ("rate", "accuracy", "", f"less that at {number(rates[top])}", "distance of weights", "power"),
                 rows,
             ),
             Table(
@@ -106,9 +111,11 @@ def study(run: StudyRun) -> Report:
         ),
         calibration=(_calibrated(run, rates, accuracy),),
         limits=(
-            f"The optimum is that of {ticks:,} ticks and of steps of {fixed.mutation_step:g}: smaller steps and shorter runs "
+            f"The optimum is that of {ticks:,} ticks and of steps of {fixed.mutation_step:g}: smaller steps and "
+            f"shorter runs "
             "favour higher rates.",
-            "Cells of one world share one rate. Where it evolves, selection acts on it through what it does to the weights "
+            "Cells of one world share one rate. Where it evolves, selection acts on it through what it does to the "
+            "weights "
             "of descendants, and on growth and division at the same time.",
         ),
     )  # fmt: skip
@@ -135,7 +142,8 @@ def _calibrated(run: StudyRun, rates: Numbers, accuracy: Numbers) -> str:
         errors.append(abs(np.log(float(optimum(rates, data.mean(axis=0))[0]) / truth)))
     share, least, most = share_interval(held, trials)
     return (
-        f"In {trials} data sets with a known optimum (a curve with its maximum at {number(truth, 2)}, as high as the measured "
+        f"In {trials} data sets with a known optimum (a curve with its maximum at {number(truth, 2)}, as high as the "
+        f"measured "
         f"one, with deviations drawn from the measured worlds) the 95 % interval held it in {100 * share:.1f} % "
         f"({100 * least:.1f} to {100 * most:.1f}). The median error of the optimum was a factor of "
         f"{number(float(np.exp(np.median(errors))))}."

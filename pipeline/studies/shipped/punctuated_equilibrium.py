@@ -18,8 +18,8 @@ from astrocyte.simulator.scenarios.cells.config import INPUTS, PROBLEMS
 __all__ = ["study"]
 
 Numbers = NDArray[np.float64]
-_EFFECTS: Final = (("directional", 0.5), ("directional", 1.0), ("random_walk", 0.0), ("stasis", 0.0), ("punctuated", 2.0),
-                   ("punctuated", 4.0))  # fmt: skip
+_EFFECTS: Final = (("directional", 0.5), ("directional", 1.0), ("random_walk", 0.0), ("stasis", 0.0),
+                   ("punctuated", 2.0), ("punctuated", 4.0))  # fmt: skip
 _COST_BEFORE: Final = 0.05
 _COST: Final = 0.6
 """Cost of a core after the optimum has moved: twelve times that before."""
@@ -79,7 +79,8 @@ def study(run: StudyRun) -> Report:
     mode = MODELS[int(total.argmax())]
     walk_false = _false_pulses(known["random walk"][1])
     answer = (
-        f"Of {int(total.sum())} series of trait means of freely evolving worlds, {interval_text(*(100 * each for each in pulses))} % "
+        f"Of {int(total.sum())} series of trait means of freely evolving worlds, "
+        f"{interval_text(100 * pulses[0], 100 * pulses[1], 100 * pulses[2])} % "
         f"are best described by a punctuated shift between two levels; most often chosen is {mode.replace('_', ' ')} "
         f"({100 * total.max() / total.sum():.0f} %). Where nothing but chance moves a trait a shift was chosen in "
         f"{100 * walk_false:.0f} % of the series. "
@@ -91,19 +92,26 @@ def study(run: StudyRun) -> Report:
     )
     return Report(
         title="Punctuated equilibrium: do trait means of cells change in pulses?",
-        question="Do the traits of an evolving population stay where they are and change in pulses, or do they change gradually, "
+        question="Do the traits of an evolving population stay where they are and change in pulses, or do they "
+        "change gradually, "
         "or as a random walk?",
         answer=answer,
         method=(
-            f"Four kinds of worlds of cells, {len(seeds)} of each, {ticks:,} ticks. Trait means (of natural logarithms) every "
+            f"Four kinds of worlds of cells, {len(seeds)} of each, {ticks:,} ticks. Trait means (of natural "
+            f"logarithms) every "
             f"{every} ticks, the first {settling} left out: {samples} values. {FOUNDERS_TEXT}",
-            "Kinds: *gradual*: only hardware evolves, and costs nothing, so that more is always better. *Random walk*: only "
-            "weights evolve, and do not matter (`sharpness` 0.01); one weight of each of four problems. *Moved optimum*: "
+            "Kinds: *gradual*: only hardware evolves, and costs nothing, so that more is always better. *Random "
+            "walk*: only "
+            "weights evolve, and do not matter (`sharpness` 0.01); one weight of each of four problems. *Moved "
+            "optimum*: "
             f"only hardware evolves, and in the middle of the run a core becomes {_COST / _COST_BEFORE:.0f} times as "
             "costly. *Free*: everything evolves and nothing is planted.",
-            "Four models (Hunt 2006, 2008): directional, random walk, stasis, and punctuated, which is stasis around one value "
-            "and from a shift on around another. Fitted by maximum likelihood to each value given the one before, and chosen "
-            "by the least AICc; the place of the shift, which is searched for, counts as three parameters (Ninomiya 2015).",
+            "Four models (Hunt 2006, 2008): directional, random walk, stasis, and punctuated, which is stasis around "
+            "one value "
+            "and from a shift on around another. Fitted by maximum likelihood to each value given the one before, "
+            "and chosen "
+            "by the least AICc; the place of the shift, which is searched for, counts as three parameters (Ninomiya "
+            "2015).",
         ),
         results=(
             Table("Free worlds: share of the series for which each model is chosen", ("trait", *map(_words, MODELS),
@@ -112,17 +120,21 @@ def study(run: StudyRun) -> Report:
         ),
         calibration=(
             calibration,
-            f"Series of {samples} values with steps, or deviations, of standard deviation 1. Worlds with a known answer: "
+            f"Series of {samples} values with steps, or deviations, of standard deviation 1. Worlds with a known "
+            f"answer: "
             + "; ".join(f"{arm} {100 * share:.0f} % right" for arm, share in right.items())
             + ".",
         ),
         limits=(
-            "The models are four of many: a trait that follows a moving optimum, or slows down as it nears one, is none of them, "
+            "The models are four of many: a trait that follows a moving optimum, or slows down as it nears one, is "
+            "none of them, "
             "and the least bad is chosen. Gradual worlds near the end of what selection can gain show this.",
-            "Drift around an optimum is correlated over time. Sampled more often than it forgets, stasis looks like a random "
+            "Drift around an optimum is correlated over time. Sampled more often than it forgets, stasis looks like "
+            "a random "
             "walk.",
             "A shift that takes longer than an interval of observation is a trend for these models, not a pulse.",
-            "Traits of one world are inherited together, so its series are not independent; the intervals take them as such.",
+            "Traits of one world are inherited together, so its series are not independent; the intervals take them "
+            "as such.",
         ),
     )  # fmt: skip
 
