@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.insight.distributions import t_quantile
+from astrocyte.agents.insight.distributions import normal_p, t_quantile
 
 __all__ = ["bootstrap_means", "mean_interval", "percentile_interval", "share_interval"]
 
@@ -41,7 +41,14 @@ def bootstrap_means(rng: np.random.Generator, values: Numbers, resamples: int) -
     return means
 
 
-def percentile_interval(samples: Numbers, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap estimates (Efron 1979)."""
-    low, high = np.quantile(samples, ((1 - level) / 2, (1 + level) / 2))
+def percentile_interval(samples: Numbers, level: float = 0.95, *, worlds: int | None = None) -> tuple[float, float]:
+    """Percentile interval of bootstrap estimates (Efron 1979).
+
+    With the number of ``worlds`` that were resampled its percentiles are further out, so that for the mean of few
+    worlds it is as wide as Student's (Hesterberg 2015, The American Statistician 69:371).
+    """
+    tail = (1 - level) / 2
+    if worlds is not None:
+        tail = normal_p((worlds / (worlds - 1)) ** 0.5 * t_quantile(1 - tail, worlds - 1)) / 2
+    low, high = np.quantile(samples, (tail, 1 - tail))
     return float(low), float(high)

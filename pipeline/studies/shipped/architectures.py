@@ -44,16 +44,16 @@ def study(run: StudyRun) -> Report:
     selected, neutral = (mean_interval(each) for each in approach)
     difference = mean_interval(approach[0] - approach[1])
     closer = share_interval(int((approach[0] > np.quantile(approach[1], 0.95)).sum()), len(seeds))
-    rows = []
+    rows, longest = [], error.mean(axis=(1, 3)).max()
     for place in np.unique(np.linspace(0, samples - 1, 6).round().astype(int)):
         mean, low, high = mean_interval(error[0, :, place].mean(axis=1))
         control = error[1, :, place].mean()
         rows.append((
-            f"{(place + 1) * every:,}", interval_text(mean, low, high), number(control), bar(mean, 0.0, error.max()),
+            f"{(place + 1) * every:,}", interval_text(mean, low, high), number(control), bar(mean, 0.0, longest),
             number(own[0, :, place].mean()), number(own[1, :, place].mean()),
         ))  # fmt: skip
     problems = [
-        (problem, *(number(before[0, :, k].mean()) for _ in (0,)), interval_text(*mean_interval(after[0, :, k])),
+        (problem, number(before[0, :, k].mean()), interval_text(*mean_interval(after[0, :, k])),
          interval_text(*mean_interval(after[1, :, k])))
         for k, problem in enumerate(PROBLEMS)
     ]  # fmt: skip
@@ -89,14 +89,15 @@ def study(run: StudyRun) -> Report:
                 ("problem", "selected, first fifth", "selected, last fifth", "not selected, last fifth"),
                 problems,
             ),
-            f"{interval_text(*closer)} of the selected worlds fell by more than 95 % of the others did.",
+            f"A share of {interval_text(*closer)} of the selected worlds fell by more than 95 % of the others did.",
         ),
         calibration=(mixed,),
         limits=(
             "The answer of a cell is tanh(w . x): weights that give the right sign and size on inputs between -1 and 1 "
             "are nearly as good as the exact ones, so selection on a small distance is weak.",
-            "Founders' weights are drawn around 0 with standard deviation 0.5; the optimum has 0.7. A population whose "
-            "cells differ less by drift comes nearer on average without selection, which the second arm shows.",
+            "Founders' weights are drawn around 0, so their mean begins near 0 and not far from the exact weights; "
+            "drift "
+            "takes it away in any direction. What selection does is the difference of both arms.",
         ),
     )
 

@@ -43,16 +43,26 @@ def study(run: StudyRun) -> Report:
         "cells", worlds, ticks=ticks, every=every, observe=cells_observed, founders=cells_founders, what="capacities"
     )
     measured = _measured(found, len(capacities), len(seeds), every)
+    alive = found["population"][:, -1].reshape(len(capacities), len(seeds)) > 0
     rows = []
     for place, capacity in enumerate(capacities):
-        population = mean_interval(measured["population"][place])
+        living = {name: values[place][alive[place]] for name, values in measured.items()}
+        population = mean_interval(living["population"])
         rows.append((
-            number(capacity), interval_text(*population), bar(population[0], 0.0, config.size),
-            *(interval_text(*mean_interval(measured[name][place]), digits=2) for name in list(_MEASURES)[1:]),
+            number(capacity), f"{alive[place].sum()} of {len(seeds)}", interval_text(*population),
+            bar(population[0], 0.0, config.size),
+            *(interval_text(*mean_interval(living[name]), digits=2) for name in list(_MEASURES)[1:]),
         ))  # fmt: skip
-    trends = _trends(run.random("trend"), list(measured.values()), 99 if run.quick else 1_999)
-    crowded = capacities[int(measured["population"].mean(axis=1).argmax())]
-    best = capacities[int(measured["accuracy"].mean(axis=1).argmax())]
+    # What is measured of a world that died out says nothing of how it lived.
+    order = np.repeat(np.arange(len(capacities)), len(seeds)).reshape(alive.shape)[alive]
+    survivors = [values[alive] for values in measured.values()]
+    trends = _trends(run.random("trend"), order, survivors, 99 if run.quick else 1_999)
+    lived = [place for place in range(len(capacities)) if alive[place].any()]
+    crowded, best = (
+        capacities[max(lived, key=lambda place: measured[name][place][alive[place]].mean())]
+        for name in ("population", "accuracy")
+    )
+    died = [number(capacity) for place, capacity in enumerate(capacities) if not alive[place].all()]
     income = config.core_cost + config.memory_cost
     return Report(
         title="How the capacity of hardware changes a population's dynamics",
@@ -60,7 +70,7 @@ def study(run: StudyRun) -> Report:
         "change: how many live, how well they solve, how fast generations follow each other, how steady the "
         "population is, and how fast its weights adapt?",
         answer=f"Of the capacities tried the population is largest at {number(crowded)} and accuracy highest at "
-        f"{number(best)}. "
+        f"{number(best)}. " + (f"Worlds died out at {', '.join(died)}. " if died else "")
         + " ".join(
             f"{name.capitalize()} {_direction(tau, p)} (tau {number(tau, 2)}, p {number(p, 2)})."
             for name, (tau, p) in zip(measured, trends, strict=True)
@@ -71,17 +81,18 @@ def study(run: StudyRun) -> Report:
             f"a world have that many cores and units of memory, with efficiency 0.5, and these do not evolve; weights "
             f"do. {FOUNDERS_TEXT} A unit of capacity costs {number(income)} energy a tick; energy for the whole world "
             "is limited.",
-            "Measured over the last half of each run; intervals are Student's over worlds, 95 %. The trend of a "
+            "Measured over the last half of each run, of the worlds that did not die out; intervals are Student's "
+            "over worlds, 95 %. The trend of a "
             "measure "
             "is Kendall's tau of the worlds' values with capacity, its p from permutations of the worlds, and "
             "significant "
             "at 0.05 after Holm's correction for five measures.",
         ),
         results=(
-            Table("Dynamics by capacity", ("capacity", "population", "", *list(_MEASURES)[1:]), rows),
+            Table("Dynamics by capacity", ("capacity", "survived", "population", "", *list(_MEASURES)[1:]), rows),
             "Units: " + "; ".join(f"{name} in {unit}" for name, unit in _MEASURES.items()) + ".",
         ),
-        calibration=(_null(run, measured),),
+        calibration=(_null(run, order, survivors),),
         limits=(
             "Cores and memory have the same value, and power is the root of their product: a world with much of one "
             "and "
@@ -110,20 +121,18 @@ def _measured(found: dict[str, Numbers], capacities: int, seeds: int, every: int
     }
 
 
-def _trends(rng: np.random.Generator, measures: list[Numbers], permutations: int) -> list[tuple[float, float]]:
-    """Kendall's tau of each measure [capacities, worlds] with capacity, and p by permutation, corrected by Holm."""
-    capacities, seeds = measures[0].shape
-    place = np.repeat(np.arange(capacities), seeds)
-    order = np.sign(place[:, None] - place)
-    orders = [order] + [
-        order[np.ix_(mixed, mixed)] for mixed in (rng.permutation(len(place)) for _ in range(permutations))
-    ]
+def _trends(
+    rng: np.random.Generator, order: NDArray[np.int64], measures: list[Numbers], permutations: int
+) -> list[tuple[float, float]]:
+    """Kendall's tau of each measure [worlds] with the order of capacities, and p by permutation, corrected by Holm."""
+    ranks = np.sign(order[:, None] - order)
+    mixed = [rng.permutation(len(order)) for _ in range(permutations)]
+    others = [ranks, *(ranks[np.ix_(each, each)] for each in mixed)]
     taus, ps = [], []
     for values in measures:
-        flat = values.ravel()
-        signs = np.sign(flat[:, None] - flat)
-        scale = np.sqrt(float((signs != 0).sum()) * float((order != 0).sum())) or 1.0
-        found = np.array([(signs * each).sum() for each in orders]) / scale
+        signs = np.sign(values[:, None] - values)
+        scale = np.sqrt(float((signs != 0).sum()) * float((ranks != 0).sum())) or 1.0
+        found = np.array([(signs * each).sum() for each in others]) / scale
         taus.append(float(found[0]))
         ps.append(float((np.abs(found) >= abs(found[0]) - 1e-12).mean()))
     return list(zip(taus, holm(ps).tolist(), strict=True))
@@ -133,15 +142,14 @@ def _direction(tau: float, p: float) -> str:
     return "shows no trend" if p > _LEVEL else "rises with capacity" if tau > 0 else "falls with capacity"
 
 
-def _null(run: StudyRun, measured: dict[str, Numbers]) -> str:
+def _null(run: StudyRun, order: NDArray[np.int64], survivors: list[Numbers]) -> str:
     """How often any trend is claimed where the capacities are exchanged at random among the worlds."""
     trials = 20 if run.quick else 200
     rng = run.random("null")
     claimed = 0
     for _ in range(trials):
-        order = rng.permutation(measured["population"].size)
-        mixed = [values.ravel()[order].reshape(values.shape) for values in measured.values()]
-        claimed += min(p for _, p in _trends(rng, mixed, 99)) <= _LEVEL
+        found = _trends(rng, order[rng.permutation(len(order))], survivors, 99)
+        claimed += min(p for _, p in found) <= _LEVEL
     share, low, high = share_interval(claimed, trials)
     return (
         f"Capacities exchanged at random among the worlds, {trials} times: in {100 * share:.1f} % "

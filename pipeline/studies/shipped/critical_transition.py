@@ -242,7 +242,7 @@ def _percent(shares: tuple[float, float, float]) -> str:
 def fold_series(rng: np.random.Generator, count: int, n: int, last: float) -> Numbers:
     """Series [count, n] of a grazed resource (May 1977, Nature 269:471) whose grazing rises evenly from 1 to ``last``.
 
-    dx = (x (1 - x / 10) - c x^2 / (x^2 + 1)) dt + 0.06 dW; at c = 2.604 the upper equilibrium vanishes in a fold.
+    dx = (x (1 - x / 10) - c x^2 / (x^2 + 1)) dt + 0.25 dW; at c = 2.604 the upper equilibrium vanishes in a fold.
     """
     dt, inner = 0.05, 40
     x = np.full(count, 8.9)
@@ -251,7 +251,7 @@ def fold_series(rng: np.random.Generator, count: int, n: int, last: float) -> Nu
         grazing = 1.0 + (last - 1.0) * sample / n
         for _ in range(inner):
             drift = x * (1.0 - x / 10.0) - grazing * x * x / (x * x + 1.0)
-            x = np.maximum(x + drift * dt + 0.06 * dt**0.5 * rng.standard_normal(count), 0.0)
+            x = np.maximum(x + drift * dt + 0.25 * dt**0.5 * rng.standard_normal(count), 0.0)
         made[:, sample] = x
     return made
 
@@ -259,7 +259,7 @@ def fold_series(rng: np.random.Generator, count: int, n: int, last: float) -> Nu
 def _fold_table(run: StudyRun, early: EarlyWarning, width: int) -> Table:
     """The same detector on a transition whose theory is known."""
     count = 12 if run.quick else 60
-    series = [fold_series(run.random("fold", str(last)), count, width, last) for last in (2.5, 1.0)]
+    series = [fold_series(run.random("fold", str(last)), count, width, last) for last in (2.4, 1.0)]
     scores = np.array([
         [_window(early, each[world], width, width, f"fold-{arm}-{world}") for arm, each in enumerate(series)]
         for world in range(count)
@@ -267,7 +267,7 @@ def _fold_table(run: StudyRun, early: EarlyWarning, width: int) -> Table:
     warned = [
         (name, *(f"{100 * (scores[:, arm, k] <= _LEVEL).mean():.0f} %" for k in (0, 1)),
          *(interval_text(*_area(run, f"fold-{k}", scores, 1, 2 + k), 2) if arm == 0 else "-" for k in range(3)))
-        for arm, name in enumerate(("grazing rises to 2.5 (fold at 2.604)", "constant grazing"))
+        for arm, name in enumerate(("grazing rises to 2.4 (fold at 2.604)", "constant grazing"))
     ]  # fmt: skip
     return Table(
         f"The same detector on {count} simulated series of {width} values of a grazed resource (May 1977)",
