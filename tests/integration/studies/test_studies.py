@@ -10,7 +10,7 @@ from astrocyte.pipeline.studies.report import markdown
 from astrocyte.pipeline.studies.study import STUDIES, StudyRun, run_study, study_command
 from astrocyte.simulator.runtime.programs import TRACES
 
-pytestmark = pytest.mark.time_limit(60, "compiles a program of worlds and runs some")
+pytestmark = pytest.mark.time_limit(120, "compiles a program of worlds and runs some")
 
 
 @pytest.mark.parametrize("name", STUDIES.shipped)

@@ -53,6 +53,26 @@ def test_an_optimum_beyond_the_range_is_at_its_end():
     assert optimum(rates, rates)[0] == pytest.approx(1.0)
 
 
+def test_a_curve_that_levels_off_does_not_move_the_optimum():
+    rates = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.65, 1.0])
+    load = np.exp(-0.2 / 0.06) / 0.06
+    found, _ = optimum(rates, 1.0 - np.exp(-rates / 0.06) - load * rates)
+    assert found == pytest.approx(0.2, rel=0.15)
+
+
+def test_an_interval_of_few_worlds_is_as_wide_as_students():
+    rng = np.random.default_rng(6)
+    held, plain = 0, 0
+    for _ in range(300):
+        values = rng.normal(0.0, 1.0, 6)
+        means = bootstrap_means(rng, values, 600)
+        (low, high), (near, far) = percentile_interval(means, worlds=6), percentile_interval(means)
+        held += low <= 0.0 <= high
+        plain += near <= 0.0 <= far
+    assert held > plain
+    assert held / 300 > 0.91
+
+
 def test_the_area_under_the_curve_is_the_share_of_ordered_pairs():
     rng = np.random.default_rng(4)
     positive, negative = rng.integers(0, 6, 30).astype(float), rng.integers(0, 5, 40).astype(float)
