@@ -74,7 +74,7 @@ class _Silent(Context):
     def remove(
         self, population: Population, dead: Array, kind: str, tell: Any, *, zero: tuple[str, ...] = (), also: Any = None
     ) -> Population:
-        """Deaths, of which nothing is told."""
+        """Deaths, without events."""
         cleared = {name: jnp.where(dead, 0, population[name]) for name in zero}
         return {**population, **cleared, "alive": population["alive"] & ~dead}
 

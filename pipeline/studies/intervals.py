@@ -30,7 +30,8 @@ def share_interval(count: int, total: int, level: float = 0.95) -> tuple[float, 
     share, spread = count / total, z * z / total
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * (share * (1 - share) / total + spread / (4 * total)) ** 0.5
-    return share, max(middle - half, 0.0), min(middle + half, 1.0)
+    # At its ends exactly 0 and 1, which rounding misses.
+    return share, 0.0 if count == 0 else middle - half, 1.0 if count == total else middle + half
 
 
 def bootstrap_means(rng: np.random.Generator, values: Numbers, resamples: int) -> Numbers:

@@ -37,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a study found. Texts are Markdown; ``results`` and ``calibration`` are paragraphs and tables in order.
+    """What a study found. Strings are Markdown; ``results`` and ``calibration`` are paragraphs and tables in order.
 
     The same arguments of the study give an equal report: it holds no time and no duration.
     """

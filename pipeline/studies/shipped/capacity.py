@@ -90,7 +90,14 @@ def study(run: StudyRun) -> Report:
         ),
         results=(
             Table("Dynamics by capacity", ("capacity", "survived", "population", "", *list(_MEASURES)[1:]), rows),
-            "Units: " + "; ".join(f"{name} in {unit}" for name, unit in _MEASURES.items()) + ".",
+            Table(
+                "Trends with capacity over all worlds that lived",
+                ("measure", "unit", "tau", "p, corrected"),
+                [
+                    (name, unit, number(tau, 2), number(p, 2))
+                    for (name, unit), (tau, p) in zip(_MEASURES.items(), trends, strict=True)
+                ],
+            ),
         ),
         calibration=(_null(run, order, survivors),),
         limits=(

@@ -146,7 +146,7 @@ def study(run: StudyRun) -> Report:
             "One transition of one kind, approached at one speed. A sudden one has no warning.",
             "The fall of the population alone tells approaching from quiet worlds best. Autocorrelation is worth its "
             "cost "
-            "where a decline has to be told from a transition.",
+            "where a decline has to be distinguished from a transition.",
         ),
     )  # fmt: skip
 
