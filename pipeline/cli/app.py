@@ -37,6 +37,7 @@ _PARTS: Final = (
     "evolution.analyze",
     "store",
     "experiments",
+    "evolution.study",
 )
 """Modules with a function ``register(app)``, in the order in which their commands are listed."""
 _END_ON_SIGNAL: Final = ("demo", "simulate")

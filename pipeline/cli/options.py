@@ -23,6 +23,7 @@ __all__ = [
     "broker_address",
     "broker_option",
     "event_time",
+    "pairs",
     "read",
     "refuse_swapped",
     "replication",
@@ -127,3 +128,19 @@ def event_time(lateness: str | None) -> EventTime:
         "clock_tolerance_us": settings.clock_tolerance,
         "domains": settings.partitions if "partitions" in settings.model_fields_set else None,
     }
+
+
+def pairs(assignments: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    """Settings given as NAME=VALUE; a value is JSON, else text. Raises InvalidSettings."""
+    import json
+
+    values: dict[str, Any] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidSettings(f"--set: expected NAME=VALUE, such as domains=64, got {text!r}")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values

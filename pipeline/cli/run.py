@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, Broker, simulated
+from astrocyte.pipeline.cli.options import AsJson, Broker, pairs, simulated
 from astrocyte.pipeline.console import print_json, printable, say
 from astrocyte.pipeline.stopping import ends_on_signal
-from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = ["register"]
 
@@ -125,7 +125,7 @@ def simulate_command(
             seconds = 10.0
         options = SimulationOptions(
             scenario=scenario, ticks=ticks, seconds=seconds, seed=seed, size=size, rate=rate, realtime=realtime,
-            settings=_pairs(setting or ()), out=out, form=form, partitions=partitions, checkpoint=checkpoint,
+            settings=pairs(setting or ()), out=out, form=form, partitions=partitions, checkpoint=checkpoint,
             checkpoint_ticks=checkpoint_ticks, resume=resume, overwrite=force, run=run, broker=broker,
         )  # fmt: skip
         summary = run_simulation(options, quiet=as_json, stop=stop)
@@ -139,21 +139,6 @@ def simulate_command(
             say(f"{stopped}run {summary['run']}{where}: {took}; {events}")
         if stop.number is not None:
             stop.end()
-
-
-def _pairs(assignments: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    import json
-
-    values: dict[str, Any] = {}
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InvalidSettings(f"--set: expected NAME=VALUE, such as domains=64, got {text!r}")
-        try:
-            values[name] = json.loads(value)
-        except ValueError:
-            values[name] = value
-    return values
 
 
 def worker_command(

@@ -21,7 +21,8 @@ from astrocyte.simulator.context import Context, Outputs
 from astrocyte.simulator.runtime.buffers import Sizes
 from astrocyte.simulator.scenario import Scenario
 
-__all__ = ["TRACES", "Compilation", "chunk_program", "context_of", "copy_state", "init_program"]
+__all__ = ["TRACES", "Compilation", "chunk_program", "context_of", "copy_state", "init_program",
+           "strong"]  # fmt: skip
 
 TRACES: Counter[str] = Counter()
 """How often the step of each scenario was traced (compiled), by name; a sweep over params must not add to it."""
@@ -65,7 +66,7 @@ def chunk_program(scenario: Scenario, static: Any, sizes: Sizes, ticks: int, sta
 
     def one(params: Any, state: Any, seed: Array, low: Array, high: Array, island: Array) -> tuple[Any, Outputs]:
         ctx = context_of(scenario, static, dict(sizes), seed, (low, high), island, platform)
-        after = _strong(scenario.step(static, params, state, ctx))
+        after = strong(scenario.step(static, params, state, ctx))
         _check_state(scenario.name, state, after)
         return after, ctx.outputs()
 
@@ -127,7 +128,7 @@ def _shape(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _strong(state: Any) -> Any:
+def strong(state: Any) -> Any:
     """The state without weak types, which come from Python's numbers: a step that changes one would compile twice."""
 
     def strong(leaf: Any) -> Any:
@@ -147,7 +148,7 @@ def init_program(scenario: Scenario, static: Any, sizes: Sizes, stacked: bool, p
     def one(params: Any, seed: Array, island: Array) -> Any:
         before = (jnp.uint32(0xFFFFFFFF), jnp.uint32(0x7FFFFFFF))
         ctx = context_of(scenario, static, dict(sizes), seed, before, island, platform)
-        return _strong(scenario.init(static, params, ctx))
+        return strong(scenario.init(static, params, ctx))
 
     return jax.jit(jax.vmap(one, in_axes=(None, None, 0)) if stacked else one)
 
@@ -160,9 +161,11 @@ def context_of(
     tick: tuple[Array, Array],
     island: Array,
     platform: str,
+    *,
+    kind: type[Context] = Context,
 ) -> Context:
-    """The ``ctx`` of one tick of one island."""
-    return Context(
+    """The ``ctx`` of one tick of one island, of the class ``kind``."""
+    return kind(
         seed=seed,
         tick=tick,
         island=island,

@@ -51,7 +51,7 @@ def run(*arguments: str, cwd: Path) -> str:
 
 
 def test_every_extension_point_has_a_page_and_the_index_links_to_it():
-    extensions = {"stream", "validator", "rule", "sink", "table", "scenario", "controller", "agent"}
+    extensions = {"stream", "validator", "rule", "sink", "table", "scenario", "controller", "agent", "study"}
     assert set(PAGES) == {"index", "publish", "consume", "experiment", *extensions}
     index = (FOLDER / "index.md").read_text()
     assert all(f"({page}.md)" in index for page in PAGES if page != "index")

@@ -57,7 +57,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "broker": "kafka",
         "bench": "analysis broker kafka roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging recording roles settings simulation "
-        "stopping topology transport watch",
+        "stopping studies topology transport watch",
         "embed": "kafka recording settings stopping transport",
         "demo": "analysis broker console kafka recording roles settings simulation stopping topology",
         "experiments": "settings simulation",
@@ -87,6 +87,9 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/cli": {
         "evolution": "options",
+    },
+    "pipeline/studies": {
+        "shipped": "cells evolution_models intervals report study",
     },
     "pipeline/roles": {
         "sink": "acceptance output_records refusals worker worker_app",

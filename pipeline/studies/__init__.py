@@ -1,0 +1,1 @@
+"""Studies: many worlds, and a report that answers one question (docs/studies.md)."""

@@ -1,0 +1,55 @@
+"""Intervals over worlds, which are independent of each other."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.agents.insight.distributions import normal_p, t_quantile
+
+__all__ = ["bootstrap_means", "mean_interval", "percentile_interval", "share_interval"]
+
+Numbers = NDArray[np.float64]
+
+
+def mean_interval(values: Numbers, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of worlds and Student's interval; NaN for the interval of fewer than three."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else np.nan
+    if n < 3:
+        return mean, np.nan, np.nan
+    half = t_quantile((1 + level) / 2, n - 1) * float(np.std(values, ddof=1)) / n**0.5
+    return mean, mean - half, mean + half
+
+
+def share_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float, float]:
+    """Share of worlds and Wilson's interval (1927)."""
+    if not total:
+        return np.nan, np.nan, np.nan
+    z = t_quantile((1 + level) / 2, 1e9)
+    share, spread = count / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * (share * (1 - share) / total + spread / (4 * total)) ** 0.5
+    # At its ends exactly 0 and 1, which rounding misses.
+    return share, 0.0 if count == 0 else middle - half, 1.0 if count == total else middle + half
+
+
+def bootstrap_means(rng: np.random.Generator, values: Numbers, resamples: int) -> Numbers:
+    """Means of resampled worlds: [worlds, ...] to [resamples, ...]. All trailing values of a world stay together."""
+    n = len(values)
+    count = rng.multinomial(n, np.full(n, 1.0 / n), resamples)
+    means: Numbers = np.tensordot(count.astype(np.float64), values, axes=1) / n
+    return means
+
+
+def percentile_interval(samples: Numbers, level: float = 0.95, *, worlds: int | None = None) -> tuple[float, float]:
+    """Percentile interval of bootstrap estimates (Efron 1979).
+
+    With the number of ``worlds`` that were resampled its percentiles are further out, so that for the mean of few
+    worlds it is as wide as Student's (Hesterberg 2015, The American Statistician 69:371).
+    """
+    tail = (1 - level) / 2
+    if worlds is not None:
+        tail = normal_p((worlds / (worlds - 1)) ** 0.5 * t_quantile(1 - tail, worlds - 1)) / 2
+    low, high = np.quantile(samples, (tail, 1 - tail))
+    return float(low), float(high)
