@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_PARTS: Final = ("run", "inspect", "log", "letters", "rules", "verify", "phylogeny", "store", "experiments", "study")
+_PARTS: Final = ("run", "inspect", "log", "letters", "rules", "verify", "phylogeny", "store", "experiments")
 """Modules with a function ``register(app)``, in the order in which their commands are listed."""
 _END_ON_SIGNAL: Final = ("demo", "simulate")
 """Commands that see to signals themselves, from their first statement on."""

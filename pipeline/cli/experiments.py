@@ -1,4 +1,4 @@
-"""Commands over experiments: run, ls, compare."""
+"""Commands over many runs: experiments (run, ls, compare), and studies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, simulated, sql_address, stored_address
-from astrocyte.pipeline.console import pipe_may_close, print_json, say
+from astrocyte.pipeline.cli.options import AsJson, pairs, simulated, sql_address, stored_address
+from astrocyte.pipeline.console import pipe_may_close, print_json, progress_bar, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from astrocyte.pipeline.experiments.comparison import RunResult
 
 __all__ = ["register"]
+
+_REPORTS = (".md", ".html")
 
 Database = Annotated[
     str | None, typer.Option("--db", metavar="URL", help="SQLAlchemy URL or SQLite file; default: ASTROCYTE_SQL_URL.")
@@ -32,6 +34,7 @@ def register(app: typer.Typer) -> None:
     group.command("ls")(list_command)
     group.command("compare")(compare_command)
     app.add_typer(group, name="experiment")
+    app.command("study")(study_command)
 
 
 def _opened(database: str | None, experiment: str | None = None) -> ExperimentDatabase:
@@ -138,3 +141,60 @@ def _table(columns: Iterable[str], rows: Iterable[list[Any]]) -> list[str]:
     lines = [list(columns), *([str("" if cell is None else cell) for cell in row] for row in rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def study_command(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A study; without one they are listed.")] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="FILE.md or FILE.html; default: Markdown on stdout."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=3, max=10_000, help="Worlds of each setting; default: as the study needs.")
+    ] = None,
+    first_seed: Annotated[int, typer.Option("--seed", min=0, help="With --seeds: the first one.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A small version, which decides nothing.")] = False,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the scenario; repeatable.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Run a study: many simulated worlds, and a report with numbers and intervals. The same arguments give the same."""
+    from astrocyte.pipeline.settings import load_settings
+    from astrocyte.pipeline.simulation.compilations import keep_compilations
+    from astrocyte.pipeline.studies.report import html_page, markdown
+    from astrocyte.pipeline.studies.study import STUDIES, StudyRun, run_study, study_command
+
+    load_settings()  # imports the plugins, which may register studies
+    if not name:
+        sys.stdout.write("".join(f"{each}\n" for each in STUDIES.names()))
+        return
+    if first_seed and seeds is None:
+        raise InvalidSettings("--seed is the first of --seeds; give both")
+    if output is not None and output.suffix not in _REPORTS:
+        raise InvalidSettings(f"-o {output}: expected a name that ends in {' or '.join(_REPORTS)}")
+    if output is not None and output.exists() and not force:
+        raise InvalidSettings(f"{output} exists; name another file, or replace it with --force")
+    keep_compilations()
+    phase = [""]
+    with progress_bar(f"study {name}:", lambda: phase[0]) as move:
+
+        def moved(what: str, done: int, total: int) -> None:
+            phase[0] = what
+            move(done, total)
+
+        run = StudyRun(
+            name, seeds=tuple(range(first_seed, first_seed + seeds)) if seeds else (), quick=quick,
+            settings=pairs(setting or ()), progress=moved,
+        )  # fmt: skip
+        report = run_study(run)
+    text = markdown(report, study_command(run))
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(html_page(report.title, text) if output.suffix == ".html" else text, encoding="utf-8")
+    except OSError as error:
+        raise AstrocyteError(f"{output} cannot be written: {error.strerror}") from None
+    say(f"{report.answer.splitlines()[0]}\nreport written to {output}")
