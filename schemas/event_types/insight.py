@@ -186,13 +186,14 @@ _FORECAST = result_type(
         ),
         "limit_us": Field(
             "int64", "expected time to the limit", "us", 0,
-            null=f"for a target without a limit; where the drift is not below 0; {_FIT}",
+            null=f"for a target without a limit; where the drift is not below 0, or would take 285,000 years; {_FIT}",
         ),
         "limit_low_us": Field(
             "int64", "lower end of the 95 % interval of limit_us", "us", 0, null="where limit_us is"
         ),
         "limit_high_us": Field(
-            "int64", "upper end of it", "us", 0, null="where limit_us is, or a drift of 0 is within the interval"
+            "int64", "upper end of it", "us", 0,
+            null="where limit_us is, or a drift of 0, or nearly 0, is within the interval",
         ),
     },
 )  # fmt: skip

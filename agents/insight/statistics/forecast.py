@@ -22,6 +22,8 @@ __all__ = ["CELL_TARGETS", "Diffusion", "Forecast", "Target", "first_passage", "
 
 _SECOND_US: Final = 1_000_000
 _LEVELS: Final = (50, 80, 95)
+_LONGEST_S: Final = 9e12
+"""Times beyond it, in microseconds, are no 64-bit integers."""
 _CHANCE: Final = 6.635  # 99 % quantile of chi-squared with one degree of freedom
 
 RESULT: Final = RESULTS["forecast"]
@@ -248,10 +250,16 @@ def _ahead(target: Target, fitted: Diffusion, horizon_s: float) -> dict[str, Any
         return found
     distance = fitted.level - float(target.forward(np.array(target.limit)))
     found["limit_probability"] = fitted.reach_probability(distance, horizon_s)
-    if fitted.drift < 0 and distance > 0:
+    if fitted.drift < 0 and distance > 0 and _after_us(distance, fitted.drift) is not None:
         half = t_quantile(0.975, fitted.df) * math.sqrt(fitted.variance / fitted.span_s)
         slow, fast = fitted.drift + half, fitted.drift - half
-        found["limit_us"] = round(-distance / fitted.drift * _SECOND_US)
-        found["limit_low_us"] = round(-distance / fast * _SECOND_US)
-        found["limit_high_us"] = round(-distance / slow * _SECOND_US) if slow < 0 else None
+        found["limit_us"] = _after_us(distance, fitted.drift)
+        found["limit_low_us"] = _after_us(distance, fast)
+        found["limit_high_us"] = _after_us(distance, slow) if slow < 0 else None
     return found
+
+
+def _after_us(distance: float, drift: float) -> int | None:
+    """Time in which a fall of ``drift`` (below 0) a second covers the distance; None for one that no time expresses."""
+    seconds = -distance / drift
+    return round(seconds * _SECOND_US) if seconds < _LONGEST_S else None

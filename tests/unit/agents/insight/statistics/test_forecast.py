@@ -146,6 +146,17 @@ def test_depletion_comes_at_the_expected_time():
     assert row["limit_probability"] < 1e-6
 
 
+@pytest.mark.parametrize("fall", [1e-9, 1e-12, 1e-15])
+def test_a_limit_that_is_further_away_than_any_time_has_none(fall):
+    changes, times = np.resize([1.0, -1.0], 40), np.arange(41) + np.resize([0.0, 0.1], 41)  # no moving average
+    changes[-1] -= 40 * fall
+    (row,) = forecast(times, 50 + np.r_[0.0, np.cumsum(changes)], 10, Target("x", "linear", 0.0))
+    assert row["drift"] < 0
+    assert row["limit_high_us"] is None
+    assert (row["limit_us"] is None) == (fall < 1e-11)
+    assert row["limit_probability"] is not None
+
+
 def test_each_horizon_has_a_result_with_an_id_of_its_own():
     values = np.exp(np.cumsum(np.random.default_rng(6).normal(0, 0.1, 20)) + 5)
     rows = forecast(np.arange(20), values, (SECOND, 9 * SECOND))
