@@ -54,7 +54,8 @@ def test_match_goes_on_and_says_what_was_not_used(name, tmp_path):
     done = CliRunner().invoke(app, ["match", *files, "--rejects", str(rejects)])
     assert done.exit_code == 0, done.output
     assert times_of(done.stdout.encode().splitlines()) == matched
-    assert f"of {len(raws(name))} events (0 late, {letters} refused)" in done.stderr
+    events = "1 event" if len(raws(name)) == 1 else f"{len(raws(name))} events"
+    assert f"of {events} (0 late, {letters} refused)" in done.stderr
     assert (" refused (" in done.stderr) == bool(letters)
     assert ("took part in nothing" in done.stderr) == bool(keyless)
     listed = [orjson.loads(line) for line in rejects.read_bytes().splitlines()]

@@ -26,6 +26,7 @@ REGISTRIES = {
     "astrocyte.agents.sinks.registry": "SINKS",
     "astrocyte.agents.sinks.sql.targets": "TABLES",
     "astrocyte.pipeline.role_registry": "ROLES",
+    "astrocyte.pipeline.studies.study": "STUDIES",
     "astrocyte.schemas.catalog": "STREAMS",
     "astrocyte.simulator.scenario": "SCENARIOS",
 }

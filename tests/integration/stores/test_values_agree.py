@@ -197,7 +197,10 @@ def test_sql_and_influxdb_hold_the_results_of_the_windows(world):
     for point in world.points:
         points[point.measurement].append(point)
     checked = 0
+    windows = {each.name for each in read_rule_files([world.name]).windows}
     for frame in world.results:
+        if frame.stream not in windows:  # a statistic, whose values differ in kind from field to field
+            continue
         by = next(each.by for each in read_rule_files([world.name]).windows if each.name == frame.stream)
         select_of = next(each.select for each in read_rule_files([world.name]).windows if each.name == frame.stream)
         for row in frame.rows():

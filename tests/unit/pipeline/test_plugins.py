@@ -87,7 +87,7 @@ def test_a_setting_that_a_sink_needs_is_named_with_its_variable():
 
 def test_shipped_roles_keep_their_order_and_every_sink_is_a_role():
     names = role_names()
-    assert names[:7] == ("correlate", "repartition", "control", "sql", "influx", "audit", "file")
+    assert names[:8] == ("correlate", "repartition", "insight", "control", "sql", "influx", "audit", "file")
     register_sink("test_narrow", lambda context: None, streams=("axon_1",), records=("alerts",))
     assert "test_narrow" in role_names()
     assert sink_topics(load_settings(), SINKS.get("test_narrow"), Contracts(), ()) == ["mono.axon_1", "alerts"]

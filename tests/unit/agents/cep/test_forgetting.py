@@ -127,7 +127,7 @@ def run_distinct_strings(turns: int, rows: int) -> tuple[list[int], list[int]]:
         time = int(times[-1]) + 5_000_000
         engine.advance(time)
         (stratum,) = engine._strata
-        states.append(stratum.matcher.state_bytes + stratum._windows["w"].operator._keys.nbytes)
+        states.append(stratum.matcher.state_bytes + stratum._makers["w"].operator._keys.nbytes)
         snapshots.append(size(engine.snapshot()))
     return states, snapshots
 

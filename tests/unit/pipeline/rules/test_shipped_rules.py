@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,34 +39,6 @@ def snapshots(*spans: tuple[float, float, dict[str, float]]) -> list[Event]:
         for begin, end, values in spans
         for tick in range(round(begin * 10), round(end * 10))
     ]
-
-
-def declining(rate: float) -> list[Event]:
-    """Twenty seconds of a population that grows at a rate a second, with noise."""
-    dice, level = random.Random(1), 1000.0
-    spans = []
-    for tick in range(199):
-        level *= math.exp(rate / 10 + 0.02 * dice.gauss(0, 1))
-        spans.append((tick / 10, (tick + 1) / 10, {"total_population": max(round(level), 1)}))
-    return snapshots(*spans)
-
-
-def offspring(strength: float) -> list[Event]:
-    """Two windows of cells that differ in metabolism, which determines their offspring by ``strength``."""
-    dice, events, child = random.Random(2), [], 10_000
-    names = ("growth_rate", "division_size", "mutation_rate", "tpu_cores", "tpu_memory", "tpu_efficiency")
-    for window in range(2):
-        for number in range(60):
-            cell, second = 1000 * (window + 1) + number, 10 * window + number / 100
-            traits = dict.fromkeys(names, 0.5) | {"metabolism": 0.2 + 0.01 * number}
-            events.append(at("genome_data", second + 1, "genome", key="0", simulation_id="sim", cell_id=cell, **traits))
-            for _ in range(round(3 * strength * traits["metabolism"] + 1.5 * (1 - strength) * dice.random())):
-                child += 1
-                events.append(
-                    at("evolutionary_events", second + 3, "birth", key="0", simulation_id="sim", cell_id=child,
-                       parent_id=cell)
-                )  # fmt: skip
-    return sorted(events, key=lambda event: event["timestamp"])
 
 
 def births(*spans: tuple[int, int, int]) -> list[Event]:
@@ -212,8 +182,6 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
         snapshots((0, 5, {}), (5, 8, {"total_population": 90}), (8, 12, {"total_population": 600})),
         snapshots((0, 5, {}), (5, 8, {"total_population": 90}), (8, 12, {"total_population": 450})),
     ),
-    "selection_on_trait": ("cells", offspring(1.0), offspring(0.0)),
-    "extinction_risk": ("cells", declining(-0.2), declining(-0.1)),
     "agent_population_crash": ("ecology", steps({}, {"total_agents": 49}), steps({}, {"total_agents": 50})),
     "resource_exhaustion": (
         "ecology",

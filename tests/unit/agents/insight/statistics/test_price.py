@@ -131,7 +131,7 @@ def test_a_birth_may_precede_that_of_its_parent_and_circles_are_refused():
         (4, "birth", 11, 5, 9.0, 1),
         (5, "birth", 13, None, 1.0, 1),
     ]
-    read = events.source().read(World(1, ticks=1).frame(rows), 0).ordered()
+    read = events.source().read(World(1, ticks=1).frame(rows), {}).ordered()
     descent = descend(np.array([1, 5]), np.zeros((2, 2)), events, read)
     assert descent.ids.tolist() == [1, 5, 11, 12]
     assert descent.ancestor.tolist() == [0, 1, 0, 0]
