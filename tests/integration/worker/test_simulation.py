@@ -16,15 +16,26 @@ from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.frames import decode_frame
 from tests.support.waiting import wait_until
 
+SIMULATE = (
+    sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()", "simulate",
+    "tests.support.bursts:BURSTS", "--json", "--partitions", "1", "--out",
+)  # fmt: skip
 
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The programs of the world are in the cache: a signal while they are compiled ends a run with nothing done."""
+    path = tmp_path_factory.mktemp("compiled") / "run.jsonl"
+    subprocess.run([*SIMULATE, str(path), "--ticks", "20"], check=True, capture_output=True)
+
+
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_a_summary_and_no_traceback(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "run.jsonl"
     # At a hundredth of an event a second the next frame would be due in hours.
-    command = ["simulate", "tests.support.bursts:BURSTS", "--seconds", "600", "--rate", "0.01", "--out", str(path)]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()",
-         *command, "--json", "--partitions", "1"],
+        [*SIMULATE, str(path), "--seconds", "600", "--rate", "0.01"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
