@@ -7,7 +7,6 @@ from uuid import UUID
 import numpy as np
 import orjson
 import pytest
-from typer.testing import CliRunner
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
@@ -15,41 +14,15 @@ from astrocyte.agents.ingest import decoders
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.unused_report import NothingRead, report_lines
-from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
-from astrocyte.pipeline.recording.writer import LogWriter
+from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.schemas.catalog import CATALOG, EventType
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.values.mixed import column_of
 from tests.support.logs import write_log
-
-
-def run(*arguments: str):
-    result = CliRunner().invoke(app, list(arguments))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def event(offset: int, topic: str = "mono.A", **fields: object) -> ConsumedRecord:
-    body = {"timestamp": f"2026-03-01T10:00:{offset:02}Z"} | fields
-    return ConsumedRecord(topic, 0, offset, 1_772_359_200_000, b"k", orjson.dumps(body))
-
-
-def files(folder: Path, rules: str, *records: ConsumedRecord) -> list[str]:
-    path = folder / "rules.yaml"
-    path.write_text(rules)
-    return [str(path), str(write_log(folder / "log.jsonl", records, partitions=1))]
-
-
-HIGH = 'rules: [{name: high, seq: [{as: a, stream: A, where: "value > 3"}]}]'
-
-
-def lines(result) -> list[str]:
-    return result.stderr.splitlines()
+from tests.support.match_command import HIGH, event, files, lines, run
 
 
 def test_every_late_event_is_among_the_rejects_also_with_the_id_of_another(tmp_path):
@@ -309,79 +282,6 @@ def test_every_event_that_rules_did_not_see_is_in_the_counts(tmp_path, command):
     assert f"{processed['sampled']} sampled away, 2 tombstones" in said
 
 
-def test_keys_in_different_partitions_of_joined_topics_are_reported(tmp_path):
-    rules = "rules: [{name: both, within: 1m, all: [{as: a, stream: A}, {as: b, stream: B}]}]"
-    records = [event(0, "mono.A"), event(1, "mono.B")._replace(partition=2, offset=0)]
-    path = tmp_path / "rules.yaml"
-    path.write_text(rules)
-    log = str(write_log(tmp_path / "log.jsonl", records, partitions=3))
-    matched, line = lines(run("match", str(path), log))
-    assert matched.startswith("0 multi events of 2 events")
-    assert line.startswith("key 'k' is in partition 0 of mono.A and in partition 2 of mono.B (of 3), so a rule over")
-    assert "declare the key of both streams with partitioned: false" in line
-    declared = "streams: [{name: %s, key: {field: key, partitioned: false}}, {name: %s, key: {partitioned: false}}]\n"
-    path.write_text(declared % ("A", "B") + rules)
-    assert lines(run("match", str(path), log)) == ["1 multi event of 2 events (0 late, 0 refused)"]
-
-
-def test_keys_in_different_partitions_are_no_news_where_topics_have_different_numbers_of_them(tmp_path):
-    rules = "rules: [{name: both, within: 1m, all: [{as: a, stream: A}, {as: b, stream: B}]}]"
-    path, log = tmp_path / "rules.yaml", tmp_path / "log.jsonl"
-    path.write_text(rules)
-    with LogWriter(log, LogHeader({"mono.A": 1, "mono.B": 3})) as writer:
-        writer.write(event(0, "mono.A"))
-        writer.write(event(1, "mono.B")._replace(partition=2, offset=0))
-    assert lines(run("match", str(path), str(log))) == ["1 multi event of 2 events (0 late, 0 refused)"]
-
-
-def test_keys_in_one_partition_of_joined_topics_are_no_news(tmp_path):
-    rules = "rules: [{name: both, within: 1m, all: [{as: a, stream: A}, {as: b, stream: B}]}]"
-    records = [event(0, "mono.A")._replace(partition=1), event(0, "mono.B")._replace(partition=1)]
-    path = tmp_path / "rules.yaml"
-    path.write_text(rules)
-    log = str(write_log(tmp_path / "log.jsonl", records, partitions=3))
-    assert lines(run("match", str(path), log)) == ["1 multi event of 2 events (0 late, 0 refused)"]
-
-
-VISITS = """
-streams: [{name: clicks, topic: web.clicks, key: %s}]
-rules: [{name: r, by: visitor, seq: [{as: a, stream: clicks}]}]
-"""
-
-
-def visits(folder: Path, key: str, *places: tuple[int, bytes | None]) -> list[str]:
-    """A log of clicks, each with its partition (of two) and Kafka key."""
-    records = []
-    for number, (partition, kafka_key) in enumerate(places):
-        body = orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "visitor": f"v{partition}"})
-        offset = sum(each.partition == partition for each in records)
-        records.append(ConsumedRecord("web.clicks", partition, offset, 1_772_359_200_000, kafka_key, body))
-    (folder / "rules.yaml").write_text(VISITS % key)
-    return [str(folder / "rules.yaml"), str(write_log(folder / "log.jsonl", records, partitions=2))]
-
-
-def test_messages_without_a_kafka_key_are_counted_with_what_to_declare(tmp_path):
-    result = run("match", *visits(tmp_path, "visitor", (0, b"v"), (1, None), (0, None)))
-    (line,) = lines(result)[1:]
-    assert line.startswith("2 messages of web.clicks came without a Kafka key")
-    assert "'key: {field: visitor, partitioned: false}'" in line
-    assert line.endswith(("such as web.clicks[1]@0", "such as web.clicks[0]@1"))
-
-
-@pytest.mark.parametrize(
-    ("key", "places"),
-    [
-        ("visitor", [(0, b"v"), (0, b"v"), (1, b"w")]),
-        ("visitor", [(0, None), (0, None)]),
-        ("{field: visitor, partitioned: false}", [(0, None), (1, None)]),
-        ("{field: visitor, partitioned: true}", [(0, None), (1, None)]),
-    ],
-    ids=["keys", "one partition", "repartitioned", "stated by the declaration"],
-)
-def test_messages_whose_events_meet_are_not_reported(tmp_path, key, places):
-    assert lines(run("match", *visits(tmp_path, key, *places)))[1:] == []
-
-
 def event_file(folder: Path, text: str) -> list[str]:
     (folder / "rules.yaml").write_text(HIGH)
     (folder / "events.json").write_text(text)
@@ -499,33 +399,6 @@ def test_events_of_frames_that_are_refused_as_a_whole_are_counted_and_a_score_sa
     assert "70 of 70 events were refused" in shown
     assert any("70" in line and "hive" in line and "string" in line for line in shown)
     assert json.loads(run("score", *given, "--json").stdout)["refused"][0] == "70 of 70 events were refused"
-
-
-REMEDY = "its producer partitions it by something else than order; declare 'key: {field: order, partitioned: false}'"
-
-
-@pytest.mark.parametrize("partitioned", ["", ", partitioned: true"])
-def test_keys_in_several_partitions_are_reported_also_where_the_declaration_denies_it(tmp_path, partitioned):
-    rules = (
-        f"streams: [{{name: orders, topic: shop.orders, key: {{field: order{partitioned}}}}}]\n"
-        "rules: [{name: two, by: order, within: 1m, seq: [{as: a, stream: orders}, {as: b, stream: orders}]}]"
-    )
-    records = [
-        ConsumedRecord(
-            "shop.orders", (number + (number > 9)) % 2, number // 2, 1_772_359_200_000, b"k",
-            orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "order": number % 4}),
-        )
-        for number in range(20)
-    ]  # fmt: skip
-    path = write_log(tmp_path / "log.jsonl", sorted(records, key=lambda each: each.offset), partitions=2)
-    (tmp_path / "rules.yaml").write_text(rules)
-    result = run("match", str(tmp_path / "rules.yaml"), str(path))
-    (line,) = lines(result)[1:]
-    assert line.startswith("4 of 4 keys looked at have events in several partitions of shop.orders, which never meet")
-    assert line.endswith("such as '0' in 0 and 1: " + REMEDY)
-    declared = rules.replace("field: order" + partitioned, "field: order, partitioned: false")
-    (tmp_path / "rules.yaml").write_text(declared)
-    assert lines(run("match", str(tmp_path / "rules.yaml"), str(path)))[1:] == []
 
 
 def rejected(tmp_path, declaration: str, by: str) -> tuple[str, list[dict]]:

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from astrocyte.agents.insight.distributions import wilson_interval
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.insight.statistic import Windows
-from astrocyte.agents.insight.statistics.mutations import Mutations, contrast, wilson_interval
+from astrocyte.agents.insight.statistics.mutations import Mutations, contrast
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 
