@@ -1,4 +1,4 @@
-"""Probabilities and quantiles of the normal and Student's t distribution, and correction for many tests.
+"""The normal and Student's t distribution, intervals of shares, and correction for many tests.
 
 Written out, because the core depends on NumPy alone; the tests hold each to scipy.
 """
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["benjamini_hochberg", "holm", "normal_p", "normal_quantile", "t_p", "t_quantile"]
+__all__ = ["benjamini_hochberg", "holm", "normal_p", "normal_quantile", "t_p", "t_quantile", "wilson_interval"]
 
 _TINY: Final = 1e-300
 
@@ -80,6 +80,17 @@ def _beta_share(a: float, b: float, x: float, y: float) -> float:
 def _away(value: float) -> float:
     """The value, kept away from 0."""
     return value if abs(value) > _TINY else _TINY
+
+
+def wilson_interval(hits: int, total: int, level: float) -> tuple[float, float]:
+    """Interval of a share at confidence ``1 - level`` (Wilson 1927, J. Am. Stat. Assoc. 22:209); total above 0."""
+    z = normal_quantile(1.0 - level / 2.0)
+    share = hits / total
+    middle = share + z * z / (2.0 * total)
+    half = z * math.sqrt(share * (1.0 - share) / total + z * z / (4.0 * total * total))
+    scale = 1.0 + z * z / total
+    # At its ends exactly 0 and 1, which rounding misses.
+    return 0.0 if hits == 0 else (middle - half) / scale, 1.0 if hits == total else (middle + half) / scale
 
 
 def holm(p: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.insight.distributions import normal_p, t_quantile
+from astrocyte.agents.insight.distributions import normal_p, t_quantile, wilson_interval
 
 __all__ = ["bootstrap_means", "mean_interval", "percentile_interval", "share_interval"]
 
@@ -23,15 +23,10 @@ def mean_interval(values: Numbers, level: float = 0.95) -> tuple[float, float, f
 
 
 def share_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float, float]:
-    """Share of worlds and Wilson's interval (1927)."""
+    """Share of worlds and Wilson's interval (`wilson_interval`); NaN without a world."""
     if not total:
         return np.nan, np.nan, np.nan
-    z = t_quantile((1 + level) / 2, 1e9)
-    share, spread = count / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * (share * (1 - share) / total + spread / (4 * total)) ** 0.5
-    # At its ends exactly 0 and 1, which rounding misses.
-    return share, 0.0 if count == 0 else middle - half, 1.0 if count == total else middle + half
+    return count / total, *wilson_interval(count, total, 1 - level)
 
 
 def bootstrap_means(rng: np.random.Generator, values: Numbers, resamples: int) -> Numbers:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.insight.distributions import benjamini_hochberg, normal_quantile, t_p
+from astrocyte.agents.insight.distributions import benjamini_hochberg, t_p, wilson_interval
 from astrocyte.agents.insight.followed import Followed
 from astrocyte.agents.insight.rows import NO_ID, Rows, Source, one_of_each
 from astrocyte.agents.insight.statistic import State, Window
@@ -18,22 +18,11 @@ from astrocyte.agents.insight.statistics.selection import gradients
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.event_types.insight import RESULT_IDENTITY, RESULTS
 
-__all__ = ["Contrast", "Mutations", "contrast", "wilson_interval"]
+__all__ = ["Contrast", "Mutations", "contrast"]
 
 _QUANTILES: Final = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 
-
 RESULT: Final = RESULTS["mutations"]
-
-
-def wilson_interval(hits: int, total: int, level: float) -> tuple[float, float]:
-    """Interval of a share at confidence ``1 - level`` (Wilson 1927, J. Am. Stat. Assoc. 22:209); total above 0."""
-    z = normal_quantile(1.0 - level / 2.0)
-    share = hits / total
-    middle = share + z * z / (2.0 * total)
-    half = z * sqrt(share * (1.0 - share) / total + z * z / (4.0 * total * total))
-    scale = 1.0 + z * z / total
-    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
