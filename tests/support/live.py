@@ -48,19 +48,23 @@ CLOCK_FILE = "clock"
 OUTPUTS = (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, CLOCK)
 
 
-def rules_text(by: str, streams: Sequence[str], slow: Sequence[str]) -> str:
-    """A rule for each stream with the next one and one that raises alerts; some streams have a slow validator."""
+def rules_text(by: str, streams: Sequence[str], slow: Sequence[str], *, rare: bool = False) -> str:
+    """A rule for each stream with the next one and one that raises alerts; some streams have a slow validator.
+
+    ``rare``: of some hundred events, one is matched.
+    """
+    both = {"where": "a.value + value > 1.9"} if rare else {}
     rules: list[dict[str, Any]] = [
         {
             "name": f"{first}_{second}",
             "by": by,
             "within": "100ms",
-            "all": [{"as": "a", "stream": first}, {"as": "b", "stream": second}],
+            "all": [{"as": "a", "stream": first}, {"as": "b", "stream": second} | both],
             "emit": {"integrated_value": "a.value + b.value"},
         }
         for first, second in pairwise(streams)
     ]
-    high = {"as": "high", "stream": streams[0], "where": "value > low.value + 0.8"}
+    high = {"as": "high", "stream": streams[0], "where": f"value > low.value + {0.97 if rare else 0.8}"}
     rules.append(
         {
             "name": "rising",
@@ -181,6 +185,7 @@ def running(
     supervised: bool = False,
     static: bool = False,
     slow: Mapping[str, float] | None = None,
+    rare: bool = False,
     backlog_s: tuple[float, float] | None = None,
     uneven: Mapping[str, int] | None = None,
     topic_config: Mapping[str, str] | None = None,
@@ -194,7 +199,8 @@ def running(
 
     ``steps``: where workers of a role die, one life after the other. ``supervised``: one ``astrocyte worker`` with all
     roles. ``static``: workers keep their partitions while they start again.
-    ``slow``: seconds for which a validator is busy with an event, by stream. ``backlog_s``: before the workers start,
+    ``slow``: seconds for which a validator is busy with an event, by stream. ``rare``: few events are matched.
+    ``backlog_s``: before the workers start,
     events of so many seconds are in the topics, in ticks of so many seconds, and no others follow. ``uneven``: streams
     whose topics have another number of partitions. ``topic_config`` is that of the topics of events; with ``sends``
     false nobody sends but the fault. ``client``: what clients of the workers report (`fault_hooks.CLIENT`). ``seed``
@@ -203,7 +209,7 @@ def running(
     slow, uneven, steps = slow or {}, uneven or {}, steps or {}
     rules = folder / "rules.yaml"
     streams = STORED if sinks else (*PAIR, NEIGHBOUR) if NEIGHBOUR in slow else PAIR
-    rules.write_text(rules_text(by, streams, tuple(slow)))
+    rules.write_text(rules_text(by, streams, tuple(slow), rare=rare))
     correlating = ("correlate",) if by == "key" and not uneven else ("correlate", "repartition")
     with ExitStack() as stack:
         influx = stack.enter_context(influx_thread()) if "influx" in sinks else None

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["descendants", "handles", "has_loaded", "is_running", "peak_memory_bytes", "role_of", "workers_of"]
+__all__ = [
+    "descendants",
+    "descriptors",
+    "handles",
+    "has_loaded",
+    "is_running",
+    "memory_bytes",
+    "peak_memory_bytes",
+    "role_of",
+    "workers_of",
+]
 
 
 def _read(pid: int, name: str) -> str:
@@ -27,7 +37,24 @@ def has_loaded(pid: int, library: str) -> bool:
 
 def peak_memory_bytes(pid: int) -> int:
     """Largest resident set so far; 0 of a process that is gone."""
-    return sum(int(line.split()[1]) << 10 for line in _read(pid, "status").splitlines() if line.startswith("VmHWM"))
+    return _status_bytes(pid, "VmHWM:")
+
+
+def memory_bytes(pid: int) -> int:
+    """Resident set; 0 of a process that is gone."""
+    return _status_bytes(pid, "VmRSS:")
+
+
+def _status_bytes(pid: int, name: str) -> int:
+    return sum(int(line.split()[1]) << 10 for line in _read(pid, "status").splitlines() if line.startswith(name))
+
+
+def descriptors(pid: int) -> int:
+    """Number of open files, sockets and pipes; 0 of a process that is gone."""
+    try:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except OSError:
+        return 0
 
 
 def role_of(pid: int) -> str:

@@ -23,7 +23,9 @@ FORMS: tuple[Form, ...] = ("json", "frames")
 Field = Literal["place", "type"]
 TICK_S = 0.05
 ROWS = 10
-"""Events of each stream in a tick."""
+"""Events of each stream in a tick, unless the test asks for more."""
+KEYS = 8
+"""Keys for so many events; there are more where there are more events, so that each has as many as ever."""
 WRONG_KEY = "k3"
 VALUES = {"place": ("p0", "p1", "p2"), "type": AXON_TYPES}
 AHEAD_US = 2 * 3_600_000_000
@@ -40,11 +42,13 @@ class Sending:
     def __init__(self, settings: Settings, form: Form, field: Field, seed: int) -> None:
         self._settings = settings
         self._field = field
-        self._form: Form = form
+        self.form: Form = form
         self._stop = threading.Event()
         self._dice = np.random.default_rng(seed)
         self._sequence = 0
         self._numbers = count()
+        self.rows = ROWS
+        """Events of each stream in a tick; may be changed while it sends."""
         self.frames: list[Frame] = []
         self.right: list[Frame] = []
         """The same without the events of a wrong clock."""
@@ -109,7 +113,7 @@ class Sending:
         return self.events - sum(frame.num_rows for frame in self.right)
 
     def _sink(self) -> KafkaSink:
-        return KafkaSink(self._settings.broker, partitions=self._settings.partitions, form=self._form)
+        return KafkaSink(self._settings.broker, partitions=self._settings.partitions, form=self.form)
 
     def _send(self) -> None:
         with self._sink() as sink:
@@ -123,23 +127,23 @@ class Sending:
         made = self.tick(time.time_ns() // 1000)
         if not counts:
             del self.frames[kept[0] :], self.right[kept[1] :]
-        return [each for frame in made for each in messages_of(frame, self._settings.partitions, self._form)]
+        return [each for frame in made for each in messages_of(frame, self._settings.partitions, self.form)]
 
     def tick(self, now_us: int, tick_s: float = TICK_S) -> list[Frame]:
         """Events of the last ``tick_s``."""
-        made = []
+        made, rows = [], self.rows
         for stream in self._settings.streams:
-            keys = [f"k{number}" for number in self._dice.integers(0, 8, ROWS)]
+            keys = [f"k{number}" for number in self._dice.integers(0, KEYS * -(-rows // ROWS), rows)]
             wrong = np.array([self.wrong_clock and key == WRONG_KEY for key in keys])
-            times = now_us - np.sort(self._dice.integers(0, int(tick_s * 1e6), ROWS))[::-1]
+            times = now_us - np.sort(self._dice.integers(0, int(tick_s * 1e6), rows))[::-1]
             columns = {
                 "timestamp": times + np.where(wrong, AHEAD_US, 0),
                 "key": keys,
-                self._field: [VALUES[self._field][number] for number in self._dice.integers(0, 3, ROWS)],
-                "value": self._dice.random(ROWS),
+                self._field: [VALUES[self._field][number] for number in self._dice.integers(0, 3, rows)],
+                "value": self._dice.random(rows),
             }
             made.append(Frame.from_columns(stream, "run", columns, first_seq=self._sequence))
             self.right.append(made[-1].take(np.flatnonzero(~wrong)) if wrong.any() else made[-1])
-        self._sequence += ROWS
+        self._sequence += rows
         self.frames += made
         return made

@@ -28,11 +28,21 @@ class FrameReader:
         """Memory of the buffers."""
         return SCRATCH_BYTES + (0 if self._frame is None else len(self._frame))
 
+    @property
+    def is_amid_frame(self) -> bool:
+        """Whether a long frame is incomplete."""
+        return self._frame is not None
+
     def buffer(self) -> memoryview:
         """Free space for at least one byte; to be filled from its start."""
         if self._frame is not None:
             return self._view[self._filled :]
         return self._scratch[self._scratched :]
+
+    def release(self) -> None:
+        """Let go of an incomplete frame; nothing more is read."""
+        self._frame, self._view = None, self._scratch
+        self._scratched = self._length = self._filled = 0
 
     def received(self, size: int) -> list[bytearray]:
         """Process ``size`` bytes written into ``buffer``. Raises MalformedRequest for an invalid frame length."""

@@ -101,6 +101,11 @@ class Connection(asyncio.BufferedProtocol):
         return self._reader.held_bytes + self._queued_bytes
 
     @property
+    def is_amid_request(self) -> bool:
+        """Whether a part of a long request has come, and the rest is to come."""
+        return self._reader.is_amid_frame
+
+    @property
     def is_answering(self) -> bool:
         """Whether the client waits for the answer to a request."""
         return self._waiting is not None
@@ -128,9 +133,12 @@ class Connection(asyncio.BufferedProtocol):
         self._dispatcher.closed(self)
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once, and let go of what it holds: asyncio ends it in a later turn, when others have sent more."""
         if self._transport is not None:
             self._transport.abort()
+            self._frames.clear()
+            self._queued_bytes = 0
+            self._reader.release()
 
     def pause_writing(self) -> None:
         """Called by asyncio: the write buffer is full."""

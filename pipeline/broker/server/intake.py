@@ -21,8 +21,8 @@ class Intake:
     """Closes the connections that hold too much, or are silent for too long.
 
     Where all connections together hold more than ``most_bytes`` in requests that are not complete or wait for their
-    turn, the one that has sent nothing for the longest time is closed, of those that hold a long request if there are
-    any: a client that goes on sending is not closed for those that have stopped. A client whose connection is closed
+    turn, the one that has sent nothing for the longest time is closed, of those that are in the midst of a long request
+    if there are any: a client that goes on sending, or waits for its answer, is not closed for those that have stopped. A client whose connection is closed
     connects again, and sends again what was not answered.
     """
 
@@ -64,9 +64,14 @@ class Intake:
         self.total_bytes += held - self._held[connection]
         self._held[connection] = held
         while self.total_bytes > self._most_bytes and self._held:
-            # The least that any connection holds is its buffer for short requests.
+            # Requests that are complete wait for this broker, not for their client. The least that any connection holds
+            # is its buffer for short requests.
             least = min(self._held.values())
-            holding = [each for each, size in self._held.items() if size > least] or list(self._held)
+            holding = (
+                [each for each in self._held if each.is_amid_request]
+                or [each for each, size in self._held.items() if size > least]
+                or list(self._held)
+            )
             stalest = min(holding, key=lambda each: each.heard_s)
             logger.warning(
                 "%s: closing the connection, which holds %d bytes of unfinished requests; all hold %d, and "

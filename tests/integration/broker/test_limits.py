@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
-from contextlib import AsyncExitStack
+from collections import Counter
+from contextlib import AsyncExitStack, ExitStack, suppress
 
 import pytest
+from confluent_kafka import Producer
 
 from astrocyte.pipeline.broker.protocol.errors import BrokerError
 from astrocyte.pipeline.broker.settings import BrokerSettings
-from tests.support.broker import EmbeddedBroker, raw_connection
+from tests.support.broker import BrokerProcess, EmbeddedBroker, raw_connection
+from tests.support.brokers import read_all
+from tests.support.processes import memory_bytes, peak_memory_bytes
 from tests.support.waiting import eventually
 
 METADATA, FETCH = 3, 1
@@ -92,6 +97,30 @@ async def test_a_silent_client_is_disconnected_and_one_that_is_owed_an_answer_is
         assert await half.closed_by_broker()
         assert len((await waiting.receive())[1]) > 0
         assert await waiting.closed_by_broker()
+
+
+def test_five_hundred_slow_clients_take_bounded_memory_of_the_process_and_no_record_of_others(tmp_path):
+    broker = BrokerProcess(tmp_path)
+    broker.start()
+    try:
+        host, port = broker.address.rsplit(":", 1)
+        before, limit = memory_bytes(broker.pid), BrokerSettings(data_dir=tmp_path).max_unfinished_bytes
+        producer = Producer({"bootstrap.servers": broker.address, "log_level": 0})
+        with ExitStack() as stack:
+            for number in range(500):
+                client = stack.enter_context(socket.create_connection((host, int(port)), 60))
+                with suppress(ConnectionError):  # some are ended, so that others have room
+                    # More than may be, or a request of 90 MB of which a megabyte comes.
+                    client.sendall(struct.pack(">i", 2**31 - 1 if number % 10 == 0 else 90 * MIB) + bytes(MIB))
+                producer.produce("events", str(number).encode())
+                producer.poll(0)
+            assert producer.flush(60) == 0
+            grown = peak_memory_bytes(broker.pid) - before
+            assert 100 * MIB < grown < limit + 64 * MIB, f"{grown / MIB:.0f} MiB"
+        found = [each.value for part in read_all(broker.address, "events").values() for each in part]
+        assert Counter(found) == Counter(str(number).encode() for number in range(500))
+    finally:
+        broker.kill()
 
 
 def test_a_limit_below_one_request_is_refused(tmp_path):
