@@ -22,8 +22,8 @@ class Intake:
 
     Where all connections together hold more than ``most_bytes`` in requests that are not complete or wait for their
     turn, the one that has sent nothing for the longest time is closed, of those that are in the midst of a long request
-    if there are any: a client that goes on sending, or waits for its answer, is not closed for those that have stopped. A client whose connection is closed
-    connects again, and sends again what was not answered.
+    if there are any: a client that goes on sending, or waits for its answer, is not closed for those that have stopped.
+    A client whose connection is closed connects again, and sends again what was not answered.
     """
 
     def __init__(self, most_bytes: int, idle_s: float) -> None:
