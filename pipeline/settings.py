@@ -114,8 +114,8 @@ class Settings(BaseSettings):
     )
     roles: Names = Field(
         ("correlate", "sql", "influx"),
-        description="roles of a worker: correlate, repartition, insight, control, sinks (sql, influx, audit, file), "
-        "your own",
+        description="roles of a worker: correlate, repartition, insight, control, sinks (sql, influx, audit, file, "
+        "webhook, alertmanager), your own",
     )
     plugins: Names = Field(
         (), description="modules to import at start-up, separated by commas; they register validators, sinks and more"
@@ -182,6 +182,34 @@ class Settings(BaseSettings):
     )
     influx_run_tag: bool = Field(False, description="add the run to every point as the tag simulation_id")
 
+    webhook_url: SecretStr | None = Field(None, description="address to which the role webhook posts alerts")
+    webhook_token: SecretStr | None = Field(None, description="bearer token that the receiver asks for")
+    webhook_secret: SecretStr | None = Field(
+        None, description="secret with which requests are signed, as Standard Webhooks asks: whsec_ and base64"
+    )
+    webhook_batch: int = Field(
+        1, ge=1, le=1000, description="alerts in one request; above 1 a request is a batch of CloudEvents"
+    )
+    webhook_ca_file: Path | None = Field(
+        None, description="certificates (PEM) by which the receiver is verified; by default those of the system"
+    )
+    webhook_cert_file: Path | None = Field(None, description="certificate (PEM) that the receiver asks for")
+    webhook_key_file: Path | None = Field(None, description="its key (PEM), if it is in a file of its own")
+    webhook_key_password: SecretStr | None = Field(None, description="password of that key")
+    alertmanager_url: str | None = Field(
+        None, description="address of Alertmanager, such as http://host:9093; of a cluster all, separated by commas"
+    )
+    alertmanager_token: SecretStr | None = Field(None, description="bearer token that it, or a proxy, asks for")
+    alertmanager_resolve_after: Duration = Field(
+        300_000_000, ge=1_000_000, description="time after which an alert is resolved, unless it was raised again"
+    )
+    alertmanager_ca_file: Path | None = Field(
+        None, description="certificates (PEM) by which it is verified; by default those of the system"
+    )
+    alertmanager_cert_file: Path | None = Field(None, description="certificate (PEM) that it, or a proxy, asks for")
+    alertmanager_key_file: Path | None = Field(None, description="its key (PEM), if it is in a file of its own")
+    alertmanager_key_password: SecretStr | None = Field(None, description="password of that key")
+
     data_dir: Path = Field(Path("astrocyte-data"), description="folder of the embedded broker's records")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of /healthz, /readyz and /metrics of a worker; without it they are off"
@@ -222,7 +250,8 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"[^\s:/,]+:\d{1,5}", address.strip()):
                 raise ValueError(f"broker: expected host:port, such as 127.0.0.1:9092, got {address!r}")
         self._check_kafka()
-        self._check_influx()
+        for name in ("influx", "webhook", "alertmanager"):
+            self._check_tls(name)
         if self.metrics_port is not None and self.metrics_token is None and not _is_loopback(self.metrics_host):
             raise ValueError(
                 f"metrics_host {self.metrics_host!r} can be reached from other machines, and metrics_token is not set; "
@@ -252,15 +281,19 @@ class Settings(BaseSettings):
                     raise ValueError(f"kafka_sasl_mechanism {mechanism} needs ASTROCYTE_{name.upper()}{also}")
         self._check_key("kafka")
 
-    def _check_influx(self) -> None:
-        """Raise ValueError for settings of TLS that would have no effect."""
-        given = next((f"influx_{name}" for name in TLS_FILES if getattr(self, f"influx_{name}") is not None), None)
-        if given is not None and not (self.influx_url or "").lower().startswith("https:"):
-            address = "no influx_url" if self.influx_url is None else "an influx_url without TLS"
-            raise ValueError(
-                f"{given} is set and has no effect with {address}; set ASTROCYTE_INFLUX_URL to https://..."
+    def _check_tls(self, name: str) -> None:
+        """Raise ValueError for settings of TLS of a sink that would have no effect."""
+        address = getattr(self, f"{name}_url")
+        text = address.get_secret_value() if isinstance(address, SecretStr) else address or ""
+        given = next((f"{name}_{each}" for each in TLS_FILES if getattr(self, f"{name}_{each}") is not None), None)
+        if given is not None and "https:" not in text.lower():
+            found = (
+                f"no {name}_url" if address is None else f"{'a' if name == 'webhook' else 'an'} {name}_url without TLS"
             )
-        self._check_key("influx")
+            raise ValueError(
+                f"{given} is set and has no effect with {found}; set ASTROCYTE_{name.upper()}_URL to https://..."
+            )
+        self._check_key(name)
 
     def _check_key(self, prefix: str) -> None:
         if getattr(self, f"{prefix}_key_file") is not None and getattr(self, f"{prefix}_cert_file") is None:

@@ -29,6 +29,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 # Fixtures are found in every folder, and a server that lasts for the session is started once.
 pytest_plugins = [
+    "tests.support.alertmanager",
     "tests.support.brokers",
     "tests.support.postgres",
     "tests.support.process_state",

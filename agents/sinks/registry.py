@@ -24,6 +24,7 @@ from astrocyte.schemas.registry import Registry, described, did_you_mean, takes
 
 __all__ = ["SINKS", "SinkContext", "SinkType", "register_sink"]
 
+SHIPPED: Final = ("sql", "influx", "audit", "file", "webhook", "alertmanager")
 _MOST_LETTERS: Final = 32
 """Longest name: it is the stage of dead letters for rejected rows, a column of 32 characters in the SQL tables."""
 
@@ -123,7 +124,7 @@ def _convert(name: str, found: Any) -> SinkType:
 SINKS: Final[Registry[SinkType]] = Registry(
     "sink",
     group="astrocyte.sinks",
-    shipped={name: f"astrocyte.agents.sinks.shipped:{name.upper()}" for name in ("sql", "influx", "audit", "file")},
+    shipped={name: f"astrocyte.agents.sinks.shipped:{name.upper()}" for name in SHIPPED},
     convert=_convert,
 )
 """Kinds of sinks by name."""

@@ -7,8 +7,9 @@ from typing import Final
 from astrocyte.agents.sinks.base import Sink
 from astrocyte.agents.sinks.registry import SinkContext, SinkType
 from astrocyte.schemas.catalog import CATALOG
+from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["AUDIT", "FILE", "INFLUX", "SQL"]
+__all__ = ["ALERTMANAGER", "AUDIT", "FILE", "INFLUX", "SQL", "WEBHOOK"]
 
 
 def _sql(context: SinkContext) -> Sink:
@@ -68,6 +69,46 @@ def _file(context: SinkContext) -> Sink:
     return FileSink(context.settings.get("folder", "events"), name=context.name, retry=context.retry)
 
 
+def _webhook(context: SinkContext) -> Sink:
+    from astrocyte.agents.sinks.http.server import server_of
+    from astrocyte.agents.sinks.http.webhook import WebhookSink
+
+    settings = context.settings
+    return WebhookSink(
+        server_of(settings, _address(context, "http://host:9000/alerts"), name="the webhook", setting="WEBHOOK"),
+        now_us=context.now_us,
+        secret=settings["secret"],
+        most_events=settings["batch"],
+        retry=context.retry,
+    )
+
+
+def _alertmanager(context: SinkContext) -> Sink:
+    from astrocyte.agents.sinks.http.alertmanager import AlertmanagerSink
+    from astrocyte.agents.sinks.http.server import server_of
+
+    settings = context.settings
+    addresses = [each.strip().rstrip("/") for each in _address(context, "http://host:9093").split(",")]
+    return AlertmanagerSink(
+        [
+            server_of(settings, f"{address}/api/v2/alerts", name="Alertmanager", setting="ALERTMANAGER")
+            for address in addresses
+        ],
+        now_us=context.now_us,
+        resolve_after_us=settings["resolve_after"],
+        retry=context.retry,
+    )
+
+
+def _address(context: SinkContext, example: str) -> str:
+    url: str | None = context.settings["url"]
+    if url is None:
+        raise InvalidSettings(
+            f"role {context.name} needs an address; set ASTROCYTE_{context.name.upper()}_URL, such as {example}"
+        )
+    return url
+
+
 def _own_tables() -> list[str]:
     from astrocyte.agents.sinks.sql.targets import own_streams
 
@@ -99,3 +140,5 @@ SQL: Final = SinkType(
 INFLUX: Final = SinkType(_influx, windows=True, unstored=_without_measurement)
 AUDIT: Final = SinkType(_audit, streams=_dna_streams, records=(), audited=True)
 FILE: Final = SinkType(_file)
+WEBHOOK: Final = SinkType(_webhook, streams=(), records=("alerts",), batch_rows=500)
+ALERTMANAGER: Final = SinkType(_alertmanager, streams=(), records=("alerts",), batch_rows=500)

@@ -150,8 +150,8 @@ def worker_command(
     role: Annotated[
         list[str] | None,
         typer.Option(
-            help="Role: correlate, repartition, insight, control, sql, influx, audit, file, or your own; repeatable, "
-            "or with commas."
+            help="Role: correlate, repartition, insight, control, sql, influx, audit, file, webhook, alertmanager, or "
+            "your own; repeatable, or with commas."
         ),
     ] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Stream to read in addition to those of the rules.")] = None,

@@ -7,10 +7,17 @@ from typing import Any, Final
 
 from astrocyte.schemas.errors import InvalidEvent
 
-__all__ = ["OWN_SOURCE", "cloud_event", "is_mono", "is_structured", "missing_attributes"]
+__all__ = ["EXTENSIONS", "OWN_SOURCE", "cloud_event", "is_mono", "is_structured", "missing_attributes"]
 
 _NEEDED_ATTRIBUTES: Final = ("specversion", "id", "source", "type")
 OWN_SOURCE: Final = "/astrocyte/"
+EXTENSIONS: Final = {
+    "ruleversion": "rule_version",
+    "simulationid": "simulation_id",
+    "provisional": "provisional",
+    "timedout": "timed_out",
+}
+"""Extension attributes of what a rule makes, with the names by which sinks get them beside the record."""
 """With this begins the source of every record that Astrocyte writes."""
 
 

@@ -10,10 +10,9 @@ import csv
 import gzip
 import io
 import re
-import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from aiohttp import web
 
 from astrocyte.schemas.times import iso_from_us, us_from_iso
 from tests.support.line_protocol import Malformed, Point, read_points
+from tests.support.threads import in_thread
 
 __all__ = ["TOKEN", "Answer", "InfluxStub", "influx_stub", "influx_thread"]
 
@@ -252,23 +252,6 @@ async def influx_stub(stub: InfluxStub | None = None, port: int = 0) -> AsyncIte
         await runner.cleanup()
 
 
-@contextmanager
-def influx_thread() -> Iterator[InfluxStub]:
+def influx_thread() -> AbstractContextManager[InfluxStub]:
     """The stub in a loop of its own, for tests without one."""
-    stub, started, loop = InfluxStub(), threading.Event(), asyncio.new_event_loop()
-    done = asyncio.Event()
-
-    async def serve() -> None:
-        async with influx_stub(stub):
-            started.set()
-            await done.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert started.wait(30)
-        yield stub
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        thread.join(30)
-        loop.close()
+    return in_thread(influx_stub())

@@ -46,7 +46,8 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "agents/sinks": {
         "audit": "base sql",
-        "influx": "base block_marks blocks retry",
+        "http": "base retry",
+        "influx": "base block_marks blocks http retry",
         "sql": "base retry",
     },
     "agents/windows": {

@@ -11,10 +11,9 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import aiohttp
 import cramjam
@@ -23,6 +22,7 @@ from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 from influxdb_client.rest import ApiException
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
+from astrocyte.agents.sinks.http.answers import REFUSED, TRANSIENT, run_concurrently, wait_hint
 from astrocyte.agents.sinks.influx.address import client_arguments, unreachable
 from astrocyte.agents.sinks.influx.points import PointRules, Points, points_of, refused_rows
 from astrocyte.agents.sinks.retry import RetryPolicy
@@ -30,13 +30,8 @@ from astrocyte.agents.tls import tls_fault
 
 __all__ = ["InfluxSink"]
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 logger = logging.getLogger(__name__)
 
-_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_BAD: Final = frozenset({400, 413, 422})
 _NEEDS_TLS: Final = re.compile(r"HTTPS (server|port)")
 """In the 400 with which servers of TLS answer a request in the clear; it says nothing of the lines."""
 _EXPIRED: Final = re.compile(r"points? beyond retention policy.*?dropped=(\d+)", re.DOTALL)
@@ -115,7 +110,7 @@ class InfluxSink:
         rejected = refused_rows(batch, self._rules)
         found = await asyncio.to_thread(lambda: list(points_of(batch, self._rules)))
         requests = self._requests(found)
-        refused = await _run_concurrently(requests, self._send, self._in_flight)
+        refused = await run_concurrently(requests, self._send, self._in_flight)
         return rejected + [each for part in refused for each in part]
 
     async def close(self) -> None:
@@ -145,7 +140,7 @@ class InfluxSink:
         try:
             await self._post(await asyncio.to_thread(_compressed, parts))
         except ApiException as error:
-            if error.status not in _BAD or _NEEDS_TLS.search(_said(error)):
+            if error.status not in REFUSED or _NEEDS_TLS.search(_said(error)):
                 raise SinkError(self._explain(error)) from None
             dropped = _EXPIRED.search(_said(error))
             if dropped is not None and int(dropped[1]) >= lines:
@@ -199,25 +194,6 @@ class InfluxSink:
         return f"InfluxDB at {self._url} answered {error.status}: {what}; nothing was dropped, the batch is read again"
 
 
-async def _run_concurrently(items: Sequence[T], send: Callable[[T], Awaitable[R]], at_once: int) -> list[R]:
-    """Results of ``send`` for every item, in order; an error cancels the other calls and is raised."""
-    results: dict[int, R] = {}
-    waiting = iter(enumerate(items))
-
-    async def work() -> None:
-        for number, item in waiting:
-            results[number] = await send(item)
-
-    workers = [asyncio.ensure_future(work()) for _ in range(min(at_once, len(items)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-    return [results[number] for number in range(len(items))]
-
-
 def _compressed(parts: Sequence[_Part]) -> bytes:
     # Level 1 is seven times as fast as level 6 for a sixth more bytes; the client's own choice is level 9.
     return bytes(cramjam.gzip.compress(b"".join(part.payload() for part in parts), 1))
@@ -239,7 +215,7 @@ def _halves(parts: Sequence[_Part], first_lines: int) -> tuple[list[_Part], list
 
 def _is_transient(error: Exception) -> str | None:
     if isinstance(error, ApiException):
-        return f"InfluxDB answered {error.status}: {_said(error)}" if error.status in _TRANSIENT else None
+        return f"InfluxDB answered {error.status}: {_said(error)}" if error.status in TRANSIENT else None
     if isinstance(error, aiohttp.InvalidURL) or tls_fault(error) is not None:
         return None
     if isinstance(error, aiohttp.ClientError | TimeoutError | OSError):
@@ -248,20 +224,7 @@ def _is_transient(error: Exception) -> str | None:
 
 
 def _wait_hint(error: Exception) -> float | None:
-    """Seconds of the response's Retry-After: a number, or a date, which is compared with the response's Date."""
-    headers: Any = getattr(error, "headers", None) or {}
-    asked = headers.get("Retry-After")
-    if asked is None:
-        return None
-    try:
-        return max(0.0, float(asked))
-    except ValueError:
-        pass
-    try:
-        later = parsedate_to_datetime(asked) - parsedate_to_datetime(headers.get("Date"))
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, later.total_seconds())
+    return wait_hint(getattr(error, "headers", None) or {})
 
 
 def _said(error: ApiException) -> str:

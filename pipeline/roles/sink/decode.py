@@ -16,18 +16,14 @@ from astrocyte.pipeline.topology.topics import RECORD_TOPICS
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.json.cloudevents import EXTENSIONS
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.json.text import read_object
 from astrocyte.schemas.topics import CONTROL_PREFIX, RULES
 
 __all__ = ["Decoded", "decode_for_sink", "record_body"]
 
-_EXTENSIONS: Final = {
-    "ce_ruleversion": "rule_version",
-    "ce_simulationid": "simulation_id",
-    "ce_provisional": "provisional",
-    "ce_timedout": "timed_out",
-}
+_EXTENSIONS: Final = {f"ce_{attribute}": name for attribute, name in EXTENSIONS.items()}
 
 
 class Decoded(NamedTuple):

@@ -1,0 +1,1 @@
+"""Sinks that send alerts to other programs over HTTP: a webhook, and Alertmanager."""
