@@ -33,6 +33,7 @@ pytest_plugins = [
     "tests.support.brokers",
     "tests.support.postgres",
     "tests.support.process_state",
+    "tests.support.prometheus",
     "tests.support.victoria",
     "tests.support.worker",
 ]
