@@ -72,7 +72,7 @@ PLANT_KINDS: Mapping[str, PlantKind] = {
         ticks=1000,
         rest=800,
     ),
-    "hypermutation": PlantKind(("runaway_mutation",), strength=0.9, ticks=1000, rest=600),
+    "hypermutation": PlantKind(("runaway_mutation",), strength=0.95, ticks=1000, rest=600),
 }
 ISLAND_SLOTS = 65_536
 
