@@ -206,7 +206,8 @@ def _lines(explained: Explained) -> Iterator[str]:
     total = len(explained.sources)
     if explained.window_us is not None:
         start, end = map(iso_from_us, explained.window_us)
-        yield f"│  of {counted(total, 'event')} from {start} up to {end}"
+        count = f"{counted(total, 'event')} " if total else ""
+        yield f"│  of {count}from {start} up to {end}"
     for each in explained.places() if total > _SHOWN else ():
         place = f"{each['topic']}[{each['partition']}]@{each['first_offset']} to {each['last_offset']}"
         yield f"│  {counted(each['events'], 'event')} in {place}"
