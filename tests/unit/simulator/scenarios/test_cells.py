@@ -8,9 +8,11 @@ import pytest
 from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.frames import Frame
 from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.runtime import programs
 from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.scenarios.cells.config import TRAITS, CellsConfig
 from astrocyte.simulator.scenarios.cells.scenario import CELLS
+from astrocyte.simulator.testing import check_scenario
 
 TICKS = 200
 CONFIG = CellsConfig(
@@ -195,3 +197,62 @@ def test_a_part_of_the_genome_that_does_not_evolve_stays_that_of_the_founders(fr
     for part, genes in rows_of.items():
         changed = (cells["genome"][genes] != founder[genes]).any(axis=0)[young]
         assert changed.any() == (part != frozen), part
+
+
+def counted(plants: list[dict[str, Any]], ticks: int) -> dict[str, np.ndarray]:
+    """Births, deaths and mutants of each tick of a world with these plants, by tick; and the truth."""
+    sink = MemorySink()
+    config = CellsConfig(size=1024, routine_share=0.05, plants=plants)
+    simulate(CELLS, config, seed=4, ticks=ticks, sink=sink)
+    events = rows(sink.of("evolutionary_events"), "evolutionary_events")
+    tick = (events["timestamp"] - config.tick_time_us(0)) // config.tick_us
+    found = {
+        kind: np.bincount(tick[events["event_type"] == kind], minlength=ticks)
+        for kind in ("birth", "death", "mutation")
+    }
+    return found | {"truth": np.array([row["rule"] for frame in sink.of("truth") for row in frame.batch.to_pylist()])}
+
+
+@pytest.mark.parametrize(("strength", "ticks"), [(0.4, 120), (1.0, 60)])
+def test_a_planted_decline_replaces_all_deaths_but_its_share(strength: float, ticks: int) -> None:
+    plant = {"kind": "decline", "at_tick": 200, "ticks": ticks, "strength": strength}
+    found = counted([plant], 400)
+    births, deaths = found["birth"][200 : 200 + ticks], found["death"][200 : 200 + ticks]
+    assert deaths.sum() > 100
+    assert births.sum() == pytest.approx((1 - strength) * deaths.sum(), abs=0.05 * deaths.sum())
+    assert (births <= np.ceil((1 - strength) * deaths)).all()
+    assert found["birth"][200 + ticks :].sum() > found["death"][200 + ticks :].sum()
+    assert sorted(found["truth"]) == ["extinction_risk", "population_collapse", "resource_depletion"]
+
+
+def test_planted_hypermutation_multiplies_the_odds_of_a_mutation() -> None:
+    found = counted([{"kind": "hypermutation", "at_tick": 200, "ticks": 200}], 600)
+    odds = []
+    for span in (slice(0, 200), slice(200, 400), slice(400, 600)):
+        share = found["mutation"][span].sum() / found["birth"][span].sum()
+        odds.append(share / (1 - share))
+    # Odds of single cells are 20 times as large, those of the mean of unequal cells a little less.
+    assert 12 < odds[1] / odds[0] < 24
+    assert odds[2] < 2 * odds[0]
+    assert list(found["truth"]) == ["runaway_mutation"]
+
+
+def test_declines_and_hypermutation_keep_the_contract_whatever_the_chunk() -> None:
+    plants = [{"kind": "decline", "at_tick": 15, "ticks": 20}, {"kind": "hypermutation", "at_tick": 25, "ticks": 20}]
+    assert check_scenario("cells", plants=plants) == []
+
+
+def test_other_times_and_strengths_of_plants_compile_nothing() -> None:
+    def run(at_tick: int, strength: float) -> None:
+        plants = [
+            {"kind": kind, "at_tick": at_tick, "ticks": 5, "strength": strength} for kind in CellsConfig.plant_kinds
+        ]
+        config = CellsConfig(size=1024, plants=plants)
+        params = CELLS.params(config)
+        for _ in World(CELLS, config, 1).run(20, lambda _: params):
+            pass
+
+    run(5, 0.2)
+    traced = programs.TRACES["cells"]
+    run(9, 0.3)
+    assert programs.TRACES["cells"] == traced > 0
