@@ -72,7 +72,12 @@ class Cells(Scenario):
     sample: ClassVar[Mapping[str, Any]] = {
         "size": 1024,
         "routine_share": 0.2,
-        "plants": [{"kind": "collapse", "at_tick": 30}, {"kind": "depletion", "at_tick": 40, "ticks": 10}],
+        "plants": [
+            {"kind": "collapse", "at_tick": 30},
+            {"kind": "depletion", "at_tick": 40, "ticks": 10},
+            {"kind": "decline", "at_tick": 45, "ticks": 10},
+            {"kind": "hypermutation", "at_tick": 50, "ticks": 10},
+        ],
     }
     size_setting: ClassVar[str | None] = "size"
     int_metrics: ClassVar[tuple[str, ...]] = ("alive", "births", "deaths", "attempts")
