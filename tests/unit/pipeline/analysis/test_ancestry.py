@@ -128,7 +128,7 @@ def test_a_window_leads_to_exactly_the_events_of_its_key_and_span(tmp_path, kind
     assert before.made_of.rule == "window novelty"
     spans = [{source.time_us // 5_000_000 for source in each.made_of.sources} for each in tree.sources]
     assert spans == [{0}, {1}, {2}, {3}, {4}]
-    assert [len(each.made_of.sources) for each in tree.sources] == [500, 500, 500, 500, 415]
+    assert [len(each.made_of.sources) for each in tree.sources] == [225, 225, 225, 225, 140]
     assert before.made_of.key == "run-1"
     if "metrics." in kinds:
         assert before.made_of.details["mutants"] == 100
@@ -137,10 +137,10 @@ def test_a_window_leads_to_exactly_the_events_of_its_key_and_span(tmp_path, kind
 def test_many_events_of_a_window_are_shortened_in_text_and_whole_as_json(tmp_path):
     tree, path = traced(tmp_path, "stagnation")
     text = render(tree)
-    assert "... 488 more of 500 (all with --json)" in text
+    assert "... 213 more of 225 (all with --json)" in text
     result = CliRunner().invoke(app, ["explain", tree.event_id, "--log", str(path), "--json"])
     first = json.loads(result.stdout)["sources"][0]
-    assert len(first["made_of"]["sources"]) == 500
+    assert len(first["made_of"]["sources"]) == 225
     assert {source["topic"] for source in first["made_of"]["sources"]} == {"mono.evolutionary_events"}
 
 
@@ -162,7 +162,7 @@ async def test_a_database_says_which_result_it_was_and_the_log_which_events(tmp_
     rules = read_rule_files(["cells"])
     origins = [SqlOrigin(url), LogOrigin([mono])]
     both = explain(match, origins, Ancestry(rules, origins))
-    assert [len(source.made_of.sources) for source in both.sources] == [500, 500, 500, 500, 415]
+    assert [len(source.made_of.sources) for source in both.sources] == [225, 225, 225, 225, 140]
     assert both.sources[0].made_of.details["mutants"] == 100
     assert both.sources[0].made_of.sources[0].topic == "mono.evolutionary_events"
     alone = explain(match, origins[:1], Ancestry(rules, origins[:1]))
