@@ -70,7 +70,7 @@ PLANT_KINDS: Mapping[str, PlantKind] = {
         may_follow=("population_collapse", "resource_depletion"),
         strength=0.4,
         ticks=1000,
-        rest=800,
+        rest=2000,  # the population is back after four seconds; rules that count births look back for twenty
     ),
     "hypermutation": PlantKind(("runaway_mutation",), strength=0.95, ticks=1000, rest=600),
 }
