@@ -15,7 +15,7 @@ help:
 	@echo "make simulate  run seeded simulations: make simulate SEEDS=1000, or one of them, SEED=7 [FAULTS=0,2]"
 	@echo "make soak   run the long tests, then search the properties: make soak MINUTES=60 [SEED=n]"
 	@echo "make fuzz   search the decoders for inputs that crash or hang: make fuzz MINUTES=60 [TARGET=frames] [SEED=n]"
-	@echo "make scores score the alerts over 20 worlds of every scenario: make scores [SEEDS=n] [ARGS=--controllers]"
+	@echo "make scores score the alerts over 20 worlds of every scenario, of cells in four sizes: make scores [SEEDS=n]"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
 	@echo "make audit  ask for known vulnerabilities of the pinned dependencies"
@@ -59,11 +59,12 @@ $(FUZZ_STAMP): $(STAMP) requirements-fuzz.txt
 fuzz: $(FUZZ_STAMP)
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+SCORED ?= axons:30 cells:115:256 cells:115:2048 cells:115:8192 cells:115:65536 ecology:140 kernels:60 dna:60
 scores: setup
-	@echo "| scenario | rule | found of planted | precision | delay: mean, longest | false alarms in an hour of quiet worlds |"
+	@echo "| scenario | rule | found of planted | precision | delay: median, longest | false alarms in an hour of quiet worlds |"
 	@echo "|---|---|---|---|---|---|"
-	@for world in axons:30 cells:80 ecology:140 kernels:60 dna:60; do \
-	  $(BIN)/astrocyte score $${world%:*} --seeds $(or $(SEEDS),20) --seconds $${world#*:} --markdown $(ARGS) || exit; done
+	@for world in $(SCORED); do set -- $$(echo $$world | tr : ' '); \
+	  $(BIN)/astrocyte score $$1 --seeds $(or $(SEEDS),20) --seconds $$2 $${3:+--size $$3} --markdown $(ARGS) || exit; done
 
 bench: setup
 	@$(BIN)/astrocyte bench $(ARGS)

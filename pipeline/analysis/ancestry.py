@@ -1,7 +1,7 @@
-"""Results of windows among the sources of a multi event, traced to the events from which they were computed.
+"""Results of windows and statistics among the sources of a multi event, traced to what they were computed from.
 
-A window's result is a function of the events of one key in one span of time; those are found again in a recorded log or
-on a broker by the window's definition.
+Such a result is a function of the events of one key, or run, in one span of time; those are found again in a recorded
+log or on a broker by the definition of the window or statistic.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
+from astrocyte.agents.insight.operator import InsightOperator
+from astrocyte.agents.rules.insight import StatisticSpec
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.windows import Window
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -22,67 +25,80 @@ from astrocyte.pipeline.analysis.explain import Explained, SourceEvent
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
+from astrocyte.schemas.event_types.insight import RESULTS
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import format_ids
+from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.topics import metrics_topic
 
 __all__ = ["Ancestry", "WindowSpan"]
 
+_CARRIED = "it also follows individuals from window to window, so that all earlier events of the run are behind it"
+_OF_WINDOW = frozenset({"simulation_id", "window_start", "window_end"})
+"""Fields of a statistic's result that say of which window it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class WindowSpan:
-    """One result of a window: its key and span (start included, end excluded), and its fields if they are known."""
+    """One result of a window or statistic: its span (start included, end excluded), and its fields if they are known.
+
+    ``key`` is that of a window's result, ``run`` that of a statistic's.
+    """
 
     key: str | None
     start_us: int
     end_us: int
     fields: dict[str, Any]
+    run: str | None = None
 
 
 class Store(Protocol):
-    """What tracing reads: topics, and stored results of windows."""
+    """What tracing reads: topics, and stored results of windows and statistics."""
 
     def records(self, topic: str) -> Iterable[ConsumedRecord]:
         """Messages of a topic, in the order of their offsets in each partition; nothing if it is not there."""
 
     def window_result(self, window: str, result_id: str) -> WindowSpan | None:
-        """A stored result of a window."""
+        """A stored result of a window or statistic."""
 
 
 class Ancestry:
-    """Traces the sources that ``rules`` took from windows; reads each topic once."""
+    """Traces the sources that ``rules`` took from windows and statistics; reads each topic once."""
 
     def __init__(self, ruleset: RuleSet, stores: Sequence[Store]) -> None:
         self._windows = {window.name: window for window in ruleset.windows}
-        self._made = {*self._windows, *(rule.name for rule in ruleset.rules)}
+        self._statistics = {spec.name: spec for spec in ruleset.insight}
+        self._made = ruleset.made
         self._contracts = contracts_of(ruleset)
         self._decoders = decoders_of(self._contracts)
         self._validators = Validators(ruleset.validators)
         self._stores = stores
         self._read: dict[str, list[SourcedFrame]] = {}
+        self._computed: dict[tuple[str, int], Frame | None] = {}
 
-    def of_window(self, source: SourceEvent) -> Explained | None:
-        """The result of a window with the events from which it was computed; None for what is no window's result."""
-        window = self._windows.get(source.stream or "")
-        if window is None or source.time_us is None:
+    def of_result(self, source: SourceEvent) -> Explained | None:
+        """The result of a window or statistic with the events behind it; None for what is neither."""
+        if source.time_us is None:
             return None
-        span = self._span(window, source)
-        sources = [] if span is None else list(self._inputs(window, span))
-        note = None if sources else f"its events from {window.source} are not where it was searched: add --log or -b"
-        made_of = Explained(source.event_id, f"window {window.name}", source.time_us, sources, note=note)
-        if span is not None:
-            made_of.key, made_of.details = span.key, span.fields
-        return made_of
+        stream = source.stream or ""
+        if (window := self._windows.get(stream)) is not None:
+            span = self._window_span(window, source)
+            sources = [] if span is None else list(self._window_inputs(window, span))
+            key = None if span is None else span.key
+            return _explained(f"window {stream}", source, span, sources, streams=(window.source,), key=key)
+        if (spec := self._statistics.get(stream)) is not None:
+            span = self._statistic_span(spec, source)
+            sources = [] if span is None else list(self._statistic_inputs(spec, span))
+            carried = _CARRIED if spec.built.carries_state else None
+            run = None if span is None else span.run
+            name = f"statistic {stream}"
+            return _explained(name, source, span, sources, streams=spec.streams, key=run, note=carried)
+        return None
 
-    def _span(self, window: Window, source: SourceEvent) -> WindowSpan | None:
+    def _window_span(self, window: Window, source: SourceEvent) -> WindowSpan | None:
         """Key and span of the result: as stored, else from the key among the events whose result has the id."""
-        for store in self._stores:
-            found = store.window_result(window.name, source.event_id)
-            if found is not None:
-                return found
-        for item in self._frames(metrics_topic(window.name)):
-            for row, name in enumerate(format_ids(item.frame.ids())):
-                if name == source.event_id:
-                    return _span_of(window, item, row)
+        if (stored := self._stored(window.name, source.event_id, window.select)) is not None:
+            return stored
         assert source.time_us is not None
         if window.kind == "session":
             return None  # the start of a session is known only from its result
@@ -93,31 +109,80 @@ class Ancestry:
                     return WindowSpan(key, start_us, end_us, {})
         return None
 
-    def _inputs(self, window: Window, span: WindowSpan) -> Iterator[SourceEvent]:
+    def _statistic_span(self, spec: StatisticSpec, source: SourceEvent) -> WindowSpan | None:
+        """Run and span of the result: as stored, else computed again from the events."""
+        fields = [name for name in RESULTS[spec.statistic].about if name not in _OF_WINDOW]
+        if (stored := self._stored(spec.name, source.event_id, fields)) is not None:
+            return stored
+        assert source.time_us is not None
+        frame = self._compute(spec, source.time_us)
+        names = [] if frame is None else format_ids(frame.ids())
+        if frame is None or source.event_id not in names:
+            return None
+        return _span_of(fields, frame, names.index(source.event_id))
+
+    def _stored(self, stream: str, result_id: str, fields: Iterable[str]) -> WindowSpan | None:
+        """The result as a database or the topic of the results has it."""
+        for store in self._stores:
+            found = store.window_result(stream, result_id)
+            if found is not None:
+                return found
+        for item in self._frames(metrics_topic(stream)):
+            for row, name in enumerate(format_ids(item.frame.ids())):
+                if name == result_id:
+                    return _span_of(fields, item.frame, row)
+        return None
+
+    def _compute(self, spec: StatisticSpec, end_us: int) -> Frame | None:
+        """Results of a statistic up to a window's end. Of one that carries state from all events before."""
+        if (spec.name, end_us) not in self._computed:
+            operator = InsightOperator(spec.built)
+            first_us = NEVER_US if spec.built.carries_state else end_us - spec.size
+            for stream in spec.streams:
+                for _, frame, _ in self._passed(stream):
+                    times = frame.timestamps()
+                    rows = np.flatnonzero((times >= first_us) & (times < end_us))
+                    if len(rows):
+                        operator.add(frame.take(rows))
+            self._computed[spec.name, end_us] = operator.advance(end_us)
+        return self._computed[spec.name, end_us]
+
+    def _window_inputs(self, window: Window, span: WindowSpan) -> Iterator[SourceEvent]:
         for item, rows, keys in self._rows(window, span.start_us, span.end_us):
             own = [row for row, key in zip(rows.tolist(), keys, strict=True) if key == span.key]
-            if not own:
-                continue
-            names = item.frame.id_strings(np.array(own))
-            times = item.frame.timestamps()
-            for row, name in zip(own, names, strict=True):
-                place = (item.topic, item.partition, item.offset_of(row))
-                yield SourceEvent(name, item.frame.stream, None, int(times[row]), *place)
+            yield from _events(item, np.array(own, np.int64))
+
+    def _statistic_inputs(self, spec: StatisticSpec, span: WindowSpan) -> Iterator[SourceEvent]:
+        runs: dict[str, int] = {}
+        for stream in spec.streams:
+            for item, frame, places in self._passed(stream):
+                read = [each.read(frame, runs) for each in spec.built.sources if each.stream == stream]
+                own = [
+                    rows.row[
+                        (rows.t >= span.start_us) & (rows.t < span.end_us) & (rows.run == runs.get(span.run or "", -1))
+                    ]
+                    for rows in read
+                ]
+                yield from _events(item, places[np.unique(np.concatenate(own))])
 
     def _rows(
         self, window: Window, start_us: int, end_us: int
-    ) -> Iterator[tuple[SourcedFrame, np.ndarray[Any, np.dtype[np.int64]], list[str | None]]]:
+    ) -> Iterator[tuple[SourcedFrame, NDArray[np.int64], list[str | None]]]:
         """Rows of the window's input in a span of time, and their keys as the window groups them."""
         operator = WindowOperator(window)
-        for item in self._frames(self._topic_of(window.source)):
-            passed = validate_rows(self._validators, item.frame)
-            rows = operator.prepare(passed.frame)
+        for item, frame, places in self._passed(window.source):
+            rows = operator.prepare(frame)
             rows = rows.take(np.flatnonzero((rows.t >= start_us) & (rows.t < end_us)))
             if len(rows):
-                yield item, passed.rows[rows.row], operator.keys_of(rows)
+                yield item, places[rows.row], operator.keys_of(rows)
 
-    def _topic_of(self, stream: str) -> str:
-        return metrics_topic(stream) if stream in self._made else self._contracts.topic_of(stream)
+    def _passed(self, stream: str) -> Iterator[tuple[SourcedFrame, Frame, NDArray[np.int64]]]:
+        """Messages of a stream, each with the rows that validators let pass, and their places in it."""
+        topic = metrics_topic(stream) if stream in self._made else self._contracts.topic_of(stream)
+        for item in self._frames(topic):
+            if item.frame.stream == stream:
+                passed = validate_rows(self._validators, item.frame)
+                yield item, passed.frame, passed.rows
 
     def _frames(self, topic: str) -> list[SourcedFrame]:
         if topic not in self._read:
@@ -135,7 +200,39 @@ class Ancestry:
                 return
 
 
-def _span_of(window: Window, item: SourcedFrame, row: int) -> WindowSpan:
-    values = item.frame.slice(row, row + 1).rows()[0]
-    fields = {name: values[name] for name in window.select if name in values}
-    return WindowSpan(values["key"], values["window_start"], values["window_end"], fields)
+def _explained(
+    name: str,
+    source: SourceEvent,
+    span: WindowSpan | None,
+    sources: list[SourceEvent],
+    *,
+    streams: Sequence[str],
+    key: str | None,
+    note: str | None = None,
+) -> Explained:
+    if not sources:
+        note = f"its events from {' and '.join(streams)} are not where it was searched: add --log or -b"
+    assert source.time_us is not None
+    found = Explained(source.event_id, name, source.time_us, sources, key=key, note=note)
+    if span is not None:
+        found.details, found.window_us = span.fields, (span.start_us, span.end_us)
+    return found
+
+
+def _events(item: SourcedFrame, rows: NDArray[np.int64]) -> Iterator[SourceEvent]:
+    """Rows of a message as sources, each with its place."""
+    if not len(rows):
+        return
+    times = item.frame.timestamps()
+    for row, name in zip(rows.tolist(), item.frame.id_strings(rows), strict=True):
+        yield SourceEvent(
+            name, item.frame.stream, None, int(times[row]), item.topic, item.partition, item.offset_of(row)
+        )
+
+
+def _span_of(names: Iterable[str], frame: Frame, row: int) -> WindowSpan:
+    values = frame.slice(row, row + 1).rows()[0]
+    fields = {name: values[name] for name in names if name in values}
+    return WindowSpan(
+        values["key"], values["window_start"], values["window_end"], fields, values.get("simulation_id", frame.run)
+    )

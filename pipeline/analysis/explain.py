@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from astrocyte.pipeline.console import number_text
+from astrocyte.pipeline.console import counted, number_text
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import is_derived
@@ -28,7 +28,7 @@ __all__ = [
 
 _DEPTH: Final = 16
 _SHOWN: Final = 12
-"""Largest number of sources of one multi event or window that are shown as text."""
+"""Largest number of sources of one multi event, window or statistic that are shown as text."""
 
 
 class NoSuchEvent(AstrocyteError):
@@ -49,7 +49,7 @@ class SourceEvent:
     fields: dict[str, Any] | None = None
     """The event's JSON record, if it could be read."""
     made_of: Explained | None = None
-    """Its own lineage, if it is a multi event or a window's result."""
+    """Its own lineage, if it is a multi event or the result of a window or statistic."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,21 @@ class Explained:
     details: dict[str, Any] = field(default_factory=dict)
     alerts: list[dict[str, Any]] = field(default_factory=list)
     note: str | None = None
-    """What could not be found, and what to do."""
+    """What could not be found, and what to do; of a statistic, what else is behind it."""
+    window_us: tuple[int, int] | None = None
+    """Of the result of a window or statistic: start (included) and end (excluded) of its events."""
+
+    def places(self) -> list[dict[str, Any]]:
+        """Where the sources lie: for each topic and partition the first and last offset, and their number."""
+        found: dict[tuple[str, int], list[int]] = {}
+        for source in self.sources:
+            if source.topic is not None and source.partition is not None and source.offset is not None:
+                found.setdefault((source.topic, source.partition), []).append(source.offset)
+        return [
+            {"topic": topic, "partition": partition, "first_offset": min(each), "last_offset": max(each),
+             "events": len(each)}
+            for (topic, partition), each in sorted(found.items())
+        ]  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """The tree as nested objects."""
@@ -82,6 +96,10 @@ class Explained:
             "details": self.details,
             "alerts": self.alerts,
             "note": self.note,
+            "window": None
+            if self.window_us is None
+            else dict(zip(("start", "end"), map(iso_from_us, self.window_us), strict=True)),
+            "places": self.places(),
             "sources": [_source_json(source) for source in self.sources],
         }
 
@@ -101,14 +119,14 @@ class Origin(Protocol):
 class Tracer(Protocol):
     """Finds the events behind sources that have no place of their own; see `pipeline.analysis.ancestry`."""
 
-    def of_window(self, source: SourceEvent) -> Explained | None:
-        """The events from which a window's result was computed."""
+    def of_result(self, source: SourceEvent) -> Explained | None:
+        """The events from which the result of a window or statistic was computed."""
 
 
 def explain(event_id: str, origins: Sequence[Origin], tracer: Tracer | None = None) -> Explained:
     """The lineage tree of a multi event, from the first origin that has it. Raises NoSuchEvent.
 
-    With a ``tracer`` it leads through windows to the events themselves.
+    With a ``tracer`` it leads through windows and statistics to the events themselves.
     """
     for origin in origins:
         found = origin.find(event_id)
@@ -135,18 +153,18 @@ def _explain_sources(
             if source.made_of is not None:
                 _explain_sources(source.made_of, origins, first, tracer, depth + 1)
             elif tracer is not None:
-                source.made_of = tracer.of_window(source)
+                source.made_of = tracer.of_result(source)
                 if source.made_of is not None:
                     _explain_made(source.made_of, tracer, depth + 1)
 
 
 def _explain_made(found: Explained, tracer: Tracer, depth: int) -> None:
-    """Windows over windows; the fields of the events of a window are not read, as there may be very many."""
+    """Windows and statistics over each other; the fields of their events are not read: there may be very many."""
     if depth >= _DEPTH:
         return
     for source in found.sources:
         if _may_be_a_result(source):
-            source.made_of = tracer.of_window(source)
+            source.made_of = tracer.of_result(source)
             if source.made_of is not None:
                 _explain_made(source.made_of, tracer, depth + 1)
 
@@ -185,9 +203,16 @@ def _lines(explained: Explained) -> Iterator[str]:
         yield f"│  {shown}"
     for alert in explained.alerts:
         yield f"│  alert ({alert['severity']}): {alert['message']}"
-    if explained.note is not None:
-        yield f"└─ {explained.note}"
     total = len(explained.sources)
+    if explained.window_us is not None:
+        start, end = map(iso_from_us, explained.window_us)
+        count = f"{counted(total, 'event')} " if total else ""
+        yield f"│  of {count}from {start} up to {end}"
+    for each in explained.places() if total > _SHOWN else ():
+        place = f"{each['topic']}[{each['partition']}]@{each['first_offset']} to {each['last_offset']}"
+        yield f"│  {counted(each['events'], 'event')} in {place}"
+    if explained.note is not None:
+        yield f"{'│ ' if total else '└─'} {explained.note}"
     shown_sources = explained.sources if total <= _SHOWN else [*explained.sources[: _SHOWN - 1], explained.sources[-1]]
     for number, source in enumerate(shown_sources):
         last = number == len(shown_sources) - 1
@@ -211,7 +236,7 @@ def _lines(explained: Explained) -> Iterator[str]:
                 yield f"{trunk}   {line}"
 
 
-_UNKNOWN: Final = "place unknown (of an event of a window: --rules FILE names the rules that made it)"
+_UNKNOWN: Final = "place unknown (of an event of a window or statistic: --rules FILE names the rules that made it)"
 
 
 def _place(source: SourceEvent) -> str:

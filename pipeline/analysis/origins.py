@@ -169,7 +169,10 @@ class SqlOrigin:
         if not rows:
             return None
         fields = {row["field"]: row["text"] if row["value"] is None else row["value"] for row in rows}
-        return WindowSpan(rows[0]["event_key"] or None, rows[0]["window_start"], rows[0]["window_end"], fields)
+        first = rows[0]
+        return WindowSpan(
+            first["event_key"] or None, first["window_start"], first["window_end"], fields, first["simulation_id"]
+        )
 
 
 def _from_rows(row: Any, sources: Iterable[Any], alerts: Iterable[Any]) -> Explained:

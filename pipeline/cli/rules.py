@@ -176,7 +176,7 @@ def explain_command(
     broker: Annotated[str | None, broker_option("Look on this broker.")] = None,
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rules", help="Rule files with the windows; default: ASTROCYTE_RULES and the shipped ones."),
+        typer.Option("--rules", help="Rule files of windows and statistics; default: ASTROCYTE_RULES and the shipped."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -185,14 +185,14 @@ def explain_command(
     from astrocyte.pipeline.analysis.explain import explain, render
 
     origins = _origins(db, log or [], broker)
-    tree = explain(event_id, origins, Ancestry(_rules_with_windows(rules), origins))
+    tree = explain(event_id, origins, Ancestry(_rules_with_shipped(rules), origins))
     if as_json:
         print_json(tree.as_json())
         return
     sys.stdout.write(printable(render(tree), lines=True))
 
 
-def _rules_with_windows(rules: list[str] | None) -> RuleSet:
+def _rules_with_shipped(rules: list[str] | None) -> RuleSet:
     """The given rules, or those of the settings with the shipped ones whose names they do not use."""
     from astrocyte.agents.rules.model import RuleSet
     from astrocyte.pipeline.topology.rule_files import shipped_rules
@@ -204,12 +204,13 @@ def _rules_with_windows(rules: list[str] | None) -> RuleSet:
         other = read(name)
         known = found.made
         windows = tuple(window for window in other.windows if window.name not in known)
+        statistics = tuple(spec for spec in other.insight if spec.name not in known)
         judged = {stream for spec in found.validators for stream in spec.stream}
         validators = tuple(spec for spec in other.validators if not judged & {*spec.stream})
         found = RuleSet(
             rules=found.rules,
             windows=(*found.windows, *windows),
-            insight=found.insight,
+            insight=(*found.insight, *statistics),
             validators=(*found.validators, *validators),
             streams=found.streams,
         )

@@ -20,7 +20,7 @@ __all__ = ["score_command", "score_lines"]
 _HEAD = f"{'rule':<32} {'planted':>8} {'found':>8} {'recall':>7} {'made':>9} {'precision':>9}  delay p50, p95"
 _TRIAL_HEAD = (
     f"{'rule':<26} {'planted':<32} {'plants':>6} {'found':>6} {'recall':>6} {'alerts':>6} {'precision':>9} "
-    f"{'delay mean, max':>16} {'false alarms an hour':>21}"
+    f"{'delay p50, max':>16} {'false alarms an hour':>21}"
 )
 
 
@@ -144,8 +144,8 @@ def _trial_lines(trials: Trials, show: int) -> list[str]:
         _TRIAL_HEAD,
     ]
     for each in figures["rules"]:
-        mean, most = each["mean_delay_s"], each["max_delay_s"]
-        delay = "-" if mean is None else f"{mean:.1f} s, {most:.1f} s"
+        median, most = each["median_delay_s"], each["max_delay_s"]
+        delay = "-" if median is None else f"{median:.1f} s, {most:.1f} s"
         lines.append(
             f"{each['rule']:<26} {', '.join(each['kinds']) or '-':<32} {each['planted']:>6,} {each['found']:>6,} "
             f"{_share(each['recall']):>6} {each['alerts']:>6,} {_share(each['precision']):>9} {delay:>16} "
@@ -163,10 +163,10 @@ def _markdown(trials: Trials) -> list[str]:
     world += ", controllers" if trials.steered else ""
     lines = []
     for each in figures["rules"]:
-        mean, most = each["mean_delay_s"], each["max_delay_s"]
+        median, most = each["median_delay_s"], each["max_delay_s"]
         found = f"{each['found']:,} of {each['planted']:,}" if each["planted"] else "-"
         precision = "-" if each["precision"] is None else f"{each['precision']:.3g}"
-        delay = "-" if mean is None else f"{mean:.2g} s, {most:.2g} s"
+        delay = "-" if median is None else f"{median:.2g} s, {most:.2g} s"
         lines.append(
             f"| {world} | {each['rule']} | {found} | {precision} | {delay} | {each['false_alarms_per_hour']:.3g} |"
         )

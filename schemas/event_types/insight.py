@@ -177,6 +177,7 @@ _FORECAST = result_type(
             for side, end in (("low", "lower"), ("high", "upper"))
         },
         "drift": Field("float64", "drift on the target's scale", "1/s", null=_FIT),
+        "drift_se": Field("float64", "standard error of drift", "1/s", 0, null=_FIT),
         "volatility": Field("float64", "standard deviation of the change in one second", "1/sqrt(s)", 0, null=_FIT),
         "theta": Field("float64", "moving average of the changes of neighbouring steps: below 0 noise of measurement, "
                        "above 0 changes that go on", "", -0.95, 0.95, null=_FIT),

@@ -81,6 +81,11 @@ class Diffusion:
         """Degrees of freedom: steps less the parameters of the mean."""
         return self.steps - (1 if self.theta == 0.0 else 2)
 
+    @property
+    def drift_se(self) -> float:
+        """Standard error of the drift."""
+        return math.sqrt(self.variance / self.span_s)
+
     def spread(self, horizon_s: float) -> float:
         """Standard error of a prediction, with that of the drift."""
         grown = self.variance * horizon_s
@@ -240,6 +245,7 @@ def _ahead(target: Target, fitted: Diffusion, horizon_s: float) -> dict[str, Any
     found: dict[str, Any] = {
         "median": target.back(middle),
         "drift": fitted.drift,
+        "drift_se": fitted.drift_se,
         "volatility": math.sqrt(fitted.variance),
         "theta": fitted.theta,
     }
@@ -251,7 +257,7 @@ def _ahead(target: Target, fitted: Diffusion, horizon_s: float) -> dict[str, Any
     distance = fitted.level - float(target.forward(np.array(target.limit)))
     found["limit_probability"] = fitted.reach_probability(distance, horizon_s)
     if fitted.drift < 0 and distance > 0 and _after_us(distance, fitted.drift) is not None:
-        half = t_quantile(0.975, fitted.df) * math.sqrt(fitted.variance / fitted.span_s)
+        half = t_quantile(0.975, fitted.df) * fitted.drift_se
         slow, fast = fitted.drift + half, fitted.drift - half
         found["limit_us"] = _after_us(distance, fitted.drift)
         found["limit_low_us"] = _after_us(distance, fast)

@@ -56,11 +56,23 @@ PLANT_KINDS: Mapping[str, PlantKind] = {
     "collapse": PlantKind(("population_collapse",), strength=0.8, rest=400),
     "breakthrough": PlantKind(("evolutionary_breakthrough",), strength=0.9, ticks=200, rest=300),
     "depletion": PlantKind(
-        ("resource_depletion",), may_follow=("population_collapse",), strength=0.8, ticks=130, rest=600
+        ("resource_depletion",),
+        may_follow=("population_collapse", "bottleneck_and_recovery"),
+        strength=0.8,
+        ticks=130,
+        rest=600,
     ),
     "sweep": PlantKind(("diversity_bottleneck",), strength=0.45, rest=400),
     "stagnation": PlantKind(("stagnation",), strength=1.0, ticks=1000, rest=600),
     "bottleneck": PlantKind(("bottleneck_and_recovery", "population_collapse"), strength=0.97, rest=800),
+    "decline": PlantKind(
+        ("extinction_risk",),
+        may_follow=("population_collapse", "resource_depletion"),
+        strength=0.4,
+        ticks=1000,
+        rest=2000,  # the population is back after four seconds; rules that count births look back for twenty
+    ),
+    "hypermutation": PlantKind(("runaway_mutation",), strength=0.95, ticks=1000, rest=600),
 }
 ISLAND_SLOTS = 65_536
 

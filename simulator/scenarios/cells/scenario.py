@@ -72,7 +72,12 @@ class Cells(Scenario):
     sample: ClassVar[Mapping[str, Any]] = {
         "size": 1024,
         "routine_share": 0.2,
-        "plants": [{"kind": "collapse", "at_tick": 30}, {"kind": "depletion", "at_tick": 40, "ticks": 10}],
+        "plants": [
+            {"kind": "collapse", "at_tick": 30},
+            {"kind": "depletion", "at_tick": 40, "ticks": 10},
+            {"kind": "decline", "at_tick": 45, "ticks": 10},
+            {"kind": "hypermutation", "at_tick": 50, "ticks": 10},
+        ],
     }
     size_setting: ClassVar[str | None] = "size"
     int_metrics: ClassVar[tuple[str, ...]] = ("alive", "births", "deaths", "attempts")
@@ -143,7 +148,8 @@ class Cells(Scenario):
         ctx.metric_sum("lost", outcome.energy, outcome.dead)
         ctx.metric_sum("accuracy", (accuracy * 65_536).astype(jnp.int32), cells["alive"])
         ctx.metric("attempts", jnp.sum(cells["alive"], dtype=jnp.int32))
-        ctx.metric("deaths", jnp.sum(outcome.dead, dtype=jnp.int32))
+        deaths = jnp.sum(outcome.dead, dtype=jnp.int32)
+        ctx.metric("deaths", deaths)
         cells = {**cells, "energy": outcome.energy, "mass": outcome.mass}
         cells = ctx.remove(
             cells,
@@ -153,7 +159,7 @@ class Cells(Scenario):
             zero=("energy",),
             also={"last": partial(last_vitals, ctx, static)},
         )
-        cells, births = _divide(params, ctx, cells, words[1], 1.0 - strength["stagnation"][0])
+        cells, births = _divide(params, ctx, cells, words[1], strength, deaths)
         ctx.metric("births", births.count)
         ctx.metric("alive", births.alive)
         ctx.metric_sum("energy", cells["energy"])
@@ -298,8 +304,29 @@ def _unusual(share: Array, alive: Array, trait: Mapping[str, Array]) -> Array:
     return distance > -2.0 * jnp.log(jnp.maximum(share, 1e-9))
 
 
+def _more_often(chance: Array, share: Array) -> Array:
+    """Probabilities whose odds are 1 / (1 - share) times as large; the same bits where ``share`` is 0."""
+    raised = chance / jnp.maximum(chance + (1.0 - chance) * (1.0 - share), 1e-9)
+    return jnp.where(share > 0.0, raised, chance)
+
+
+def _replacement(ctx: Context, deaths: Array, share: Array) -> Array:
+    """Largest number of births of this tick: those that replace all deaths but ``share`` of them, where that is not 0.
+
+    Rounded up or down at random, so that the mean holds in a small world too.
+    """
+    luck = ctx.uniform("replacement", jnp.zeros((), jnp.uint32))
+    replaced = jnp.floor((1.0 - share) * deaths.astype(jnp.float32) + luck).astype(jnp.int32)
+    return jnp.where(share > 0.0, replaced, ctx.slots)
+
+
 def _divide(
-    params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, mutability: Array
+    params: Mapping[str, Any],
+    ctx: Context,
+    cells: Population,
+    word: Array,
+    strength: Mapping[str, tuple[Array, Array]],
+    deaths: Array,
 ) -> tuple[Population, Births]:
     """Births: mother and daughter get half of energy and mass each, daughters may mutate. Emits their events."""
     grown = cells["alive"] & (cells["mass"] >= cells["genome"][ROW["division_size"]])
@@ -307,7 +334,8 @@ def _divide(
 
     def child(mothers: Population, births: Births) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
         genome, split = mothers["genome"], len(TRAITS)
-        chance = genome[ROW["mutation_rate"]] * mutability
+        chance = genome[ROW["mutation_rate"]] * (1.0 - strength["stagnation"][0])
+        chance = _more_often(chance, strength["hypermutation"][0])
         mutated = births.valid & (ctx.uniform("mutates", births.lanes) < chance)
         # Noise is drawn for the mutants only, in a separate buffer: it is most of the cost of a birth.
         room = ctx.capacity("mutants")
@@ -337,7 +365,8 @@ def _divide(
         return own, {"energy": mothers["energy"] - half, "mass": mass}, emitted
 
     # The low bits of the word are unused so far; the product moves them to the high bits, which `spawn` uses.
-    after, births, emitted = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1))
+    limit = _replacement(ctx, deaths, strength["decline"][0])
+    after, births, emitted = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1), limit=limit)
     ctx.need("mutants", emitted["mutants"])
     emit_births(ctx, births, emitted)
     return after, births

@@ -30,8 +30,9 @@ from tests.unit.pipeline.rules.test_shipped_rules import CASES
 
 app = typer.Typer()
 cli_rules.register(app)
-WINDOWED = ("evolutionary_breakthrough", "stagnation", "resource_depletion", "diversity_bottleneck",
-            "bottleneck_and_recovery", "training_stops", "karma_breakthrough", "evolution_stalls")  # fmt: skip
+WINDOWED = ("evolutionary_breakthrough", "stagnation", "runaway_mutation", "resource_depletion",
+            "bottleneck_and_recovery", "extinction_risk", "training_stops", "karma_breakthrough",
+            "evolution_stalls")  # fmt: skip
 
 
 def messages(events, streams, *, as_json=False) -> list[ConsumedRecord]:
@@ -123,23 +124,23 @@ def test_the_lineage_of_every_shipped_rule_ends_at_places_that_hold_its_events(t
 @pytest.mark.parametrize("kinds", [("multi.events",), ("multi.events", "metrics.")], ids=["events", "results too"])
 def test_a_window_leads_to_exactly_the_events_of_its_key_and_span(tmp_path, kinds):
     tree, _ = traced(tmp_path, "stagnation", kinds=kinds)
-    before, now = tree.sources
+    before = tree.sources[0]
     assert before.made_of.rule == "window novelty"
-    spans = [{source.time_us // 5_000_000 for source in each.made_of.sources} for each in (before, now)]
-    assert spans == [{0}, {1}]
-    assert [len(each.made_of.sources) for each in (before, now)] == [125, 115]
+    spans = [{source.time_us // 5_000_000 for source in each.made_of.sources} for each in tree.sources]
+    assert spans == [{0}, {1}, {2}, {3}, {4}]
+    assert [len(each.made_of.sources) for each in tree.sources] == [225, 225, 225, 225, 140]
     assert before.made_of.key == "run-1"
     if "metrics." in kinds:
-        assert before.made_of.details["mutants"] == 25
+        assert before.made_of.details["mutants"] == 100
 
 
 def test_many_events_of_a_window_are_shortened_in_text_and_whole_as_json(tmp_path):
     tree, path = traced(tmp_path, "stagnation")
     text = render(tree)
-    assert "... 113 more of 125 (all with --json)" in text
+    assert "... 213 more of 225 (all with --json)" in text
     result = CliRunner().invoke(app, ["explain", tree.event_id, "--log", str(path), "--json"])
-    (first, _) = json.loads(result.stdout)["sources"]
-    assert len(first["made_of"]["sources"]) == 125
+    first = json.loads(result.stdout)["sources"][0]
+    assert len(first["made_of"]["sources"]) == 225
     assert {source["topic"] for source in first["made_of"]["sources"]} == {"mono.evolutionary_events"}
 
 
@@ -161,11 +162,11 @@ async def test_a_database_says_which_result_it_was_and_the_log_which_events(tmp_
     rules = read_rule_files(["cells"])
     origins = [SqlOrigin(url), LogOrigin([mono])]
     both = explain(match, origins, Ancestry(rules, origins))
-    assert [len(source.made_of.sources) for source in both.sources] == [125, 115]
-    assert both.sources[0].made_of.details["mutants"] == 25
+    assert [len(source.made_of.sources) for source in both.sources] == [225, 225, 225, 225, 140]
+    assert both.sources[0].made_of.details["mutants"] == 100
     assert both.sources[0].made_of.sources[0].topic == "mono.evolutionary_events"
     alone = explain(match, origins[:1], Ancestry(rules, origins[:1]))
-    assert alone.sources[0].made_of.details["mutants"] == 25
+    assert alone.sources[0].made_of.details["mutants"] == 100
     assert "add --log or -b" in render(alone)
 
 

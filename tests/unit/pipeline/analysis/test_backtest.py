@@ -7,6 +7,7 @@ import pytest
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.backtest import Made, backtest, compare
 from astrocyte.pipeline.analysis.score import Planted, planted_in, score, score_matches
+from astrocyte.pipeline.analysis.trials import behind_alerts
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_log
 from tests.support.logs import T0_US, write_log
@@ -140,3 +141,24 @@ def test_a_match_of_half_the_planted_events_counts_and_is_not_exact():
 def test_a_log_without_truth_cannot_be_scored(pair, log):
     with pytest.raises(InvalidLog, match=r"no planted events \(topic mono\.truth\)"):
         score(pair, [log], lateness_us=LATENESS, slack_us=0)
+
+
+def test_what_no_alert_reads_is_left_out_of_trials() -> None:
+    ruleset = load_rules("""
+windows:
+  - {name: second, from: readings, every: 1s, select: {high: "max(value)"}}
+  - {name: minute, from: second, every: 1m, select: {high: "max(high)"}}
+  - {name: unread, from: readings, every: 1s, select: {low: "min(value)"}}
+insight:
+  - {statistic: forecast, size: 10s, horizons: [1s], stream: second, targets: [{field: high}]}
+  - {statistic: price, size: 10s}
+rules:
+  - {name: quiet, any: [{as: a, stream: unread}]}
+  - {name: high, any: [{as: a, stream: minute}]}
+  - {name: warned, by: key, any: [{as: a, stream: forecast}], alert: {severity: info, message: "x"}}
+  - {name: loud, any: [{as: a, stream: high}], alert: {severity: info, message: "x"}}
+""")
+    kept = behind_alerts(ruleset)
+    assert [rule.name for rule in kept.rules] == ["high", "warned", "loud"]
+    assert [window.name for window in kept.windows] == ["second", "minute"]
+    assert [spec.name for spec in kept.insight] == ["forecast"]

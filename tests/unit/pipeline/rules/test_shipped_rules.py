@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import exp
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from astrocyte import CATALOG, Match, load_rules, match
@@ -41,16 +43,22 @@ def snapshots(*spans: tuple[float, float, dict[str, float]]) -> list[Event]:
     ]
 
 
-def births(*spans: tuple[int, int, int]) -> list[Event]:
-    """Twenty births a second, of every twenty so many mutants: (from, to, mutants)."""
+def births(*spans: tuple[int, int, int], rate: int = 25) -> list[Event]:
+    """Births by second, ``rate`` of them, among which so many mutants: (from, to, mutants)."""
     return [
-        at("evolutionary_events", second + number / 40, kind, key="0", simulation_id="sim", event_type=kind,
+        at("evolutionary_events", second + number / (2 * rate), kind, key="0", simulation_id="sim", event_type=kind,
            cell_id=number, mutation_magnitude=0.1, fitness_delta=0.01)
         for begin, end, mutants in spans
         for second in range(begin, end)
-        for number in range(20)
+        for number in range(rate)
         for kind in ("birth", "mutation")[: 1 + (number < mutants)]
     ]  # fmt: skip
+
+
+def falling(rate: float, seconds: float = 2.0) -> list[Event]:
+    """population_metrics of a population that falls from 1,000 by a rate a second."""
+    tenths = [(tick / 10, 1000 * exp(-rate * tick / 10)) for tick in range(round(10 * seconds))]
+    return snapshots(*((at_s, at_s + 0.1, {"total_population": round(left)}) for at_s, left in tenths))
 
 
 def steps(*rows: dict[str, Any]) -> list[Event]:
@@ -166,7 +174,9 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
         snapshots((0, 5, {}), (5, 7, {"avg_accuracy": 0.71})),
         snapshots((0, 5, {}), (5, 7, {"avg_accuracy": 0.69})),
     ),
-    "stagnation": ("cells", births((0, 5, 5), (5, 11, 3)), births((0, 5, 5), (5, 11, 4))),
+    "stagnation": ("cells", births((0, 20, 20), (20, 26, 3)), births((0, 20, 20), (20, 26, 4))),
+    "runaway_mutation": ("cells", births((0, 20, 5), (20, 26, 22)), births((0, 20, 5), (20, 26, 21))),
+    "extinction_risk": ("cells", falling(0.07), falling(0.05)),
     "resource_depletion": (
         "cells",
         snapshots((0, 5, {}), (5, 8, {"energy_efficiency": 0.5})),
@@ -174,8 +184,8 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
     ),
     "diversity_bottleneck": (
         "cells",
-        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.63})),
-        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.65})),
+        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.79})),
+        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.81})),
     ),
     "bottleneck_and_recovery": (
         "cells",
@@ -321,6 +331,40 @@ def test_deaths_are_found_although_the_population_has_grown_back_before_the_next
         hit = {"total_population": 1134, "deaths": deaths, "births": 1134 - 2048 + deaths}
         spans = [(2, 8, full), (8, 8.1, hit), (8.1, 14, full)]
         assert alerts_by_phase(rule, (0, 2, few), *spans) == [alerts] * 10
+
+
+def test_a_loss_of_diversity_that_chance_explains_is_no_bottleneck() -> None:
+    few = {"total_population": 900, "births": 870, "deaths": 970}  # 30 survivors, which have grown back
+    for diversity, alerts in ((1.77, 0), (1.75, 1)):
+        events = snapshots((0, 5, {}), (5, 5.1, {**few, "genome_diversity": diversity}))
+        assert len(found_by("diversity_bottleneck", "cells", events)) == alerts
+
+
+def test_one_great_fall_of_the_population_is_no_risk_of_extinction() -> None:
+    spans = [(0, 8, {}), (8, 12, {"total_population": 200}), (12, 20, {"total_population": 900})]
+    assert found_by("extinction_risk", "cells", snapshots(*spans)) == []
+
+
+@pytest.mark.parametrize("rate", [10, 50, 150])
+def test_the_shares_of_mutants_of_a_steady_world_raise_no_alert_whatever_its_size(rate: int) -> None:
+    drawn = np.random.default_rng(rate)
+    seconds = [(at_s, at_s + 1, int(drawn.binomial(rate, 0.2))) for at_s in range(45)]
+    for rule in ("stagnation", "runaway_mutation"):
+        assert found_by(rule, "cells", births(*seconds, rate=rate)) == []
+
+
+@pytest.mark.parametrize(("before", "now", "alerts"), [(0, 5, 1), (0, 3, 0), (5, 22, 1), (5, 15, 0), (16, 25, 0)])
+def test_mutations_run_away_where_their_share_doubles_or_that_of_copies_halves(
+    before: int, now: int, alerts: int
+) -> None:
+    # Of 125 births a window: 16 of 25 are mutants before leaves 45 copies, of which half is too few to tell from none.
+    assert len(found_by("runaway_mutation", "cells", births((0, 20, before), (20, 26, now)))) == alerts
+
+
+def test_the_end_of_many_mutations_is_no_stagnation() -> None:
+    for begin in (20, 23):
+        events = births((0, begin, 16), (begin, begin + 10, 72), (begin + 10, 50, 16), rate=80)
+        assert [len(found_by(rule, "cells", events)) for rule in ("stagnation", "runaway_mutation")] == [0, 1]
 
 
 @pytest.mark.parametrize("few", [(0, 0, 0, 0), (2, 2, 2, 2), (0, 3, 0, 2)])

@@ -8,9 +8,12 @@ import pytest
 from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.frames import Frame
 from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.runtime import programs
 from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.scenarios.cells.config import TRAITS, CellsConfig
 from astrocyte.simulator.scenarios.cells.scenario import CELLS
+
+pytestmark = pytest.mark.time_limit(60, "compiles worlds of two sizes of samples")
 
 TICKS = 200
 CONFIG = CellsConfig(
@@ -195,3 +198,47 @@ def test_a_part_of_the_genome_that_does_not_evolve_stays_that_of_the_founders(fr
     for part, genes in rows_of.items():
         changed = (cells["genome"][genes] != founder[genes]).any(axis=0)[young]
         assert changed.any() == (part != frozen), part
+
+
+def counted(plants: list[dict[str, Any]], ticks: int) -> dict[str, np.ndarray]:
+    """Births, deaths and mutants of each tick of a world with these plants, by tick; and the truth."""
+    sink = MemorySink()
+    config = CellsConfig(size=1024, routine_share=0.2, plants=plants)
+    simulate(CELLS, config, seed=4, ticks=ticks, sink=sink)
+    events = rows(sink.of("evolutionary_events"), "evolutionary_events")
+    tick = (events["timestamp"] - config.tick_time_us(0)) // config.tick_us
+    found = {
+        kind: np.bincount(tick[events["event_type"] == kind], minlength=ticks)
+        for kind in ("birth", "death", "mutation")
+    }
+    return found | {"truth": np.array([row["rule"] for frame in sink.of("truth") for row in frame.batch.to_pylist()])}
+
+
+def test_a_planted_decline_replaces_all_deaths_but_its_share() -> None:
+    plants = [
+        {"kind": "decline", "at_tick": 1200, "ticks": 120, "strength": 0.4},  # the founders have settled
+        {"kind": "decline", "at_tick": 1450, "ticks": 60, "strength": 1.0},
+    ]
+    found = counted(plants, 1700)
+    for begin, end, share in ((1200, 1320, 0.6), (1450, 1510, 0.0)):
+        births, deaths = found["birth"][begin:end], found["death"][begin:end]
+        assert deaths.sum() > 100
+        assert births.sum() == pytest.approx(share * deaths.sum(), abs=0.05 * deaths.sum())
+        assert (births <= np.ceil(share * deaths)).all()
+        assert found["birth"][end : end + 130].sum() > found["death"][end : end + 130].sum()
+    assert sorted({*found["truth"]}) == ["extinction_risk", "population_collapse", "resource_depletion"]
+
+
+def test_planted_hypermutation_multiplies_the_odds_of_a_mutation_and_compiles_nothing() -> None:
+    counted([{"kind": "stagnation", "at_tick": 3}], 10)
+    traced = programs.TRACES["cells"]
+    found = counted([{"kind": "hypermutation", "at_tick": 200, "ticks": 200}], 600)
+    assert programs.TRACES["cells"] == traced > 0
+    odds = []
+    for span in (slice(0, 200), slice(200, 400), slice(400, 600)):
+        share = found["mutation"][span].sum() / found["birth"][span].sum()
+        odds.append(share / (1 - share))
+    # Odds of single cells are 20 times as large, those of the mean of unequal cells a little less.
+    assert 12 < odds[1] / odds[0] < 24
+    assert odds[2] < 2 * odds[0]
+    assert list(found["truth"]) == ["runaway_mutation"]

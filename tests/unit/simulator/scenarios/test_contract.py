@@ -48,7 +48,7 @@ def test_a_scenario_may_be_named_by_module_and_object() -> None:
         (CellsConfig, {"hazard": float("nan")}, "world: hazard: expected float from 0.0 to 1.0, got nan"),
         (CellsConfig, {"initial": 0}, "world: initial: expected float above 0.0 to 1.0, got 0"),
         (CellsConfig, {"sise": 64}, "world: there is no setting 'sise'; known settings: ageing,"),
-        (CellsConfig, {"plants": [{"kind": "flood", "at_tick": 1}]}, "stagnation, bottleneck), got 'flood'"),
+        (CellsConfig, {"plants": [{"kind": "flood", "at_tick": 1}]}, "decline, hypermutation), got 'flood'"),
         (
             CellsConfig,
             {"plants": [{"kind": "collapse", "at_tick": 1, "strength": 2}]},
