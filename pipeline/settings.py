@@ -192,6 +192,11 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(
         None, min_length=1, description="bearer token that requests of these pages must have"
     )
+    page_port: int = Field(8470, ge=0, le=65535, description="port of the live page; 0 chooses a free one")
+    page_host: str = Field(
+        "127.0.0.1", min_length=1, description="address at which the page is served; beyond loopback only with a token"
+    )
+    page_token: SecretStr | None = Field(None, min_length=1, description="token that browsers must show to see the page")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = Field(False, description="log JSON lines instead of key=value")
 

@@ -14,7 +14,7 @@ from astrocyte.schemas.frames import Frame
 __all__ = ["Chart", "Line", "Measure", "charts_of_stream"]
 
 How = Literal["mean", "rate", "count"]
-"""Mean of the values of a bucket; their sum (or number) in a second; their number."""
+"""Mean of the values of a bucket; events in a second, or sums that rows carry, in a second; number of events."""
 _MOST_FIELDS: Final = 4
 """Fields of a stream of the user's own that are drawn."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -72,8 +73,12 @@ class Run:
             return grid.means()[line.group, :used]
         if line.how == "count":
             return counts.astype(np.float64)
-        sums = totals if line.measure.field is not None else counts
-        return sums / (self.axis.width_us / 1e6)
+        if line.measure.field is None:
+            return counts / (self.axis.width_us / 1e6)
+        # Rows of sums come at even distances, which need not be those of the buckets: their mean, as often as they come.
+        span_us = self.axis.newest_us - self.axis.oldest_us
+        often = (int(counts.sum()) - 1) / (span_us / 1e6) if span_us else math.nan
+        return grid.means()[line.group, :used] * often
 
     def classes(self, measure: Measure) -> NDArray[np.int64]:
         """Number of values by class and bucket, shape [classes, buckets in use]."""
