@@ -11,7 +11,7 @@ from astrocyte.agents.sinks.sql.url import shown_address
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import Plan, make_plan
 from astrocyte.pipeline.topology.topics import output_topics
-from astrocyte.schemas.topics import DEAD_LETTERS, LATE
+from astrocyte.schemas.topics import DEAD_LETTERS, LATE, METRICS_PREFIX
 
 __all__ = ["graph_of"]
 
@@ -33,13 +33,20 @@ def graph_of(ruleset: RuleSet, settings: Settings, existing: Iterable[str] = ())
         node(topic, "topic", 0)
     for copy in plan.repartitions:
         role = node("role:repartition", "role", 1, label="repartition")
-        edges += [(node(copy.source, "topic", 0), role), (role, node(copy.topic, "topic", 2, internal=True))]
+        label = f"{copy.stream} by {copy.field or 'nothing'}"
+        edges += [(node(copy.source, "topic", 0), role), (role, node(copy.topic, "topic", 2, label=label))]
     for number, group in enumerate(plan.groups):
         made = (*group.ruleset.rules, *group.ruleset.windows, *group.ruleset.insight)
         about = {"label": group.role, "by": group.field or "all keys", "rules": [each.name for each in made]}
         place = node(f"domains:{number}", "domains", 3, role=group.role, **about)
         edges += [(node(topic, "topic", 0), place) for topic in group.topics.values()]
-        edges += [(place, node(topic, "topic", 4)) for topic in _outputs(plan, number)]
+        outputs = _outputs(plan, number)
+        edges += [(place, node(topic, "topic", 4)) for topic in outputs if not topic.startswith(METRICS_PREFIX)]
+        results = [topic for topic in outputs if topic.startswith(METRICS_PREFIX)]
+        if results:
+            # Each would be a box of its own, with the same lines to and from it.
+            label = f"{METRICS_PREFIX}* of {group.role} by {group.field or 'all keys'}"
+            edges.append((place, node(f"results:{number}", "topics", 4, label=label, topics=results)))
     _add_sinks(node, edges, nodes, settings)
     return {"nodes": list(nodes.values()), "edges": [list(edge) for edge in dict.fromkeys(edges)]}
 
@@ -50,7 +57,7 @@ def _outputs(plan: Plan, number: int) -> list[str]:
     alone = Plan((group,), ())
     topics = output_topics(alone)
     if not group.ruleset.rules:
-        return [topic for topic in topics if topic.startswith("metrics.") or topic in (LATE, DEAD_LETTERS)]
+        return [topic for topic in topics if topic.startswith(METRICS_PREFIX) or topic in (LATE, DEAD_LETTERS)]
     return list(topics)
 
 
@@ -67,4 +74,4 @@ def _add_sinks(node: Any, edges: list[Edge], nodes: dict[str, Node], settings: S
             edges.append((place, node(f"store:{role}", "store", 6, label=stores.get(role, role))))
         elif role == "control":
             place = node("role:control", "role", 5, label=role, role=role)
-            edges += [(topic, place) for topic in outputs if topic.startswith("metrics.")]
+            edges += [(topic, place) for topic in outputs if topic.startswith("results:")]

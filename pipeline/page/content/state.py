@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from astrocyte.agents.accounting import OUTCOMES
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -41,6 +42,7 @@ _MOST_RUNS: Final = 4
 """Runs whose charts are kept; a new one takes the place of that which has been silent for longest."""
 _MOST_PLANTED: Final = 200
 _MOST_DOMAINS: Final = 1024
+_SHOWN_COUNTERS: Final = (*OUTCOMES, "received", "matches", "alerts", "waiting")
 _FINDINGS: Final = (ALERTS, MULTI_EVENTS, DEAD_LETTERS)
 _RECORDS: Final = (*_FINDINGS, SIMULATIONS, STATS)
 
@@ -170,6 +172,7 @@ class PageState:
         found["rules/alerts"] = dict(self.findings.alerts)
         found["rules/matches"] = dict(self.findings.matches)
         found["counts"] = {"read": self.read, "unreadable": self.unreadable, "letters": self.findings.letters.count}
+        found["domains"] = {name: self._domain(each) for name, each in sorted(self.domains.items())}
         found |= self._traffic_document()
         return found
 
@@ -185,6 +188,16 @@ class PageState:
             "oldest": None if axis.is_empty else axis.oldest_us,
             "outside": run.outside,
         }
+
+    def _domain(self, stats: dict[str, Any]) -> dict[str, Any]:
+        """Counters of one domain, and how far its watermark is behind the newest event that the page has seen."""
+        newest = [run.axis.newest_us for run in self.runs.values() if not run.axis.is_empty]
+        watermark_us = stats.get("watermark_us")
+        known = isinstance(watermark_us, int) and watermark_us > 0 and newest
+        shown = {name: stats.get(name, 0) for name in _SHOWN_COUNTERS}
+        stalls = [str(each.get("line")) for each in stats.get("stalls", ()) if isinstance(each, dict)]
+        behind_s = max(max(newest) - watermark_us, 0) / 1e6 if known else None
+        return {**shown, "behind_s": behind_s, "stalls": stalls}
 
     def _traffic_document(self) -> dict[str, Any]:
         traffic, axis = self.traffic, self.traffic.axis

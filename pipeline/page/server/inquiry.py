@@ -24,7 +24,7 @@ __all__ = ["Inquiry"]
 
 _MOST_SOURCES: Final = 60
 _MOST_ATTEMPTS: Final = 12
-_LIMIT_S: Final = 60.0
+_LIMIT_S: Final = 120.0
 
 
 class Inquiry:

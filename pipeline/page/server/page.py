@@ -21,6 +21,7 @@ __all__ = ["TICK_S", "Page"]
 logger = logging.getLogger(__name__)
 
 TICK_S: Final = 1.0
+_SHORT_TICKS: Final = 12
 _HEARTBEAT_S: Final = 15.0
 _REST_S: Final = 60.0
 """For how long the source is read on after the last browser has left."""
@@ -36,6 +37,8 @@ class Page:
         self._tick_s = tick_s
         self._worker = ThreadPoolExecutor(1, "page")
         self._looked_at = asyncio.Event()
+        self._joined = asyncio.Event()
+        self._short_ticks = _SHORT_TICKS
         self._figures: dict[str, Any] = {}
         self._problem = ""
         self._complete = False
@@ -80,6 +83,7 @@ class Page:
     def join(self) -> Client:
         """A browser begins to look."""
         self._looked_at.set()
+        self._joined.set()
         return self.hub.join()
 
     async def _read(self) -> None:
@@ -108,7 +112,18 @@ class Page:
                 since_looked_s += self._tick_s
                 if since_looked_s >= _REST_S:
                     self._looked_at.clear()
-            await asyncio.sleep(self._tick_s)
+            await self._next_tick()
+
+    async def _next_tick(self) -> None:
+        """Wait for a tick; the first ones of a browser that comes while none looks are short."""
+        if self.hub.clients:
+            self._short_ticks = max(self._short_ticks - 1, 0)
+            await asyncio.sleep(self._tick_s / (4 if self._short_ticks else 1))
+            return
+        self._short_ticks = _SHORT_TICKS
+        self._joined.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._joined.wait(), self._tick_s)
 
     def _document(self) -> Document:
         source = {

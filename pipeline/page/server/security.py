@@ -29,6 +29,7 @@ HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
+    "Server": "astrocyte",
 }
 COOKIE: Final = "astrocyte-page"
 _OPEN: Final = ("/login", "/static/page.css", "/static/icon.svg")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -30,11 +29,11 @@ async def serve_page(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_END_S)
     await runner.setup()
     try:
-        with contextlib.closing(_listening(host, port)) as listener:
-            await web.SockSite(runner, listener).start()
-            shown = f"[{host}]" if ":" in host else host
-            on_ready(f"http://{shown}:{listener.getsockname()[1]}/")
-            await asyncio.Event().wait()
+        listener = _listening(host, port)
+        await web.SockSite(runner, listener).start()
+        shown = f"[{host}]" if ":" in host else host
+        on_ready(f"http://{shown}:{listener.getsockname()[1]}/")
+        await asyncio.Event().wait()
     finally:
         await runner.cleanup()
 

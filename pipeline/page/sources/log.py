@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from astrocyte.pipeline.analysis.origins import LogOrigin
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.pipeline.recording.format import TornLog
@@ -19,6 +20,19 @@ __all__ = ["LogSource"]
 
 _PORTION: Final = 500
 """Messages that are taken at once; between portions the page is published. Frames hold thousands of events each."""
+_MOST_KEPT: Final = 128 << 20
+"""Bytes of keys and values up to which a log is kept in memory once somebody has asked for a lineage."""
+
+
+class _KeptLog(LogOrigin):
+    """A log that is read once: a lineage looks through it several times."""
+
+    _kept: list[ConsumedRecord] | None = None
+
+    def _records(self) -> Iterator[ConsumedRecord]:
+        if self._kept is None:
+            self._kept = list(super()._records())
+        return iter(self._kept)
 
 
 class LogSource:
@@ -29,6 +43,8 @@ class LogSource:
         read_header(path)
         index = read_index(path)
         self._records = None if index is None else index.records
+        size = None if index is None else sum(totals.bytes for totals in index.topics.values())
+        self._origin = LogOrigin([path]) if size is None or size > _MOST_KEPT else _KeptLog([path])
         self._torn = ""
 
     @property
@@ -56,7 +72,7 @@ class LogSource:
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""
-        return (LogOrigin([self.path]),)
+        return (self._origin,)
 
     def _note(self, error: TornLog) -> None:
         self._torn = str(error)

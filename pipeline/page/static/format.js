@@ -16,7 +16,7 @@ export function number(value) {
 export function short(value) {
   const size = Math.abs(value);
   for (const [bound, unit] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
-    if (size >= bound) return `${(value / (unit === "k" ? 1e3 : bound)).toFixed(size >= 100 * bound ? 0 : 1)}${unit}`;
+    if (size >= bound) return `${(value / (unit === "k" ? 1e3 : bound)).toFixed(size >= 100 * bound ? 0 : 1).replace(/\.0$/, "")}${unit}`;
   }
   return size >= 1000 ? grouped.format(value) : String(Number(value.toPrecision(3)));
 }
@@ -51,6 +51,7 @@ export const clock = (us) => utc(us).slice(11, 19);
 /** Time since the run began, with as many digits as its length asks for. */
 export function elapsed(us, length_us) {
   const seconds = us / 1e6;
+  if (length_us < 120e6 && Number.isInteger(seconds)) return `${seconds} s`;
   if (length_us < 10e6) return `${seconds.toFixed(2)} s`;
   if (length_us < 120e6) return `${seconds.toFixed(1)} s`;
   const two = (value) => String(Math.floor(value)).padStart(2, "0");

@@ -2,7 +2,7 @@
 // the shown instant, and what was found and planted.
 
 import { h, keyed, s, setText } from "../dom.js";
-import { elapsed, number, utc } from "../format.js";
+import { elapsed, short, utc } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
 import { ticks } from "./scale.js";
@@ -25,7 +25,8 @@ export const readAt = () => hover.at ?? time.at();
 /** A chart's box. `draw(box)` is called on changes, new widths and moves of the pointer. */
 export function chartBox(spec, { height = 150, draw, wide = false }) {
   const legend = h("div", { class: "legend" });
-  const plot = s("svg", { class: "plot", role: "img", height, preserveAspectRatio: "none" });
+  const plot = s("svg", { class: "plot", role: "img", preserveAspectRatio: "none" });
+  plot.style.minHeight = `${height}px`;
   const box = { spec, legend, plot, width: 0, height, element: null, layers: {} };
   const title = h("h3", {}, spec.title);
   const unit = h("span", { class: "unit" }, spec.unit);
@@ -43,7 +44,8 @@ export function chartBox(spec, { height = 150, draw, wide = false }) {
   const redraw = () => { if (box.width > 0 && time.run()) draw(box); };
   new ResizeObserver(([entry]) => {
     box.width = Math.round(entry.contentRect.width);
-    plot.setAttribute("viewBox", `0 0 ${box.width} ${height}`);
+    box.height = Math.round(entry.contentRect.height);
+    plot.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
     redraw();
   }).observe(plot);
   plot.addEventListener("pointermove", (event) => {
@@ -69,11 +71,12 @@ export function timeScale(box, until) {
   return { run, x, ofBucket: (place) => x(run.start + (place + 0.5) * run.width), end, span };
 }
 
-export function drawAxes(box, scale, low, high, y, format = number) {
+/** Lines and texts of both axes; without `y` those of the time alone. */
+export function drawAxes(box, scale, y, low = 0, high = 0, format = short) {
   const { grid } = box.layers;
   const { run, x, span } = scale;
   const lines = [];
-  for (const tick of ticks(low, high, 3)) {
+  for (const tick of y ? ticks(low, high, 3) : []) {
     lines.push(s("line", { x1: MARGIN.left, x2: box.width - MARGIN.right, y1: y(tick), y2: y(tick) }));
     lines.push(s("text", { x: MARGIN.left - 6, y: y(tick) + 3.5, class: "y" }, format(tick)));
   }

@@ -1,13 +1,13 @@
 // How many individuals have which value of a trait, over time: one column for each bucket, dark where many are.
 
 import { h, s } from "../dom.js";
-import { number } from "../format.js";
+import { number, short } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
 import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, readAt, timeScale } from "./frame.js";
 
 export function heatChart(spec, options = {}) {
-  const box = chartBox(spec, { height: 220, ...options, draw: drawHeat });
+  const box = chartBox(spec, { height: 200, ...options, draw: drawHeat });
   box.trait = 0;
   if (spec.classes.length > 1) {
     const choice = h("select", { "aria-label": "Trait", onchange: (event) => { box.trait = Number(event.target.value); box.redraw(); } },
@@ -44,7 +44,7 @@ function drawHeat(box) {
   const placeOf = (each) => classes.ratio
     ? (Math.log(each / low) / Math.log(high / low)) * number_
     : ((each - low) / (high - low)) * number_;
-  drawAxes(box, scale, 0, 0, () => -99);
+  drawAxes(box, scale, null);
   drawClassTicks(box, classes, (each) => y(placeOf(each)), low, high);
   // Some buckets are joined: a column shows shares, which a handful of individuals cannot.
   const joined = Math.max(Math.ceil(run.used / 128), 1);
@@ -97,5 +97,5 @@ function drawClassTicks(box, classes, y, low, high) {
   const shown = classes.ratio
     ? [0, 1, 2, 3, 4].map((each) => low * (high / low) ** (each / 4))
     : [0, 0.25, 0.5, 0.75, 1].map((each) => low + (high - low) * each);
-  for (const each of shown) box.layers.grid.append(s("text", { x: MARGIN.left - 6, y: y(each) + 3.5, class: "y" }, number(each)));
+  for (const each of shown) box.layers.grid.append(s("text", { x: MARGIN.left - 6, y: y(each) + 3.5, class: "y" }, short(each)));
 }

@@ -16,7 +16,7 @@ export function linesChart(spec, options = {}) {
 function drawLines(box) {
   const { spec } = box;
   const shown = time.run();
-  const forecasts = value(`run/${shown.name}/forecasts`, []).filter((each) => each.target === spec.forecast && time.isLive());
+  const forecasts = currentForecasts(shown, spec.forecast);
   const until = forecasts.length ? Math.max(...forecasts.map((each) => each.at_us)) : 0;
   const scale = timeScale(box, Math.min(until, shown.start + shown.used * shown.width * 1.35));
   const { run } = scale;
@@ -26,7 +26,7 @@ function drawLines(box) {
   const [low, high] = bounds([...arrays, ...forecasts.map((each) => [each.median])]);
   const bottom = box.height - MARGIN.bottom;
   const y = (each) => bottom - ((each - low) / (high - low)) * (bottom - MARGIN.top);
-  drawAxes(box, scale, low, high, y);
+  drawAxes(box, scale, y, low, high);
   const drawn = forecasts.length ? forecastBand(scale, forecasts, y, low, high, arrays[0], box) : [];
   spec.lines.forEach((line, place) => {
     const d = path(arrays[place], scale.ofBucket, y, 0, whole(line));
@@ -42,6 +42,13 @@ function drawLines(box) {
   drawLegend(box, spec.lines.map((line, place) => ({
     label: line.label, colour: place, text: number(valueAt(arrays[place], Math.min(bucket, whole(line) - 1))),
   })));
+}
+
+/** The newest forecasts of a field, while they are new and time is not held at an instant before them. */
+function currentForecasts(run, target) {
+  const own = value(`run/${run.name}/forecasts`, []).filter((each) => each.target === target);
+  const soonest = Math.min(...own.map((each) => each.horizon_us));
+  return time.isLive() ? own.filter((each) => run.newest - each.from_us <= 2 * soonest) : [];
 }
 
 /** The area under a path without gaps; none where it has some. */
@@ -82,7 +89,7 @@ function drawShares(box) {
   const arrays = spec.lines.map((line) => valuesOf(run, line));
   const bottom = box.height - MARGIN.bottom;
   const y = (share) => bottom - share * (bottom - MARGIN.top);
-  drawAxes(box, scale, 0, 1, y, (each) => `${Math.round(each * 100)} %`);
+  drawAxes(box, scale, y, 0, 1, (each) => `${Math.round(each * 100)} %`);
   // Buckets are joined so that each has enough events for a share that says something.
   const joined = Math.max(Math.ceil(run.used / 64), 1);
   const groups = [];

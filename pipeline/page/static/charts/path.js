@@ -1,7 +1,7 @@
 // One value over another: the way that a run took through both.
 
 import { s } from "../dom.js";
-import { elapsed, number } from "../format.js";
+import { elapsed, number, short } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
 import { MARGIN, chartBox, drawLegend, readAt } from "./frame.js";
@@ -24,9 +24,9 @@ function drawPath(box) {
   const grid = [];
   for (const tick of ticks(low, high, 3)) {
     grid.push(s("line", { x1: MARGIN.left, x2: box.width - MARGIN.right, y1: y(tick), y2: y(tick) }));
-    grid.push(s("text", { x: MARGIN.left - 6, y: y(tick) + 3.5, class: "y" }, number(tick)));
+    grid.push(s("text", { x: MARGIN.left - 6, y: y(tick) + 3.5, class: "y" }, short(tick)));
   }
-  for (const tick of ticks(left, right, 4)) grid.push(s("text", { x: x(tick), y: bottom + 13, class: "x" }, number(tick)));
+  for (const tick of ticks(left, right, 4)) grid.push(s("text", { x: x(tick), y: bottom + 13, class: "x" }, short(tick)));
   grid.push(s("text", { x: box.width - MARGIN.right, y: box.height - 3, class: "x last" }, `${over.label} →`));
   box.layers.grid.replaceChildren(...grid);
   const end = time.bucketOf(time.at());

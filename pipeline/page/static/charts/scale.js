@@ -29,14 +29,17 @@ export function bounds(arrays) {
   return [low === 0 ? 0 : low - room, high + room];
 }
 
-/** Path through the points that have a value; short gaps are crossed, longer ones are left open. */
+/** Path through the points that have a value; gaps as short as is usual are crossed, longer ones are left open. */
 export function path(values, x, y, first, end) {
   let text = "";
   let last = -Infinity;
+  let seen = 0;
+  for (let place = first; place < end; place++) if (values[place] !== null && values[place] !== undefined) seen++;
+  const gap = Math.max(4, (3 * (end - first)) / Math.max(seen, 1));
   for (let place = first; place < end; place++) {
     const each = values[place];
     if (each === null || each === undefined) continue;
-    text += `${place - last > 4 ? "M" : "L"}${x(place).toFixed(1)} ${y(each).toFixed(1)}`;
+    text += `${place - last > gap ? "M" : "L"}${x(place).toFixed(1)} ${y(each).toFixed(1)}`;
     last = place;
   }
   return text;

@@ -3,7 +3,7 @@
 import { h, s, setText } from "../dom.js";
 import { number, short, span } from "../format.js";
 import { value } from "../store.js";
-import { rateAt, trafficBucket } from "./pipeline.js";
+import { rateShown, trafficBucket } from "./pipeline.js";
 
 const HEADINGS = ["read", "repartition", "copies", "rules", "written", "roles", "stores"];
 
@@ -27,8 +27,9 @@ export function graphView() {
         const bars = s("svg", { class: "spark", viewBox: "0 0 100 18", preserveAspectRatio: "none", "aria-hidden": "true" }, s("path"));
         const name = node.kind === "domains" ? `${node.label} by ${node.by}` : (node.label ?? node.id);
         const card = h("article", { class: `node ${node.kind}`, "data-id": node.id },
-          h("h4", { title: node.id }, name), h("p", {}, figure, detail), node.kind === "topic" ? bars : null,
-          node.rules ? h("details", {}, h("summary", {}, `${node.rules.length} rules, windows and statistics`), h("ul", {}, node.rules.map((each) => h("li", {}, each.replaceAll("_", " "))))) : null);
+          h("h4", { title: node.id }, name), h("p", {}, figure, detail), node.kind.startsWith("topic") ? bars : null,
+          node.rules ? listed(`${node.rules.length} rules, windows, statistics`, node.rules.map((each) => each.replaceAll("_", " "))) : null,
+          node.topics ? listed(`${node.topics.length} topics`, node.topics) : null);
         card.addEventListener("toggle", drawEdges, true);
         cards.set(node.id, { card, figure, detail, bars: bars.firstChild, node });
         return card;
@@ -68,10 +69,12 @@ export function graphView() {
     const roles = value("health", {})?.roles ?? {};
     const domains = Object.entries(value("domains", {}));
     for (const { card, figure, detail, bars, node } of cards.values()) {
-      if (node.kind === "topic") {
-        const rates = value(`traffic/${node.id}`, []);
-        setText(figure, `${short(Math.round(rateAt(rates, bucket) * 10) / 10)}/s`);
-        setText(detail, `${number(traffic?.messages[node.id] ?? 0)} messages`);
+      if (node.kind === "topic" || node.kind === "topics") {
+        const names = (node.topics ?? [node.id]).filter((each) => each in (traffic?.messages ?? {}));
+        const rates = sum_(names.map((each) => value(`traffic/${each}`, [])));
+        const count = names.reduce((total, each) => total + traffic.messages[each], 0);
+        setText(figure, names.length ? `${short(Math.round(rateShown(traffic, rates, bucket) * 10) / 10)}/s` : "");
+        setText(detail, names.length ? `${number(count)} messages` : "no messages here");
         spark(bars, rates, bucket);
       } else if (node.kind === "domains") {
         const own = domains.filter(([name]) => name.startsWith(`${node.role}/`)).map(([, each]) => each);
@@ -92,6 +95,10 @@ export function graphView() {
 
   return { element, update, leave: () => observer.disconnect() };
 }
+
+const listed = (title, items) => h("details", {}, h("summary", {}, title), h("ul", {}, items.map((each) => h("li", {}, each))));
+
+const sum_ = (arrays) => (arrays.length === 1 ? arrays[0] : (arrays[0] ?? []).map((_, place) => arrays.reduce((total, each) => total + (each[place] ?? 0), 0)));
 
 function spark(path, rates, until) {
   const joined = Math.max(Math.ceil((until + 1) / 40), 1);

@@ -68,7 +68,7 @@ export function pipelineView() {
     const until = trafficBucket(traffic);
     topics.rows(names.map((name) => {
       const rates = value(`traffic/${name}`, []);
-      return { key: name, cells: [name, number(traffic.messages[name]), number(rateAt(rates, until)), name in traffic.bytes ? bytes(traffic.bytes[name]) : "–"] };
+      return { key: name, cells: [name, number(traffic.messages[name]), number(rateShown(traffic, rates, until)), name in traffic.bytes ? bytes(traffic.bytes[name]) : "–"] };
     }), "No messages have been read yet.");
   }
 
@@ -95,7 +95,15 @@ export function trafficBucket(traffic) {
   return at === null ? last : Math.min(Math.max(Math.floor((at - traffic.start) / traffic.width), 0), last);
 }
 
-export function rateAt(rates, place) {
+/** Messages in a second: at the shown instant, or over all of a recording that is shown at its end. */
+export function rateShown(traffic, rates, place) {
+  if (time.isLive() && !value("source", {}).live && traffic.used > 1) {
+    return (rates.reduce((sum, each) => sum + (each ?? 0), 0) * traffic.width) / Math.max(traffic.newest - traffic.start, traffic.width);
+  }
+  return rateAt(rates, place);
+}
+
+function rateAt(rates, place) {
   const few = rates.slice(Math.max(place - 2, 0), place + 1);
   return few.length ? few.reduce((sum, each) => sum + (each ?? 0), 0) / few.length : 0;
 }

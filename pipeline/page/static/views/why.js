@@ -61,7 +61,7 @@ function conditionsPart(conditions) {
 
 function held(answer) {
   const [mark, text] = answer === null ? ["?", "unknown"] : answer ? ["✓", "held"] : ["✗", "did not hold"];
-  return h("span", { class: `held ${text.replaceAll(" ", "-")}`, title: text, "aria-label": text }, mark);
+  return h("span", { class: `verdict ${text.replaceAll(" ", "-")}`, title: text, "aria-label": text }, mark);
 }
 
 function shownValue(one) {

@@ -12,7 +12,10 @@ const MAKERS = { lines: linesChart, shares: sharesChart, heat: heatChart, path: 
 export function worldView() {
   const grid = h("div", { class: "charts" });
   const empty = h("div", { class: "empty" });
-  const element = h("section", { class: "world", "aria-label": "World" }, empty, grid);
+  const key = h("p", { class: "chart-key" },
+    h("span", {}, h("i", { class: "critical" }), "critical"), h("span", {}, h("i", { class: "warning" }), "warning"), h("span", {}, h("i", { class: "info" }), "info"),
+    " alerts above each chart", h("span", {}, h("i", { class: "band" }), "planted anomaly"));
+  const element = h("section", { class: "world", "aria-label": "World" }, empty, key, grid);
   let shown = "";
   let boxes = [];
 
@@ -21,6 +24,7 @@ export function worldView() {
     const specs = run ? value(`run/${run.name}/charts`, []) : [];
     empty.hidden = specs.length > 0;
     grid.hidden = specs.length === 0;
+    key.hidden = specs.length === 0;
     if (!specs.length) {
       empty.replaceChildren(...emptyText());
       return;
@@ -30,8 +34,8 @@ export function worldView() {
       shown = now;
       for (const box of boxes) box.dispose();
       boxes = specs.map((spec, place) => {
-        const first = place === 0 && specs.length > 2;
-        return MAKERS[spec.kind](spec, { wide: first || spec.kind === "heat", ...(first ? { height: 220 } : {}) });
+        const wide = (place === 0 && specs.length > 2) || spec.kind === "heat";
+        return MAKERS[spec.kind](spec, { wide, ...(place === 0 ? { height: 210 } : {}) });
       });
       grid.replaceChildren(...boxes.map((box) => box.element));
     }
