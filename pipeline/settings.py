@@ -53,7 +53,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
@@ -196,7 +196,9 @@ class Settings(BaseSettings):
     page_host: str = Field(
         "127.0.0.1", min_length=1, description="address at which the page is served; beyond loopback only with a token"
     )
-    page_token: SecretStr | None = Field(None, min_length=1, description="token that browsers must show to see the page")
+    page_token: SecretStr | None = Field(
+        None, min_length=1, description="token that browsers must show to see the page"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = Field(False, description="log JSON lines instead of key=value")
 
@@ -228,7 +230,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"broker: expected host:port, such as 127.0.0.1:9092, got {address!r}")
         self._check_kafka()
         self._check_influx()
-        if self.metrics_port is not None and self.metrics_token is None and not _is_loopback(self.metrics_host):
+        if self.metrics_port is not None and self.metrics_token is None and not is_loopback(self.metrics_host):
             raise ValueError(
                 f"metrics_host {self.metrics_host!r} can be reached from other machines, and metrics_token is not set; "
                 "set ASTROCYTE_METRICS_TOKEN as well, or leave ASTROCYTE_METRICS_HOST at 127.0.0.1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,3 +59,5 @@ def page_command(
             webbrowser.open(address)
 
     run_page(options, on_ready=ready)
+    sys.stderr.flush()
+    os._exit(0)  # threads that look up a lineage are not waited for

@@ -69,7 +69,8 @@ class Axis:
         kept = values[..., : self.used]
         places = (np.arange(self.first, self.first + self.used) * self.width_us) // to.width_us - to.first
         result = np.zeros_like(values)
-        np.add.at(result, (..., places), kept)
+        for place in np.unique(places):
+            result[..., place] = kept[..., places == place].sum(axis=-1)
         return result
 
 

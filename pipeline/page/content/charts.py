@@ -88,7 +88,12 @@ class Chart:
             "forecast": self.forecast,
             "lines": [{"label": line.label, "data": line.name, "how": line.how} for line in self.lines],
             "classes": [
-                {"label": each.field, "data": each.name, "bounds": each.classes.bounds(), "ratio": each.classes.by_ratio}
+                {
+                    "label": each.field,
+                    "data": each.name,
+                    "bounds": each.classes.bounds(),
+                    "ratio": each.classes.by_ratio,
+                }
                 for each in self.classes
                 if each.classes is not None
             ],

@@ -102,7 +102,9 @@ def _patch_array(found: dict[str, dict[str, Any]], name: str, old: Any, value: N
         found["set"][name] = value
         return
     common = min(len(old), len(value))
-    changed = ~((old[:common] == value[:common]) | ((old[:common] != old[:common]) & (value[:common] != value[:common])))
+    changed = ~(
+        (old[:common] == value[:common]) | ((old[:common] != old[:common]) & (value[:common] != value[:common]))
+    )
     places = np.concatenate([np.flatnonzero(changed), np.arange(common, len(value))])
     if len(places) > _WHOLE * len(value):
         found["set"][name] = value

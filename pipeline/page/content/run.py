@@ -68,14 +68,14 @@ class Run:
         used = self.axis.used
         if grid is None:
             return np.full(used, np.nan)
-        counts, totals = grid.counts[line.group, :used], grid.totals[line.group, :used]
+        counts = grid.counts[line.group, :used]
         if line.how == "mean":
             return grid.means()[line.group, :used]
         if line.how == "count":
             return counts.astype(np.float64)
         if line.measure.field is None:
             return counts / (self.axis.width_us / 1e6)
-        # Rows of sums come at even distances, which need not be those of the buckets: their mean, as often as they come.
+        # Rows of sums come at even distances, which need not be those of the buckets: the mean, as often as they come.
         span_us = self.axis.newest_us - self.axis.oldest_us
         often = (int(counts.sum()) - 1) / (span_us / 1e6) if span_us else math.nan
         return grid.means()[line.group, :used] * often
@@ -133,9 +133,7 @@ def took_findings(
     return replace(run, grids={**run.grids, measure.name: grid})
 
 
-def _placed(
-    run: Run, times_us: NDArray[np.int64], written_us: NDArray[np.int64]
-) -> tuple[Run, NDArray[np.bool_]]:
+def _placed(run: Run, times_us: NDArray[np.int64], written_us: NDArray[np.int64]) -> tuple[Run, NDArray[np.bool_]]:
     """The run whose axis covers the times, and which of them are on it."""
     if not len(times_us):
         return run, np.zeros(0, bool)
@@ -167,7 +165,9 @@ def _covering(run: Run, oldest_us: int, newest_us: int) -> Run:
     axis = run.axis.covering(oldest_us, newest_us)
     if run.axis.is_empty or (axis.width_us, axis.first) == (run.axis.width_us, run.axis.first):
         return replace(run, axis=axis)
-    places = (np.arange(run.axis.first, run.axis.first + run.axis.used) * run.axis.width_us) // axis.width_us - axis.first
+    places = (
+        np.arange(run.axis.first, run.axis.first + run.axis.used) * run.axis.width_us
+    ) // axis.width_us - axis.first
     written_us = np.zeros(BUCKETS, np.int64)
     np.maximum.at(written_us, places, run.written_us[: run.axis.used])
     grids = {name: moved(grid, run.axis, axis) for name, grid in run.grids.items()}

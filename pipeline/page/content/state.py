@@ -193,10 +193,11 @@ class PageState:
         """Counters of one domain, and how far its watermark is behind the newest event that the page has seen."""
         newest = [run.axis.newest_us for run in self.runs.values() if not run.axis.is_empty]
         watermark_us = stats.get("watermark_us")
-        known = isinstance(watermark_us, int) and watermark_us > 0 and newest
         shown = {name: stats.get(name, 0) for name in _SHOWN_COUNTERS}
         stalls = [str(each.get("line")) for each in stats.get("stalls", ()) if isinstance(each, dict)]
-        behind_s = max(max(newest) - watermark_us, 0) / 1e6 if known else None
+        behind_s = None
+        if newest and isinstance(watermark_us, int) and watermark_us > 0:
+            behind_s = max(max(newest) - watermark_us, 0) / 1e6
         return {**shown, "behind_s": behind_s, "stalls": stalls}
 
     def _traffic_document(self) -> dict[str, Any]:

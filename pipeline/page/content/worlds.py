@@ -22,7 +22,9 @@ NOT_DRAWN: Final = frozenset(
 """Streams of single individuals of which other streams give the sums, so that a large world costs the page no more."""
 
 
-def _lines(title: str, unit: str, stream: str, *fields: tuple[str, str, How], note: str = "", forecast: str = "") -> Chart:
+def _lines(
+    title: str, unit: str, stream: str, *fields: tuple[str, str, How], note: str = "", forecast: str = ""
+) -> Chart:
     """Lines of fields of one stream: (label, field, how)."""
     lines = tuple(Line(label, Measure(stream, field), how) for label, field, how in fields)
     return Chart(title, unit, "lines", lines, note=note, forecast=forecast)
@@ -87,8 +89,12 @@ CHARTS: Final[tuple[Chart, ...]] = (
         forecast="total_population",
     ),
     _shares("Population by type", "genome_data", "genome_type", note=_SAMPLE),
-    _lines("Births and deaths", "cells/s", "population_metrics", ("births", "births", "rate"), ("deaths", "deaths", "rate")),
-    _lines("Accuracy", "share", "population_metrics", ("mean accuracy", "avg_accuracy", "mean"), forecast="avg_accuracy"),
+    _lines(
+        "Births and deaths", "cells/s", "population_metrics", ("births", "births", "rate"), ("deaths", "deaths", "rate"),
+    ),
+    _lines(
+        "Accuracy", "share", "population_metrics", ("mean accuracy", "avg_accuracy", "mean"), forecast="avg_accuracy",
+    ),
     _means_by("Accuracy by problem", "share", "problem_solving", "accuracy", "problem_type", note=_SAMPLE),
     _path("Accuracy by generation", "share", _GENERATION, _ACCURACY, "each point is one moment of the run"),
     _lines("Diversity", "nats", "population_metrics", ("genome diversity", "genome_diversity", "mean")),
@@ -97,7 +103,9 @@ CHARTS: Final[tuple[Chart, ...]] = (
         "Energy earned against spent", "ratio", "population_metrics", ("earned / spent", "energy_efficiency", "mean"),
         note="below 1 the population lives on what it has stored",
     ),
-    _lines("Mutation rate", "probability", "genome_data", ("mean mutation rate", "mutation_rate", "mean"), note=_SAMPLE),
+    _lines(
+        "Mutation rate", "probability", "genome_data", ("mean mutation rate", "mutation_rate", "mean"), note=_SAMPLE,
+    ),
     _path("Mutation rate against accuracy", "share", _MUTATION, _ACCURACY, "each point is one moment of the run"),
     _lines("Hardware use", "share", "problem_solving", ("TPU utilization", "tpu_utilization", "mean"), note=_SAMPLE),
     _heat(
@@ -113,9 +121,14 @@ CHARTS: Final[tuple[Chart, ...]] = (
         "Agents by type", "agents", "simulation_steps", ("system", "system_agents", "mean"),
         ("independent", "independent_agents", "mean"), ("control", "control_agents", "mean"),
     ),
-    _lines("Births and deaths", "agents/s", "simulation_steps", ("births", "births", "rate"), ("deaths", "deaths", "rate")),
+    _lines(
+        "Births and deaths", "agents/s", "simulation_steps", ("births", "births", "rate"), ("deaths", "deaths", "rate"),
+    ),
     _lines("Resources on the tiles", "resources", "simulation_steps", ("resources", "total_resources", "mean")),
-    _lines("Resources of an agent", "resources", "simulation_steps", ("mean of the living", "average_agent_resources", "mean")),
+    _lines(
+        "Resources of an agent", "resources", "simulation_steps",
+        ("mean of the living", "average_agent_resources", "mean"),
+    ),
     _lines(
         "Resources used", "resources/s", "simulation_steps", ("gathered", "resources_consumed", "rate"),
         ("shared", "resources_shared", "rate"),

@@ -82,7 +82,9 @@ class _Routes:
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The snapshot, then changes, until the browser or the server ends it."""
         if self._page.hub.clients >= MOST_CLIENTS:
-            return web.Response(status=503, text=f"{MOST_CLIENTS} browsers look already\n", headers={"Retry-After": "5"})
+            return web.Response(
+                status=503, text=f"{MOST_CLIENTS} browsers look already\n", headers={"Retry-After": "5"}
+            )
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
         client = self._page.join()
@@ -111,7 +113,10 @@ async def _answered(question: Any) -> web.Response:
     try:
         body, status = await question, 200
     except TimeoutError:
-        body, status = {"error": "this took too long; ask on the command line: astrocyte explain, astrocyte why-not"}, 504
+        body, status = (
+            {"error": "this took too long; ask on the command line: astrocyte explain, astrocyte why-not"},
+            504,
+        )
     except AstrocyteError as error:
         body, status = {"error": str(error)}, 422
     with contextlib.suppress(TypeError):

@@ -25,6 +25,10 @@ __all__ = ["Inquiry"]
 _MOST_SOURCES: Final = 60
 _MOST_ATTEMPTS: Final = 12
 _LIMIT_S: Final = 120.0
+_NO_LOG: Final = (
+    "near misses are found by running the rule again over a recorded log: record the topics (astrocyte record), or wait "
+    "for the end of the demo, then open the page of that log"
+)
 
 
 class Inquiry:
@@ -43,10 +47,9 @@ class Inquiry:
             return await asyncio.to_thread(self._lineage, event_id)
 
     async def near_misses(self, rule: str, key: str | None, at: str | None) -> dict[str, Any]:
-        """How far partial matches of a rule and key got. Raises AstrocyteError."""
+        """How far partial matches of a rule and key got; ``unavailable`` says why not. Raises AstrocyteError."""
         if not self._source.logs:
-            return {"unavailable": "near misses are found by running the rule again over a recorded log: record the "
-                    "topics (astrocyte record), or wait for the end of the demo, then open the page of that log"}  # fmt: skip
+            return {"unavailable": _NO_LOG}
         if rule not in self._rules:
             return {"unavailable": f"the page does not know the rule {rule!r}; start it with --rules FILE"}
         async with self._turn, asyncio.timeout(_LIMIT_S):
@@ -122,11 +125,11 @@ def _conditions(rule: Rule, found: Explained) -> list[dict[str, Any]]:
         fields = _fields(source)
         if fields is not None and source.step is not None:
             events.setdefault(source.step, []).append(fields)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for step in rule.steps:
         own = events.get(str(step.name), [])
-        for part in _parts(rule.condition(step)):
-            rows.append({"step": step.name, "condition": to_text(part), **_judged(part, own, events)})
+        parts = _parts(rule.condition(step))
+        rows += [{"step": step.name, "condition": to_text(part), **_judged(part, own, events)} for part in parts]
     return rows
 
 

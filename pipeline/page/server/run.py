@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 from astrocyte.pipeline.kafka.offsets import parse_span_us
 from astrocyte.pipeline.page.content.graph import graph_of
 from astrocyte.pipeline.page.content.state import PageState
+from astrocyte.pipeline.page.listening import listening
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
+from astrocyte.pipeline.page.server.security import Access
 from astrocyte.pipeline.page.server.serve import serve_page
 from astrocyte.pipeline.page.sources.chosen import chosen_source, rules_of_demo
 from astrocyte.pipeline.settings import Settings, load_settings
@@ -35,6 +38,8 @@ class PageOptions:
     run: str | None = None
     since: str | None = None
     broker: str | None = None
+    listen_fd: int | None = None
+    """A socket that listens already, at 127.0.0.1, in place of host and port."""
 
 
 def run_page(options: PageOptions, *, on_ready: Callable[[str], None]) -> None:
@@ -50,20 +55,20 @@ def run_page(options: PageOptions, *, on_ready: Callable[[str], None]) -> None:
     page.figures("graph", graph_of(ruleset, settings))
     token = None if settings.page_token is None else settings.page_token.get_secret_value()
 
+    host = "127.0.0.1" if options.listen_fd is not None else settings.page_host
+    access = Access(host, token)
+    if options.listen_fd is not None:
+        listener = socket.socket(fileno=options.listen_fd)
+    else:
+        listener = listening(host, settings.page_port)
+
     async def serve() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
-            await serve_page(
-                page,
-                Inquiry(source, ruleset, settings),
-                host=settings.page_host,
-                port=settings.page_port,
-                token=token,
-                on_ready=on_ready,
-            )
+            await serve_page(page, Inquiry(source, ruleset, settings), access, listener, on_ready=on_ready)
 
     asyncio.run(serve())
 

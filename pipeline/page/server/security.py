@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
+from astrocyte.pipeline.settings import is_loopback
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["COOKIE", "HEADERS", "Access", "add_headers", "is_loopback", "middleware"]
+__all__ = ["COOKIE", "HEADERS", "Access", "add_headers", "middleware"]
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -36,14 +36,6 @@ _OPEN: Final = ("/login", "/static/page.css", "/static/icon.svg")
 """What is served without a token: the form that asks for it."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Access:
@@ -87,7 +79,7 @@ class Access:
         return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self.session.encode())
 
 
-def middleware(access: Access) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def middleware(access: Access) -> Any:
     """Refuses what may not be answered."""
 
     @web.middleware

@@ -87,7 +87,9 @@ class BrokerSource:
     async def _assign(self, client: AIOKafkaConsumer, counts: Mapping[str, int]) -> None:
         from aiokafka import TopicPartition
 
-        wanted = {TopicPartition(topic, number) for topic in counts if is_read(topic) for number in range(counts[topic])}
+        wanted = {
+            TopicPartition(topic, number) for topic in counts if is_read(topic) for number in range(counts[topic])
+        }
         if wanted == set(client.assignment()):
             return
         kept = {place: await client.position(place) for place in client.assignment() & wanted}

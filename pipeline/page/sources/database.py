@@ -67,7 +67,9 @@ class DatabaseSource:
 
                 await page.take(change)
         if len(names) > 1 and self._run is None:
-            self._notes.append(f"the database holds {len(names):,} runs; choose one with --run: {', '.join(sorted(names)[:8])}")
+            self._notes.append(
+                f"the database holds {len(names):,} runs; choose one with --run: {', '.join(sorted(names)[:8])}"
+            )
         records = await asyncio.to_thread(lambda: list(self._findings()))
         await page.take_records(records)
 
@@ -80,7 +82,7 @@ class DatabaseSource:
         found: list[tuple[int, ConsumedRecord]] = []
         with read_only(self.address) as database:
             for topic, model in ((MULTI_EVENTS, MultiEventRow), (ALERTS, AlertRow)):
-                table = model.__table__
+                table: Any = model.__table__
                 if table.name not in database.tables:
                     continue
                 query = select(table).order_by(table.c.timestamp.desc()).limit(_MOST)
