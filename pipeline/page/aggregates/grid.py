@@ -68,16 +68,12 @@ def moved(grid: Grid, axis: Axis, to: Axis) -> Grid:
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Classes of values between two bounds, of equal width or, if both bounds are above 0, of equal ratio."""
+    """Classes of values between two bounds, of equal ratio or of equal width. Of equal ratio both are above 0."""
 
     low: float
     high: float
+    by_ratio: bool = False
     number: int = 24
-
-    @property
-    def by_ratio(self) -> bool:
-        """Whether classes are of equal ratio: where the bounds are far apart and above 0."""
-        return self.low > 0 and self.high >= 20 * self.low
 
     def bounds(self) -> list[float]:
         """The ``number + 1`` bounds of the classes."""

@@ -62,8 +62,11 @@ def _path(title: str, unit: str, over: Line, line: Line, note: str) -> Chart:
 
 
 def _heat(title: str, stream: str, bounds: Mapping[str, tuple[float, float]], *, note: str = "") -> Chart:
-    measures = tuple(Measure(stream, field, classes=Classes(low, high)) for field, (low, high) in bounds.items())
-    return Chart(title, "share of individuals", "heat", classes=measures, note=note)
+    measures = tuple(
+        Measure(stream, field, classes=Classes(low, high, by_ratio=low > 0 and high >= 20 * low))
+        for field, (low, high) in bounds.items()
+    )
+    return Chart(title, "share of values", "heat", classes=measures, note=note)
 
 
 def _bounds(stream: str, *fields: str) -> dict[str, tuple[float, float]]:
@@ -90,7 +93,8 @@ CHARTS: Final[tuple[Chart, ...]] = (
     ),
     _shares("Population by type", "genome_data", "genome_type", note=_SAMPLE),
     _lines(
-        "Births and deaths", "cells/s", "population_metrics", ("births", "births", "rate"), ("deaths", "deaths", "rate"),
+        "Births and deaths", "cells/s", "population_metrics",
+        ("births", "births", "rate"), ("deaths", "deaths", "rate"),
     ),
     _lines(
         "Accuracy", "share", "population_metrics", ("mean accuracy", "avg_accuracy", "mean"), forecast="avg_accuracy",
@@ -140,14 +144,8 @@ CHARTS: Final[tuple[Chart, ...]] = (
            ("succeeded", "successful_attacks", "rate")),
     _lines("Reward", "resources", "simulation_steps", ("mean total reward", "average_reward", "mean")),
     # axons
-    *(
-        chart
-        for number in (1, 2, 3)
-        for chart in (
-            _rates_by(f"Spikes on axon {number}", f"axon_{number}", "type"),
-            _heat(f"Strength on axon {number}", f"axon_{number}", {"value": (1.0, 40.0)}),
-        )
-    ),
+    *(_rates_by(f"Spikes on axon {number}", f"axon_{number}", "type") for number in (1, 2, 3)),
+    *(_heat(f"Strength on axon {number}", f"axon_{number}", {"value": (0.0, 48.0)}) for number in (1, 2, 3)),
     # kernels
     _rates_by("Kernels by event", "kernel_geometry", "type"),
     _shares("Regimes", "kernel_geometry", "regime"),

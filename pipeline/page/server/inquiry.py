@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from astrocyte.agents.cep.explain.mermaid import mermaid
-from astrocyte.agents.expressions.nodes import And, Node, walk
+from astrocyte.agents.expressions.nodes import Aggregate, And, Node, walk
 from astrocyte.agents.expressions.nodes import Field as FieldNode
 from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.agents.expressions.unparse import to_text
@@ -26,8 +26,8 @@ _MOST_SOURCES: Final = 60
 _MOST_ATTEMPTS: Final = 12
 _LIMIT_S: Final = 120.0
 _NO_LOG: Final = (
-    "near misses are found by running the rule again over a recorded log: record the topics (astrocyte record), or wait "
-    "for the end of the demo, then open the page of that log"
+    "near misses are found by running the rule again over a recorded log: record the topics (astrocyte record), or "
+    "wait for the end of the demo, then open the page of that log"
 )
 
 
@@ -138,7 +138,10 @@ def _judged(part: Node, own: Sequence[Mapping[str, Any]], events: Mapping[str, S
     if not own:
         return {"values": {}, "held": None}
     event = own[-1]
-    fields = {to_text(node): node for node in walk(part) if isinstance(node, FieldNode)}
+    aggregates = [node for node in walk(part) if isinstance(node, Aggregate)]
+    inside = {id(each) for node in aggregates for each in walk(node) if each is not node}
+    plain = [node for node in walk(part) if isinstance(node, FieldNode) and id(node) not in inside]
+    fields: dict[str, Node] = {to_text(node): node for node in (*plain, *aggregates)}
     values = {}
     for name, node in fields.items():
         try:

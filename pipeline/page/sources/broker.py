@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BrokerSource"]
 
-_POLL_S: Final = 0.5
+_POLL_S: Final = 1.0
 _MOST_RECORDS: Final = 5_000
 """Messages of one poll."""
-_TOPICS_S: Final = 5.0
-"""Between looks for new topics and at the health of the roles."""
+_TOPICS_S: Final = 10.0
+"""Between looks for new topics and at the health of the roles, which ask much of a broker. Sooner while it has none."""
 _RETRY_S: Final = 2.0
 
 
@@ -71,7 +71,7 @@ class BrokerSource:
             self._problem = ""
             looked_s = -_TOPICS_S
             while page.is_looked_at:
-                if time.monotonic() - looked_s >= _TOPICS_S:
+                if time.monotonic() - looked_s >= (_TOPICS_S if self._positions else _RETRY_S):
                     counts = await topic_partitions(self._settings.broker)
                     await self._assign(client, counts)
                     page.figures("health", await self._health())

@@ -7,7 +7,7 @@ import * as time from "../time.js";
 import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, readAt, timeScale } from "./frame.js";
 
 export function heatChart(spec, options = {}) {
-  const box = chartBox(spec, { height: 200, ...options, draw: drawHeat });
+  const box = chartBox(spec, { height: 180, ...options, draw: drawHeat });
   box.trait = 0;
   if (spec.classes.length > 1) {
     const choice = h("select", { "aria-label": "Trait", onchange: (event) => { box.trait = Number(event.target.value); box.redraw(); } },

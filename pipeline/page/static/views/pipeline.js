@@ -6,11 +6,14 @@ import { value } from "../store.js";
 import * as time from "../time.js";
 import { graphView } from "./graph.js";
 
+const RATE_US = 5e6;
+const TEXTS = ["what to do"];
+
 export function pipelineView() {
   const graph = graphView();
   const problem = h("p", { class: "notice inline", role: "status", hidden: true });
   const roles = table("Roles", ["role", "state", "members", "lag", "to clear it", "restarts", "what to do"]);
-  const domains = table("Domains", ["domain", "watermark behind", "waiting", "processed", "late", "dead", "duplicate", "matches", "alerts"]);
+  const domains = table("Domains", ["domain", "behind", "waiting", "processed", "late", "dead", "duplicate", "matches", "alerts"]);
   const topics = table("Topics", ["topic", "messages", "messages/s", "bytes"]);
   const letters = h("ol", { class: "letters" });
   const lettersEmpty = h("p", { class: "hint" }, "None: every message that was read holds an event, and every store took every row.");
@@ -39,7 +42,7 @@ export function pipelineView() {
     roles.rows(found.map(([name, role]) => {
       const restarts = Object.values(role.process?.restarts ?? {}).reduce((sum, each) => sum + each, 0);
       const remarks = [...(role.do ?? []), ...(role.waits ?? []), ...(role.process?.waits ?? []), ...(role.lines ?? [])];
-      return { key: name, wrong: role.members === 0 || remarks.length > 0 && (role.do ?? []).length > 0, cells: [
+      return { key: name, wrong: role.members === 0 || (role.waits ?? []).length > 0, cells: [
         name, role.state ?? "–", role.members ?? "–", role.lag ?? "–", clearance(name, role.lag), role.process ? restarts : "–", remarks.join("; ") || "nothing"] };
     }), "No role has a consumer group on this broker: start one with astrocyte worker.");
   }
@@ -100,18 +103,18 @@ export function rateShown(traffic, rates, place) {
   if (time.isLive() && !value("source", {}).live && traffic.used > 1) {
     return (rates.reduce((sum, each) => sum + (each ?? 0), 0) * traffic.width) / Math.max(traffic.newest - traffic.start, traffic.width);
   }
-  return rateAt(rates, place);
+  return rateAt(rates, place, Math.max(Math.ceil(RATE_US / traffic.width), 2));
 }
 
-function rateAt(rates, place) {
-  const few = rates.slice(Math.max(place - 2, 0), place + 1);
+function rateAt(rates, place, most) {
+  const few = rates.slice(Math.max(place - most, 0), place + 1);
   return few.length ? few.reduce((sum, each) => sum + (each ?? 0), 0) / few.length : 0;
 }
 
 function table(title, columns) {
   const body = h("tbody");
   const empty = h("p", { class: "hint" });
-  const inner = h("table", {}, h("thead", {}, h("tr", {}, columns.map((each, place) => h("th", { scope: "col", class: place ? "" : "first" }, each)))), body);
+  const inner = h("table", {}, h("thead", {}, h("tr", {}, columns.map((each) => h("th", { scope: "col", class: TEXTS.includes(each) ? "text" : "" }, each)))), body);
   const element = h("section", { class: "panel" }, h("h3", {}, title), empty, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, inner));
   return {
     element,
@@ -119,7 +122,7 @@ function table(title, columns) {
       empty.hidden = items.length > 0;
       inner.hidden = items.length === 0;
       setText(empty, text);
-      keyed(body, items, (each) => each.key, (each) => h("tr", {}, each.cells.map((_, place) => h(place ? "td" : "th", place ? {} : { scope: "row" }))), (child, each) => {
+      keyed(body, items, (each) => each.key, (each) => h("tr", {}, each.cells.map((_, place) => h(place ? "td" : "th", place ? { class: TEXTS.includes(columns[place]) ? "text" : "" } : { scope: "row" }))), (child, each) => {
         child.setAttribute("class", each.wrong ? "wrong" : "");
         each.cells.forEach((cell, place) => setText(child.children[place], String(cell)));
       });

@@ -34,8 +34,8 @@ export function worldView() {
       shown = now;
       for (const box of boxes) box.dispose();
       boxes = specs.map((spec, place) => {
-        const wide = (place === 0 && specs.length > 2) || spec.kind === "heat";
-        return MAKERS[spec.kind](spec, { wide, ...(place === 0 ? { height: 210 } : {}) });
+        const wide = (place === 0 && spec.forecast !== "") || spec.classes.length > 1;
+        return MAKERS[spec.kind](spec, { wide, ...(wide && place === 0 ? { height: 210 } : {}) });
       });
       grid.replaceChildren(...boxes.map((box) => box.element));
     }
