@@ -106,7 +106,7 @@ class _Routes:
     async def near_misses(self, request: web.Request) -> web.Response:
         """What nearly matched."""
         query = request.query
-        return await _answered(self._inquiry.near_misses(query.get("rule", ""), query.get("key"), query.get("at")))
+        return await _answered(self._inquiry.near_misses(query.get("rule", ""), query.get("key")))
 
 
 async def _answered(question: Any) -> web.Response:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from astrocyte.agents.cep.explain.mermaid import mermaid
@@ -12,18 +12,18 @@ from astrocyte.agents.expressions.nodes import Aggregate, And, Node, walk
 from astrocyte.agents.expressions.nodes import Field as FieldNode
 from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.agents.expressions.unparse import to_text
-from astrocyte.agents.rules.model import Rule, RuleSet, format_duration
+from astrocyte.agents.rules.model import Rule, format_duration
 from astrocyte.pipeline.analysis.ancestry import Ancestry
 from astrocyte.pipeline.analysis.explain import Explained, SourceEvent, explain
-from astrocyte.pipeline.analysis.why_not import why_not
+from astrocyte.pipeline.page.near_misses import near_misses
 from astrocyte.pipeline.page.sources.source import Source
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.times import time_us
 
 __all__ = ["Inquiry"]
 
 _MOST_SOURCES: Final = 60
-_MOST_ATTEMPTS: Final = 12
 _LIMIT_S: Final = 120.0
 _NO_LOG: Final = (
     "near misses are found by running the rule again over a recorded log: record the topics (astrocyte record), or "
@@ -32,9 +32,14 @@ _NO_LOG: Final = (
 
 
 class Inquiry:
-    """Looks up lineages where the source has them. One question is answered at a time; each may read a whole log."""
+    """Looks up lineages where the source has them, with the rules of the given files.
 
-    def __init__(self, source: Source, ruleset: RuleSet, settings: Settings) -> None:
+    One question is answered at a time: each may read a whole log.
+    """
+
+    def __init__(self, source: Source, rule_files: Sequence[Path], settings: Settings) -> None:
+        ruleset = read_rule_files(rule_files)
+        self._rule_files = rule_files
         self._source = source
         self._ruleset = ruleset
         self._settings = settings
@@ -46,14 +51,21 @@ class Inquiry:
         async with self._turn, asyncio.timeout(_LIMIT_S):
             return await asyncio.to_thread(self._lineage, event_id)
 
-    async def near_misses(self, rule: str, key: str | None, at: str | None) -> dict[str, Any]:
-        """How far partial matches of a rule and key got; ``unavailable`` says why not. Raises AstrocyteError."""
+    async def near_misses(self, rule: str, key: str | None) -> dict[str, Any]:
+        """How far partial matches of a rule and key got; ``unavailable`` says why not."""
         if not self._source.logs:
             return {"unavailable": _NO_LOG}
         if rule not in self._rules:
             return {"unavailable": f"the page does not know the rule {rule!r}; start it with --rules FILE"}
-        async with self._turn, asyncio.timeout(_LIMIT_S):
-            return await asyncio.to_thread(self._near_misses, rule, key, at)
+        async with self._turn:
+            return await near_misses(
+                self._rule_files,
+                self._source.logs,
+                rule=rule,
+                key=key,
+                lateness_us=self._settings.lateness,
+                clock_tolerance_us=self._settings.clock_tolerance,
+            )
 
     def _lineage(self, event_id: str) -> dict[str, Any]:
         origins = self._source.origins()
@@ -63,25 +75,6 @@ class Inquiry:
         if rule is None:
             return {"lineage": body, "rule": None}
         return {"lineage": body, "rule": _about(rule), "conditions": _conditions(rule, found)}
-
-    def _near_misses(self, rule: str, key: str | None, at: str | None) -> dict[str, Any]:
-        settings = self._settings
-        report = why_not(
-            self._ruleset,
-            self._source.logs,
-            rule=rule,
-            key=key if self._rules[rule].by is not None else None,
-            at=at,
-            lateness_us=settings.lateness,
-            now_us=time.time_ns() // 1000,
-            clock_tolerance_us=settings.clock_tolerance,
-            domains=settings.partitions if "partitions" in settings.model_fields_set else None,
-        ).as_json()
-        missed = [each for each in report["attempts"] if each["ended"] != "matched"]
-        # Those that took the most steps were the nearest.
-        missed.sort(key=lambda each: len({taken["step"] for taken in each["taken"]}), reverse=True)
-        attempts = [each | {"taken": each["taken"][-_MOST_ATTEMPTS:]} for each in missed[:_MOST_ATTEMPTS]]
-        return report | {"attempts": attempts, "missed": len(missed)}
 
 
 def _shortened(body: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def run_page(options: PageOptions, *, on_ready: Callable[[str], None]) -> None:
     )
     history_us = None if options.since is None else parse_span_us(options.since)
     source = chosen_source(options.source, settings, history_us=history_us, run=options.run)
-    ruleset = read_rule_files(_rules(options, settings))
+    rule_files = _rules(options, settings)
+    ruleset = read_rule_files(rule_files)
     page = Page(source, PageState(decoders=decoders_of(contracts_of(ruleset))))
     page.figures("graph", graph_of(ruleset, settings))
     token = None if settings.page_token is None else settings.page_token.get_secret_value()
@@ -68,7 +69,7 @@ def run_page(options: PageOptions, *, on_ready: Callable[[str], None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
-            await serve_page(page, Inquiry(source, ruleset, settings), access, listener, on_ready=on_ready)
+            await serve_page(page, Inquiry(source, rule_files, settings), access, listener, on_ready=on_ready)
 
     asyncio.run(serve())
 

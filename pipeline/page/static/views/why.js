@@ -116,7 +116,7 @@ function nearPart(finding) {
   const button = h("button", { type: "button", async onclick() {
     button.disabled = true;
     result.replaceChildren(h("p", { class: "busy" }, "Running the rule over the recorded events …"));
-    const found = await ask("/api/near-misses", { rule: finding.rule, key: finding.key, at: null });
+    const found = await ask("/api/near-misses", { rule: finding.rule, key: finding.key });
     button.disabled = false;
     result.replaceChildren(...nearMisses(found));
   } }, "Find near misses");
