@@ -23,7 +23,7 @@ _MOST_FIELDS: Final = 4
 class Measure:
     """What is collected of a stream: the values of a field, or without one the events, by group or class of values.
 
-    ``groups`` are the texts of the field ``by``; an event with another one is not counted.
+    ``groups`` are the values of the text field ``by``; an event with another one is not counted.
     """
 
     stream: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from astrocyte.agents.rules.model import RuleSet
@@ -19,9 +18,12 @@ Node = dict[str, Any]
 Edge = tuple[str, str]
 
 
-def graph_of(ruleset: RuleSet, settings: Settings, existing: Iterable[str] = ()) -> dict[str, Any]:
-    """Nodes with their column and kind, and edges, of a rule set and the sinks of the settings. Raises InvalidRule."""
-    plan = make_plan(ruleset, existing=tuple(existing))
+def graph_of(ruleset: RuleSet, settings: Settings | None) -> dict[str, Any]:
+    """Nodes with their column and kind, and edges, of a rule set; with ``settings`` also their sinks.
+
+    None without rules, windows and statistics. Raises InvalidRule.
+    """
+    plan = make_plan(ruleset)
     nodes: dict[str, Node] = {}
     edges: list[Edge] = []
 
@@ -47,7 +49,8 @@ def graph_of(ruleset: RuleSet, settings: Settings, existing: Iterable[str] = ())
             # Each would be a box of its own, with the same lines to and from it.
             label = f"{METRICS_PREFIX}* of {group.role} by {group.field or 'all keys'}"
             edges.append((place, node(f"results:{number}", "topics", 4, label=label, topics=results)))
-    _add_sinks(node, edges, nodes, settings)
+    if settings is not None and nodes:
+        _add_sinks(node, edges, nodes, settings)
     return {"nodes": list(nodes.values()), "edges": [list(edge) for edge in dict.fromkeys(edges)]}
 
 

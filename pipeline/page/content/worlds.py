@@ -30,29 +30,29 @@ def _lines(
     return Chart(title, unit, "lines", lines, note=note, forecast=forecast)
 
 
-def _texts(stream: str, field: str) -> tuple[str, ...]:
+def _values_of(stream: str, field: str) -> tuple[str, ...]:
     """All values of a text, from the catalog."""
     known = CATALOG[stream]
     return known.types if field == "type" else known.about[field].values
 
 
 def _shares(title: str, stream: str, by: str, *, note: str = "") -> Chart:
-    """Shares of the texts of a field."""
-    measure = Measure(stream, None, by, _texts(stream, by))
+    """Shares of the values of a text field."""
+    measure = Measure(stream, None, by, _values_of(stream, by))
     lines = tuple(Line(label, measure, "count", group) for group, label in enumerate(measure.groups))
     return Chart(title, "share of events", "shares", lines, note=note)
 
 
 def _means_by(title: str, unit: str, stream: str, field: str, by: str, *, note: str = "") -> Chart:
     """Mean of a field for each text of another."""
-    measure = Measure(stream, field, by, _texts(stream, by))
+    measure = Measure(stream, field, by, _values_of(stream, by))
     lines = tuple(Line(label, measure, "mean", group) for group, label in enumerate(measure.groups))
     return Chart(title, unit, "lines", lines, note=note)
 
 
 def _rates_by(title: str, stream: str, by: str) -> Chart:
     """Events in a second for each text of a field."""
-    measure = Measure(stream, None, by, _texts(stream, by))
+    measure = Measure(stream, None, by, _values_of(stream, by))
     lines = tuple(Line(label, measure, "rate", group) for group, label in enumerate(measure.groups))
     return Chart(title, "events/s", "lines", lines)
 

@@ -131,9 +131,9 @@ def _judged(part: Node, own: Sequence[Mapping[str, Any]], events: Mapping[str, S
     if not own:
         return {"values": {}, "held": None}
     event = own[-1]
-    aggregates = [node for node in walk(part) if isinstance(node, Aggregate)]
+    aggregates: list[Node] = [node for node in walk(part) if isinstance(node, Aggregate)]
     inside = {id(each) for node in aggregates for each in walk(node) if each is not node}
-    plain = [node for node in walk(part) if isinstance(node, FieldNode) and id(node) not in inside]
+    plain: list[Node] = [node for node in walk(part) if isinstance(node, FieldNode) and id(node) not in inside]
     fields: dict[str, Node] = {to_text(node): node for node in (*plain, *aggregates)}
     values = {}
     for name, node in fields.items():

@@ -18,9 +18,10 @@ from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
 from astrocyte.pipeline.page.server.security import Access
 from astrocyte.pipeline.page.server.serve import serve_page
+from astrocyte.pipeline.page.sources.broker import BrokerSource
 from astrocyte.pipeline.page.sources.chosen import chosen_source, rules_of_demo
 from astrocyte.pipeline.settings import Settings, load_settings
-from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
+from astrocyte.pipeline.topology.plan import contracts_of, decoders_of, make_plan
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.pipeline.transport.client_log import limit_client_log
 
@@ -49,11 +50,12 @@ def run_page(options: PageOptions, *, on_ready: Callable[[str], None]) -> None:
         broker=options.broker, rules=options.rules or None, page_port=options.port, page_host=options.host
     )
     history_us = None if options.since is None else parse_span_us(options.since)
-    source = chosen_source(options.source, settings, history_us=history_us, run=options.run)
     rule_files = _rules(options, settings)
     ruleset = read_rule_files(rule_files)
+    inputs = make_plan(ruleset).inputs
+    source = chosen_source(options.source, settings, inputs=inputs, history_us=history_us, run=options.run)
     page = Page(source, PageState(decoders=decoders_of(contracts_of(ruleset))))
-    page.figures("graph", graph_of(ruleset, settings))
+    page.figures("graph", graph_of(ruleset, settings if isinstance(source, BrokerSource) else None))
     token = None if settings.page_token is None else settings.page_token.get_secret_value()
 
     host = "127.0.0.1" if options.listen_fd is not None else settings.page_host

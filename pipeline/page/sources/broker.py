@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ from astrocyte.pipeline.roles.health import group_health
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.watch.ask import WorkerUnreachable, roles_of_worker
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.topics import STATS
+from astrocyte.schemas.topics import MONO_PREFIX, SIMULATIONS, STATS, is_derived
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -34,10 +34,15 @@ _RETRY_S: Final = 2.0
 
 
 class BrokerSource:
-    """Everything from ``history_us`` ago on (all that there is without it), and what comes."""
+    """Everything from ``history_us`` ago on (all that there is without it), and what comes.
 
-    def __init__(self, settings: Settings, *, history_us: int | None = None) -> None:
+    Of the topics that the pipeline writes or knows, and of ``inputs``, which its rules read: those of other programs
+    on the broker are left alone.
+    """
+
+    def __init__(self, settings: Settings, *, inputs: Collection[str] = (), history_us: int | None = None) -> None:
         self._settings = settings
+        self._inputs = frozenset(inputs)
         self._history_us = history_us
         self._positions: dict[TopicPartition, int] = {}
         self._problem = ""
@@ -72,7 +77,8 @@ class BrokerSource:
             looked_s = -_TOPICS_S
             while page.is_looked_at:
                 if time.monotonic() - looked_s >= (_TOPICS_S if self._positions else _RETRY_S):
-                    counts = await topic_partitions(self._settings.broker)
+                    there = await topic_partitions(self._settings.broker)
+                    counts = {topic: there[topic] for topic in there if self._concerns(topic)}
                     await self._assign(client, counts)
                     page.figures("health", await self._health())
                     looked_s = time.monotonic()
@@ -83,6 +89,9 @@ class BrokerSource:
                     if len(records) < _MOST_RECORDS:
                         break
                 await asyncio.sleep(max(_POLL_S - (time.monotonic() - began_s), 0.05))
+
+    def _concerns(self, topic: str) -> bool:
+        return topic in self._inputs or topic == SIMULATIONS or topic.startswith(MONO_PREFIX) or is_derived(topic)
 
     async def _assign(self, client: AIOKafkaConsumer, counts: Mapping[str, int]) -> None:
         from aiokafka import TopicPartition

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -17,18 +19,23 @@ from astrocyte.schemas.errors import InvalidSettings
 
 __all__ = ["chosen_source", "rules_of_demo"]
 
-_MARK = "astrocyte-demo.json"
+_MARK: Final = "astrocyte-demo.json"
 
 
 def chosen_source(
-    source: str | None, settings: Settings, *, history_us: int | None = None, run: str | None = None
+    source: str | None,
+    settings: Settings,
+    *,
+    inputs: Collection[str] = (),
+    history_us: int | None = None,
+    run: str | None = None,
 ) -> Source:
     """The broker of the settings without ``source``; else a demo's folder, a log, an SQLite file or a database's URL.
 
-    Raises InvalidSettings and AstrocyteError for what is none.
+    ``inputs`` are the topics that the rules read. Raises InvalidSettings and AstrocyteError for what is none.
     """
     if source is None:
-        return BrokerSource(settings, history_us=history_us)
+        return BrokerSource(settings, inputs=inputs, history_us=history_us)
     if "://" not in source and not Path(source).exists():
         raise InvalidSettings(
             f"there is no {source!r}; name the folder of a demo, a recorded log, an SQLite file or the URL of a "

@@ -121,7 +121,7 @@ async def test_everything_is_reached_by_the_keyboard(address):
         check(tab, address)
 
 
-async def test_texts_of_events_are_texts(address):
+async def test_what_events_hold_is_never_html(address):
     async with browser() as new_tab:
         tab = await new_tab()
         await tab.open(f"{address}#pipeline")

@@ -11,6 +11,7 @@ const TEXTS = ["what to do"];
 
 export function pipelineView() {
   const graph = graphView();
+  const noRules = h("p", { class: "hint" }, "The topology is drawn from rule files: start the page with those of the workers, astrocyte page --rules FILE.");
   const problem = h("p", { class: "notice inline", role: "status", hidden: true });
   const roles = table("Roles", ["role", "state", "members", "lag", "to clear it", "restarts", "what to do"]);
   const domains = table("Domains", ["domain", "behind", "waiting", "processed", "late", "dead", "duplicate", "matches", "alerts"]);
@@ -18,7 +19,7 @@ export function pipelineView() {
   const letters = h("ol", { class: "letters" });
   const lettersEmpty = h("p", { class: "hint" }, "None: every message that was read holds an event, and every store took every row.");
   const lettersCount = h("span", { class: "unit" });
-  const element = h("section", { class: "pipeline", "aria-label": "Pipeline" }, problem, graph.element,
+  const element = h("section", { class: "pipeline", "aria-label": "Pipeline" }, problem, noRules, graph.element,
     h("div", { class: "panels" }, roles.element, domains.element, topics.element,
       h("section", { class: "panel" }, h("h3", {}, "Dead letters ", lettersCount), lettersEmpty, letters,
         h("p", { class: "hint" }, "astrocyte dead-letters show ID prints one in full, retry sends them again."))));
@@ -29,6 +30,7 @@ export function pipelineView() {
     const source = value("source", {});
     problem.hidden = !health?.problem;
     setText(problem, health?.problem ?? "");
+    noRules.hidden = value("graph", { nodes: [] }).nodes.length > 0;
     graph.update();
     updateRoles(health, source);
     updateDomains();
