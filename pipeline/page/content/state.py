@@ -21,6 +21,7 @@ from astrocyte.pipeline.page.content.run import Run, is_drawn, step, took_findin
 from astrocyte.pipeline.page.content.traffic import Traffic
 from astrocyte.pipeline.page.content.worlds import FORECASTS
 from astrocyte.pipeline.recording.frames import raw_record
+from astrocyte.schemas.arrow.stream import holds_no_rows
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import (
@@ -92,7 +93,7 @@ class PageState:
                 self._describe(record)
             elif record.topic == STATS:
                 self._count_domain(record)
-            elif is_read(record.topic):
+            elif is_read(record.topic) and not (record.value and holds_no_rows(record.value)):
                 chunks.setdefault((record.topic, record.partition), []).append(record)
         self.take_frames(_framed(self._decode(place, own), own) for place, own in chunks.items())
         for (name, is_alert), each in found.items():

@@ -13,12 +13,14 @@ from astrocyte.pipeline.analysis.origins import BrokerOrigin
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, consumer_client, record_of, topic_partitions
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState, is_read
+from astrocyte.pipeline.page.content.worlds import SAMPLES
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.pipeline.roles.health import group_health
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.watch.ask import WorkerUnreachable, roles_of_worker
+from astrocyte.schemas.arrow.stream import holds_no_rows
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.topics import MONO_PREFIX, SIMULATIONS, STATS, is_derived
+from astrocyte.schemas.topics import MONO_PREFIX, SIMULATIONS, STATS, is_derived, mono_topic
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -30,6 +32,9 @@ _MOST_RECORDS: Final = 5_000
 """Messages of one poll."""
 _TOPICS_S: Final = 10.0
 """Between looks for new topics and at the health of the roles, which ask much of a broker. Sooner while it has none."""
+_SAMPLED: Final = frozenset(map(mono_topic, SAMPLES))
+_MOST_SAMPLES: Final = 8
+"""Messages of a partition of such a stream that are decoded of one poll."""
 _RETRY_S: Final = 2.0
 
 
@@ -119,8 +124,11 @@ class BrokerSource:
             return []
         records: list[ConsumedRecord] = []
         for place, messages in (await client.getmany(timeout_ms=0, max_records=_MOST_RECORDS)).items():
-            records += [record_of(message) for message in messages]
             self._positions[place] = messages[-1].offset + 1
+            if place.topic in _SAMPLED:
+                messages = [each for each in messages if each.value and not holds_no_rows(each.value)]
+                messages = messages[:: max(-(-len(messages) // _MOST_SAMPLES), 1)]
+            records += [record_of(message) for message in messages]
         return records
 
     async def _count(self, client: AIOKafkaConsumer, counts: Mapping[str, int], page: Reader) -> None:

@@ -8,7 +8,7 @@ from astrocyte.pipeline.page.link import PageLink
 from astrocyte.pipeline.page.server.page import Page
 from astrocyte.pipeline.page.sources.broker import BrokerSource
 from astrocyte.pipeline.settings import load_settings
-from tests.support.logs import produce, running
+from tests.support.logs import T0_US, produce, running
 from tests.support.world_log import RUN, world_messages
 
 LIMIT_S = 120
@@ -24,6 +24,11 @@ async def held_until(page, found):
                 return page.hub._document
 
 
+def newest_of(document):
+    """Event time of the newest event that is drawn."""
+    return next((run["newest"] for run in document.get("runs", ())), None)
+
+
 async def test_the_page_of_a_broker_shows_what_is_there_and_what_comes(tmp_path):
     messages = world_messages()
     first, rest = messages[:101], messages[101:]
@@ -31,9 +36,9 @@ async def test_the_page_of_a_broker_shows_what_is_there_and_what_comes(tmp_path)
         await produce(address, first, partitions=1)
         page = Page(BrokerSource(load_settings(broker=address)), tick_s=0.05)
         async with page.running():
-            await held_until(page, lambda document: page.state.read == len(first))
+            await held_until(page, lambda document: newest_of(document) == T0_US + 4_900_000)
             await produce(address, rest, partitions=1)
-            document = await held_until(page, lambda document: page.state.read == len(messages))
+            document = await held_until(page, lambda document: newest_of(document) == T0_US + 9_900_000)
         (run,) = document["runs"]
         assert (run["name"], run["scenario"]) == (RUN, "cells")
         assert document["traffic"]["messages"]["mono.population_metrics"] >= 50
