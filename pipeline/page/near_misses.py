@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ __all__ = ["near_misses"]
 
 _LIMIT_S: Final = 120.0
 _MOST_ATTEMPTS: Final = 12
-_NICE: Final = 10
 
 
 async def near_misses(
@@ -88,5 +86,4 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    os.nice(_NICE)
     sys.stdout.buffer.write(orjson.dumps(_answer(orjson.loads(sys.stdin.buffer.read())), default=str))
