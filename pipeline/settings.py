@@ -53,7 +53,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
@@ -220,6 +220,13 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(
         None, min_length=1, description="bearer token that requests of these pages must have"
     )
+    page_port: int = Field(8470, ge=0, le=65535, description="port of the live page; 0 chooses a free one")
+    page_host: str = Field(
+        "127.0.0.1", min_length=1, description="address at which the page is served; beyond loopback only with a token"
+    )
+    page_token: SecretStr | None = Field(
+        None, min_length=1, description="token that browsers must show to see the page"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = Field(False, description="log JSON lines instead of key=value")
 
@@ -252,7 +259,7 @@ class Settings(BaseSettings):
         self._check_kafka()
         for name in ("influx", "webhook", "alertmanager"):
             self._check_tls(name)
-        if self.metrics_port is not None and self.metrics_token is None and not _is_loopback(self.metrics_host):
+        if self.metrics_port is not None and self.metrics_token is None and not is_loopback(self.metrics_host):
             raise ValueError(
                 f"metrics_host {self.metrics_host!r} can be reached from other machines, and metrics_token is not set; "
                 "set ASTROCYTE_METRICS_TOKEN as well, or leave ASTROCYTE_METRICS_HOST at 127.0.0.1"

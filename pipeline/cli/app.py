@@ -28,6 +28,7 @@ app = typer.Typer(
 
 _PARTS: Final = (
     "run",
+    "page",
     "inspect",
     "log",
     "letters",
@@ -40,7 +41,7 @@ _PARTS: Final = (
     "evolution.study",
 )
 """Modules with a function ``register(app)``, in the order in which their commands are listed."""
-_END_ON_SIGNAL: Final = ("demo", "simulate")
+_END_ON_SIGNAL: Final = ("demo", "page", "simulate")
 """Commands that see to signals themselves, from their first statement on."""
 
 

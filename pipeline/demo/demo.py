@@ -21,8 +21,9 @@ from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.console import say
 from astrocyte.pipeline.demo.view import DemoView, Summary
 from astrocyte.pipeline.demo.world import WorldSink
+from astrocyte.pipeline.page.link import PageLink
 from astrocyte.pipeline.roles.health import group_lag
-from astrocyte.pipeline.roles.worker import RoleProcesses, needed_roles
+from astrocyte.pipeline.roles.worker import RoleProcesses, environment_of, needed_roles
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.run import (
     ShuffleSink,
@@ -144,6 +145,7 @@ class Demo:
         self._simulation: _Simulation | None = None
         self._roles: RoleProcesses | None = None
         self._broker: BrokerProcess | None = None
+        self._page: PageLink | None = None
         settings = world_settings(options.scenario, options.seconds)
         self._config = scenario_config(options.scenario, settings, options.size)
         world = load_scenario(options.scenario)
@@ -165,15 +167,20 @@ class Demo:
         data = self._options.data
         _clear(data)
         (data / "logs").mkdir(parents=True)
-        (data / _MARK).write_text(json.dumps({"scenario": self._options.scenario, "seed": self._options.seed}))
+        mark = {"scenario": self._options.scenario, "seed": self._options.seed, "rules": list(map(str, self._rules))}
+        (data / _MARK).write_text(json.dumps(mark))
         self._broker = BrokerProcess(data / "broker", default_partitions=self._options.partitions)
         with (
             self._broker as broker,
             (data / "logs" / "worker.log").open("w") as log,
+            (data / "logs" / "page.log").open("w") as page_log,
         ):
             settings = self._settings(broker.address)
             asyncio.run(make_topics(settings, [*mono_topics(self._streams), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
-            with self._workers(settings, log) as workers:
+            self._page = page = PageLink(settings, environment_of(settings), output=page_log)
+            with page, self._workers(settings, log) as workers:
+                if not quiet:
+                    say(f"look at the worlds, the findings and the pipeline while this runs: {page.address}")
                 simulation = _Simulation(self._options, settings, self._config)
                 simulation.start()
                 self._simulation = simulation
@@ -202,9 +209,15 @@ class Demo:
             self._simulation.join(0.2)
         if self._roles is not None:
             self._roles.stop(0.6)
+        if self._page is not None:
+            self._page.stop(0.1)
         if self._broker is not None:
             self._broker.stop(0.3)
         return self._kept
+
+    def _look_after_page(self) -> None:
+        if self._page is not None:
+            self._page.check()
 
     def _settings(self, address: str) -> Settings:
         data = self._options.data.resolve()
@@ -238,6 +251,7 @@ class Demo:
         try:
             while simulation.is_alive():
                 workers.check(time.monotonic())
+                self._look_after_page()
                 view.update(simulation.simulated_s, stats.totals(), simulation.world_now)
                 await asyncio.sleep(0.25)
             if simulation.failure is not None:
@@ -259,6 +273,7 @@ class Demo:
         moved_s = time.monotonic()
         while time.monotonic() - moved_s < _GRACE_S:
             workers.check(time.monotonic())
+            self._look_after_page()
             totals = stats.totals()
             view.update(self._options.seconds, totals, simulation.world_now, draining=True)
             # In the order in which roles read one another: output is in Kafka before the lag of its readers is read.

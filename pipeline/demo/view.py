@@ -196,7 +196,7 @@ class Summary:
         """Commands that work as printed, in the folder in which the demo ran."""
         program = _program()
         log = self.data / "events.jsonl.zst"
-        lines = [f"{program} tap multi.events --log {log} -c 5"]
+        lines = [f"{program} page {self.data} --open", f"{program} tap multi.events --log {log} -c 5"]
         if self.example is not None:
             lines.append(f"{program} explain {self.example} --db {self.database}")
         rules = " ".join(f"--rules {each}" for each in self.rules)

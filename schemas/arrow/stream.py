@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.values.mixed import is_binary
 
-__all__ = ["ARROW_MAGIC", "MOST_BYTES", "PLAIN_TYPES", "read_stream", "unpacked_bytes"]
+__all__ = ["ARROW_MAGIC", "MOST_BYTES", "PLAIN_TYPES", "holds_no_rows", "read_stream", "unpacked_bytes"]
 
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 """Continuation marker with which each message of an Arrow IPC stream begins; no JSON text can begin with it."""
@@ -38,6 +38,7 @@ PLAIN_TYPES: Final = frozenset(
 _TEXT: Final = pa.utf8().id
 _ENCODED: Final = pa.dictionary(pa.int32(), pa.utf8()).id
 _HEAD: Final = struct.Struct("<iI")
+_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 _I32, _U32, _U16, _I64 = struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<H"), struct.Struct("<q")
 _DICTIONARY, _BATCH = 2, 3
 _PACKED_ELSEWHERE: Final = -1
@@ -70,6 +71,18 @@ def read_stream(payload: bytes | memoryview, *, most_bytes: int | None) -> tuple
         return reader.schema, pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
     except (pa.ArrowException, struct.error, IndexError, ValueError, OSError, EOFError) as error:
         raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
+
+
+def holds_no_rows(payload: bytes) -> bool:
+    """Whether a stream ends after its schema, as that of a frame which only says how far time is.
+
+    Only two heads are read (Arrow's format documents, "IPC Streaming Format"). Of other bytes nothing is said: False.
+    """
+    if len(payload) < _HEAD.size:
+        return False
+    marker, length = _HEAD.unpack_from(payload)
+    end = _HEAD.size + length
+    return marker == -1 and payload[end : end + _HEAD.size] == _END
 
 
 # -- before unpacking ------------------------------------------------------------------------------------------------

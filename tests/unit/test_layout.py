@@ -57,12 +57,13 @@ ARROWS: dict[str, dict[str, str]] = {
         "analysis": "console kafka recording roles settings simulation topology transport",
         "broker": "kafka",
         "bench": "analysis broker kafka roles settings simulation topology transport",
-        "cli": "analysis bench broker console demo experiments kafka logging recording roles settings simulation "
+        "cli": "analysis bench broker console demo experiments kafka logging page recording roles settings simulation "
         "stopping studies topology transport watch",
         "embed": "kafka recording settings stopping transport",
-        "demo": "analysis broker console kafka recording roles settings simulation stopping topology",
+        "demo": "analysis broker console kafka page recording roles settings simulation stopping topology",
         "experiments": "settings simulation",
         "kafka": "settings",
+        "page": "analysis kafka recording roles settings topology transport watch",
         "recording": "console kafka",
         "roles": "kafka logging metrics role_registry settings state stopping topology transport watch",
         "simulation": "console kafka recording settings stopping transport",
@@ -88,6 +89,11 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/cli": {
         "evolution": "options",
+    },
+    "pipeline/page": {
+        "content": "aggregates",
+        "server": "content listening near_misses sources",
+        "sources": "content",
     },
     "pipeline/studies": {
         "shipped": "cells evolution_models intervals report study",

@@ -10,7 +10,7 @@ import pytest
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.loading import load_rules
-from astrocyte.schemas.arrow.stream import MOST_BYTES, unpacked_bytes
+from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, unpacked_bytes
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
@@ -208,3 +208,15 @@ def test_a_snapshot_may_hold_more_than_a_message():
     assert decode_frame(payload, bounded=False).num_rows == rows
     with pytest.raises(InvalidFrame):
         decode_frame(payload[: len(payload) // 2], bounded=False)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1000])
+def test_a_frame_without_rows_is_known_by_its_heads(rows):
+    columns = {"timestamp": np.zeros(rows, np.int64), "key": ["a"] * rows, "value": np.zeros(rows)}
+    payload = encode_frame(Frame.from_columns("s", "r", columns, watermark_us=5))
+    assert holds_no_rows(payload) == (rows == 0)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b'{"a": 1}' * 9])
+def test_other_bytes_are_not_said_to_hold_no_rows(payload):
+    assert not holds_no_rows(payload)

@@ -1,0 +1,1 @@
+"""What the page shows: the state of each view, advanced by messages, and its form for the browser."""

@@ -1,0 +1,115 @@
+"""What a chart is made of, and the charts of a stream of which nothing is known but its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+
+from astrocyte.pipeline.page.aggregates.grid import Classes
+from astrocyte.schemas.frames import Frame
+
+__all__ = ["Chart", "Line", "Measure", "charts_of_stream"]
+
+How = Literal["mean", "rate", "count"]
+"""Mean of the values of a bucket; events in a second, or sums that rows carry, in a second; number of events."""
+_MOST_FIELDS: Final = 4
+"""Fields of a stream of the user's own that are drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What is collected of a stream: the values of a field, or without one the events, by group or class of values.
+
+    ``groups`` are the values of the text field ``by``; an event with another one is not counted.
+    """
+
+    stream: str
+    field: str | None = None
+    by: str | None = None
+    groups: tuple[str, ...] = ()
+    classes: Classes | None = None
+
+    @property
+    def name(self) -> str:
+        """Name among all measures."""
+        parts = (self.stream, self.field or "events", self.by or "", "classes" if self.classes is not None else "")
+        return ":".join(parts).rstrip(":")
+
+    @property
+    def rows(self) -> int:
+        """Number of groups or classes."""
+        return self.classes.number if self.classes is not None else max(len(self.groups), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a chart: a group of a measure, and what is computed of it."""
+
+    label: str
+    measure: Measure
+    how: How
+    group: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name among all lines."""
+        return f"{self.measure.name}/{self.group}/{self.how}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart: lines over time, their shares, a heat map of the classes, or a path of one line over another."""
+
+    title: str
+    unit: str
+    kind: Literal["lines", "shares", "heat", "path"]
+    lines: tuple[Line, ...] = ()
+    classes: tuple[Measure, ...] = ()
+    """Measures of a heat map, one of which is shown at a time."""
+    note: str = ""
+    forecast: str = ""
+    """Field of which forecasts are drawn beside the lines."""
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Everything that it is drawn from."""
+        return tuple(dict.fromkeys((*(line.measure for line in self.lines), *self.classes)))
+
+    def as_json(self) -> dict[str, Any]:
+        """The chart without its values."""
+        return {
+            "title": self.title,
+            "unit": self.unit,
+            "kind": self.kind,
+            "note": self.note,
+            "forecast": self.forecast,
+            "lines": [{"label": line.label, "data": line.name, "how": line.how} for line in self.lines],
+            "classes": [
+                {
+                    "label": each.field,
+                    "data": each.name,
+                    "bounds": each.classes.bounds(),
+                    "ratio": each.classes.by_ratio,
+                }
+                for each in self.classes
+                if each.classes is not None
+            ],
+        }
+
+
+def charts_of_stream(frame: Frame) -> tuple[Chart, ...]:
+    """Events in a second, and the mean of each of the first numbers, of a stream that has no charts of its own."""
+    stream = frame.stream
+    kinds: Mapping[str, Any] = {name: frame.batch.schema.field(name).type for name in frame.fields}
+    numbers = [name for name, kind in kinds.items() if pa.types.is_floating(kind) or pa.types.is_integer(kind)]
+    rate = Chart(stream, "events/s", "lines", (Line("events", Measure(stream), "rate"),))
+    return (
+        rate,
+        *(
+            Chart(f"{stream}: {name}", "", "lines", (Line(f"mean {name}", Measure(stream, name), "mean"),))
+            for name in numbers[:_MOST_FIELDS]
+        ),
+    )

@@ -1,0 +1,82 @@
+"""Rows of frames as the columns that charts are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from astrocyte.pipeline.page.content.charts import Measure
+from astrocyte.schemas.frames import Frame
+
+__all__ = ["Rows", "rows_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one stream and run: event times, and when Kafka has them, in microseconds; frames with their lengths."""
+
+    frames: tuple[Frame, ...]
+    times_us: NDArray[np.int64]
+    written_us: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[Frame, NDArray[np.int64]]]) -> Rows:
+        """Frames of one stream and run, each with the Kafka time of its rows."""
+        return cls(
+            tuple(frame for frame, _ in parts),
+            np.concatenate([frame.timestamps() for frame, _ in parts]),
+            np.concatenate([written for _, written in parts]),
+        )
+
+    def groups(self, measure: Measure) -> NDArray[np.int64] | None:
+        """Group or class of each row; None where there is but one group."""
+        if measure.classes is not None:
+            return measure.classes.of(self.numbers(measure.field or ""))
+        if measure.by is None:
+            return None
+        known = pa.array(measure.groups, pa.utf8())
+        return np.concatenate([_codes(frame, measure.by, known) for frame in self.frames])
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Values of a field; NaN where it is null, no number, or not there."""
+        return np.concatenate([_numbers(frame, name) for frame in self.frames])
+
+
+def rows_of(frames: Iterable[tuple[Frame, NDArray[np.int64]]]) -> dict[tuple[str, str], Rows]:
+    """Rows by run and stream, of frames with the Kafka times of their rows."""
+    parts: dict[tuple[str, str], list[tuple[Frame, NDArray[np.int64]]]] = {}
+    for frame, written_us in frames:
+        if frame.num_rows:
+            parts.setdefault((frame.run, frame.stream), []).append((frame, written_us))
+    return {place: Rows.of(each) for place, each in parts.items()}
+
+
+def _codes(frame: Frame, name: str, known: pa.Array) -> NDArray[np.int64]:
+    if not frame.has(name):
+        return np.full(frame.num_rows, -1)
+    column: Any = frame.column(name)
+    if pa.types.is_dictionary(column.type):
+        codes = pc.index_in(column.dictionary.cast(pa.utf8()), known)
+        found = codes.take(column.indices)
+    elif pa.types.is_string(column.type):
+        found = pc.index_in(column, known)
+    else:
+        return np.full(frame.num_rows, -1)
+    result: NDArray[np.int64] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return result
+
+
+def _numbers(frame: Frame, name: str) -> NDArray[np.float64]:
+    column: Any = frame.column(name) if frame.has(name) else None
+    if column is None or not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        return np.full(frame.num_rows, np.nan)
+    if column.null_count:
+        column = column.cast(pa.float64())
+    values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64)
+    return values

@@ -1,0 +1,141 @@
+"""Routes of the page."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from astrocyte.pipeline.page.server.files import StaticFile, static_files
+from astrocyte.pipeline.page.server.hub import MOST_CLIENTS
+from astrocyte.pipeline.page.server.inquiry import Inquiry
+from astrocyte.pipeline.page.server.page import Page
+from astrocyte.pipeline.page.server.security import COOKIE, Access, add_headers, middleware
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = ["make_app"]
+
+_WRITE_S: Final = 60.0
+"""How long a browser may take none of its changes before its connection is closed."""
+_LOGIN_PAUSE_S: Final = 0.5
+_MOST_BODY: Final = 16 << 10
+
+
+def make_app(page: Page, inquiry: Inquiry, access: Access) -> web.Application:
+    """The application that answers for one page."""
+    app = web.Application(middlewares=[middleware(access)], client_max_size=_MOST_BODY)
+    routes = _Routes(page, inquiry, access)
+    app.router.add_get("/", routes.index)
+    app.router.add_get("/login", routes.login_form)
+    app.router.add_post("/login", routes.login)
+    app.router.add_get("/static/{path:.+}", routes.static)
+    app.router.add_get("/api/stream", routes.stream)
+    app.router.add_get("/api/lineage", routes.lineage)
+    app.router.add_get("/api/near-misses", routes.near_misses)
+
+    async def run(_app: web.Application) -> Any:
+        async with page.running():
+            yield
+
+    app.cleanup_ctx.append(run)
+    app.on_response_prepare.append(add_headers)
+    return app
+
+
+class _Routes:
+    def __init__(self, page: Page, inquiry: Inquiry, access: Access) -> None:
+        self._page = page
+        self._inquiry = inquiry
+        self._access = access
+        self._files = static_files()
+
+    async def index(self, request: web.Request) -> web.Response:
+        """The page."""
+        return _file(request, self._files["index.html"])
+
+    async def static(self, request: web.Request) -> web.Response:
+        """A style sheet, script or picture."""
+        found = self._files.get(request.match_info["path"])
+        if found is None:
+            raise web.HTTPNotFound
+        return _file(request, found)
+
+    async def login_form(self, request: web.Request) -> web.Response:
+        """The form that asks for the token."""
+        if not self._access.needs_token:
+            raise web.HTTPNotFound
+        return _file(request, self._files["login.html"])
+
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        """Take the token of the form."""
+        given = str((await request.post()).get("token", ""))
+        if not self._access.is_token(given):
+            await asyncio.sleep(_LOGIN_PAUSE_S)
+            return web.Response(status=303, headers={"Location": "/login?wrong"})
+        response = web.Response(status=303, headers={"Location": "/"})
+        response.set_cookie(COOKIE, self._access.session, httponly=True, samesite="Strict", path="/")
+        return response
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """The snapshot, then changes, until the browser or the server ends it."""
+        if self._page.hub.clients >= MOST_CLIENTS:
+            return web.Response(
+                status=503, text=f"{MOST_CLIENTS} browsers look already\n", headers={"Retry-After": "5"}
+            )
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        client = self._page.join()
+        try:
+            await response.write(b"retry: 1000\n\n")
+            while True:
+                frame = await client.next_frame()
+                async with asyncio.timeout(_WRITE_S):
+                    await response.write(frame)
+        except (ConnectionError, TimeoutError):
+            return response
+        finally:
+            self._page.hub.leave(client)
+
+    async def lineage(self, request: web.Request) -> web.Response:
+        """Why a multi event or alert was found."""
+        return await _answered(self._inquiry.lineage(request.query.get("id", "")))
+
+    async def near_misses(self, request: web.Request) -> web.Response:
+        """What nearly matched."""
+        query = request.query
+        return await _answered(self._inquiry.near_misses(query.get("rule", ""), query.get("key")))
+
+
+async def _answered(question: Any) -> web.Response:
+    try:
+        body, status = await question, 200
+    except TimeoutError:
+        body, status = (
+            {"error": "this took too long; ask on the command line: astrocyte explain, astrocyte why-not"},
+            504,
+        )
+    except AstrocyteError as error:
+        body, status = {"error": str(error)}, 422
+    with contextlib.suppress(TypeError):
+        return _json(body, status)
+    return _json({"error": "the answer holds values that JSON cannot express"}, 500)
+
+
+def _json(body: Any, status: int) -> web.Response:
+    option = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    return web.Response(
+        status=status,
+        body=orjson.dumps(body, option=option, default=str),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def _file(request: web.Request, found: StaticFile) -> web.Response:
+    headers = {"ETag": found.tag, "Cache-Control": "no-cache", "Content-Type": found.kind}
+    if request.headers.get("If-None-Match") == found.tag:
+        return web.Response(status=304, headers={"ETag": found.tag})
+    return web.Response(body=found.body, headers=headers)

@@ -1,0 +1,1 @@
+"""What a page is of: a broker, a recorded log, a database."""

@@ -1,0 +1,101 @@
+// How many individuals have which value of a trait, over time: one column for each bucket, dark where many are.
+
+import { h, s } from "../dom.js";
+import { number, short } from "../format.js";
+import { value } from "../store.js";
+import * as time from "../time.js";
+import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, readAt, timeScale } from "./frame.js";
+
+export function heatChart(spec, options = {}) {
+  const box = chartBox(spec, { height: 180, ...options, draw: drawHeat });
+  box.trait = 0;
+  if (spec.classes.length > 1) {
+    const choice = h("select", { "aria-label": "Trait", onchange: (event) => { box.trait = Number(event.target.value); box.redraw(); } },
+      spec.classes.map((each, place) => h("option", { value: String(place) }, each.label.replaceAll("_", " "))));
+    box.extra.append(choice);
+  }
+  box.canvas = document.createElement("canvas");
+  return box;
+}
+
+function colours(element) {
+  const style = getComputedStyle(element);
+  const read = (name) => {
+    const text = style.getPropertyValue(name).trim();
+    return [1, 3, 5].map((place) => parseInt(text.slice(place, place + 2), 16));
+  };
+  return [read("--heat-0"), read("--heat-1"), read("--heat-2")];
+}
+
+function mixed(stops, share) {
+  const [from, to, part] = share < 0.5 ? [stops[0], stops[1], share * 2] : [stops[1], stops[2], share * 2 - 1];
+  return from.map((each, place) => Math.round(each + (to[place] - each) * part));
+}
+
+function drawHeat(box) {
+  const classes = box.spec.classes[box.trait];
+  const number_ = classes.bounds.length - 1;
+  const scale = timeScale(box);
+  const { run, x } = scale;
+  const counts = value(`run/${run.name}/${classes.data}`, []);
+  const bottom = box.height - MARGIN.bottom;
+  const y = (place) => bottom - (place / number_) * (bottom - MARGIN.top);
+  const [low, high] = [classes.bounds[0], classes.bounds.at(-1)];
+  const placeOf = (each) => classes.ratio
+    ? (Math.log(each / low) / Math.log(high / low)) * number_
+    : ((each - low) / (high - low)) * number_;
+  drawAxes(box, scale, null);
+  drawClassTicks(box, classes, (each) => y(placeOf(each)), low, high);
+  // Some buckets are joined: a column shows shares, which a handful of individuals cannot.
+  const joined = Math.max(Math.ceil(run.used / 128), 1);
+  const columns = Math.ceil(run.used / joined);
+  const { canvas } = box;
+  canvas.width = Math.max(columns, 1);
+  canvas.height = number_;
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(canvas.width, canvas.height);
+  const stops = colours(box.plot);
+  for (let column = 0; column < columns; column++) {
+    const sums = new Array(number_).fill(0);
+    for (let place = column * joined; place < Math.min((column + 1) * joined, run.used); place++) {
+      for (let each = 0; each < number_; each++) sums[each] += counts[place * number_ + each] ?? 0;
+    }
+    const total = sums.reduce((sum, each) => sum + each, 0);
+    for (let each = 0; each < number_; each++) {
+      const at = ((number_ - 1 - each) * canvas.width + column) * 4;
+      const [red, green, blue] = mixed(stops, total ? Math.min(Math.sqrt((sums[each] / total) * 2), 1) : 0);
+      picture.data.set([red, green, blue, total ? 255 : 0], at);
+    }
+  }
+  context.putImageData(picture, 0, 0);
+  const width = x(run.start + columns * joined * run.width) - x(run.start);
+  if (!box.holder) {
+    canvas.setAttribute("class", "heat");
+    box.holder = s("foreignObject", {}, canvas);
+    box.layers.data.append(box.holder);
+  }
+  const place = { x: MARGIN.left, y: MARGIN.top, width, height: bottom - MARGIN.top };
+  for (const [name, body] of Object.entries(place)) box.holder.setAttribute(name, body);
+  drawMarks(box, scale);
+  const column = Math.min(time.bucketOf(readAt()), run.used - 1);
+  let best = -1;
+  let most = 0;
+  let total = 0;
+  for (let each = 0; each < number_; each++) {
+    let count = 0;
+    for (let place = Math.max(column - joined, 0); place <= column; place++) count += counts[place * number_ + each] ?? 0;
+    total += count;
+    if (count > most) [best, most] = [each, count];
+  }
+  drawLegend(box, [{
+    label: "most common", always: true, colour: 0,
+    text: best < 0 ? "–" : `${number(classes.bounds[best])} to ${number(classes.bounds[best + 1])} (${Math.round((most / total) * 100)} %)`,
+  }]);
+}
+
+function drawClassTicks(box, classes, y, low, high) {
+  const shown = classes.ratio
+    ? [0, 1, 2, 3, 4].map((each) => low * (high / low) ** (each / 4))
+    : [0, 0.25, 0.5, 0.75, 1].map((each) => low + (high - low) * each);
+  for (const each of shown) box.layers.grid.append(s("text", { x: MARGIN.left - 6, y: y(each) + 3.5, class: "y" }, short(each)));
+}

@@ -1,0 +1,71 @@
+"""The page of a broker, live, and the page behind a demo's link."""
+
+import asyncio
+import os
+import urllib.request
+
+from astrocyte.pipeline.page.link import PageLink
+from astrocyte.pipeline.page.server.page import Page
+from astrocyte.pipeline.page.sources.broker import BrokerSource
+from astrocyte.pipeline.settings import load_settings
+from tests.support.logs import T0_US, produce, running
+from tests.support.world_log import RUN, world_messages
+
+LIMIT_S = 120
+
+
+async def held_until(page, found):
+    """What a browser holds as soon as ``found`` says that it is enough."""
+    client = page.join()
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            await client.next_frame()
+            if found(page.hub._document):
+                return page.hub._document
+
+
+def newest_of(document):
+    """Event time of the newest event that is drawn."""
+    return next((run["newest"] for run in document.get("runs", ())), None)
+
+
+async def test_the_page_of_a_broker_shows_what_is_there_and_what_comes(tmp_path):
+    messages = world_messages()
+    first, rest = messages[:101], messages[101:]
+    with running(tmp_path) as address:
+        await produce(address, first, partitions=1)
+        page = Page(BrokerSource(load_settings(broker=address)), tick_s=0.05)
+        async with page.running():
+            await held_until(page, lambda document: newest_of(document) == T0_US + 4_900_000)
+            await produce(address, rest, partitions=1)
+            document = await held_until(page, lambda document: newest_of(document) == T0_US + 9_900_000)
+        (run,) = document["runs"]
+        assert (run["name"], run["scenario"]) == (RUN, "cells")
+        assert document["traffic"]["messages"]["mono.population_metrics"] >= 50
+        assert document["source"]["live"]
+
+
+async def test_a_broker_that_is_away_is_said_and_tried_again(tmp_path):
+    with running(tmp_path) as address:
+        pass
+    page = Page(BrokerSource(load_settings(broker=address)), tick_s=0.05)
+    async with page.running():
+        document = await held_until(page, lambda document: document.get("source", {}).get("note"))
+    assert address.rpartition(":")[2] in document["source"]["note"]
+
+
+async def test_the_page_behind_a_link_starts_when_somebody_follows_it(tmp_path):
+    settings = load_settings(broker="127.0.0.1:1", page_port=0)
+    with (tmp_path / "page.log").open("w") as log, PageLink(settings, os.environ, output=log) as link:
+        link.check()
+        assert link._child is None
+        answer = asyncio.create_task(
+            asyncio.to_thread(lambda: urllib.request.urlopen(link.address, timeout=LIMIT_S).read())
+        )
+        while not answer.done():
+            link.check()
+            await asyncio.wait([answer], timeout=0.05)
+        assert b"<title>Astrocyte</title>" in answer.result()
+        child = link._child
+    assert child is not None
+    assert child.poll() is not None

@@ -1,0 +1,178 @@
+"""The state of the page: what it makes of messages, in whatever portions they come."""
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.page.content.document import encode, patch
+from astrocyte.pipeline.page.content.state import PageState, is_read
+from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS, STATS
+from tests.support.logs import T0_US
+from tests.support.world_log import COLLAPSE_S, RUN, dead_letter, world_log, world_messages
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory):
+    from astrocyte.pipeline.recording.reader import read_log
+
+    return list(read_log(world_log(tmp_path_factory.mktemp("world")).log))
+
+
+def state_of(records, cuts=()):
+    state = PageState()
+    begin = 0
+    for end in (*sorted(cuts), len(records)):
+        if records[begin:end]:
+            state.traffic.take(records[begin:end])
+            state.take(records[begin:end])
+        begin = end
+    return state
+
+
+def shown(state):
+    return orjson.loads(encode(patch({}, state.document())))
+
+
+def test_the_charts_of_a_world_are_those_of_its_streams(messages):
+    document = shown(state_of(messages))
+    (run,) = document["set"]["runs"]
+    assert (run["name"], run["scenario"], run["outside"]) == (RUN, "cells", 0)
+    titles = [chart["title"] for chart in document["set"][f"run/{RUN}/charts"]]
+    assert {"Population", "Population by type", "Accuracy by generation", "Traits over time"} <= {*titles}
+    assert "Accuracy by problem" not in titles
+
+
+def test_a_line_holds_the_means_of_its_buckets(messages):
+    document = shown(state_of(messages))
+    run = document["set"]["runs"][0]
+    population = document["set"][f"run/{RUN}/population_metrics:total_population/0/mean"]
+    place = int(COLLAPSE_S * 1e6) // run["width"]
+    assert max(each for each in population[: place - 2] if each is not None) > 1000
+    assert max(each for each in population[place + 1 :] if each is not None) < 500
+
+
+def test_a_rate_of_sums_is_what_comes_in_a_second(messages):
+    births = shown(state_of(messages))["set"][f"run/{RUN}/population_metrics:births/0/rate"]
+    assert {round(each) for each in births if each is not None} == {70}
+
+
+def test_findings_are_listed_and_counted_by_rule(messages):
+    document = shown(state_of(messages))
+    items = document["add"]["findings"]["items"]
+    assert {each["kind"] for each in items} == {"alert", "match"}
+    alert = next(each for each in items if each["kind"] == "alert")
+    assert (alert["rule"], alert["severity"], alert["run"]) == ("population_collapse", "critical", RUN)
+    assert alert["event"] == next(each["id"] for each in items if each["kind"] == "match")
+    assert document["set"]["rules/alerts"] == {"population_collapse": 1}
+    assert sum(document["set"][f"run/{RUN}/found/critical"]) == 1
+
+
+def test_dead_letters_are_listed_with_their_reason_and_place(messages):
+    (letter,) = shown(state_of(messages))["add"]["letters"]["items"]
+    assert (letter["stage"], letter["topic"], letter["offset"], letter["payload"]) == ("decode", "mono.cells", 7, "<b>")
+
+
+@pytest.fixture(scope="module")
+def whole(messages):
+    return shown(state_of(messages))
+
+
+@settings(max_examples=6)
+@given(cuts=st.lists(st.integers(0, 203), max_size=4))
+def test_the_page_shows_the_same_however_messages_are_cut(messages, whole, cuts):
+    assert len(messages) == 204
+    cut = shown(state_of(messages, cuts))
+    assert whole.keys() == cut.keys()
+    assert whole["add"] == cut["add"]
+    for name, values in whole["set"].items():
+        if name.startswith(f"run/{RUN}/") and isinstance(values, list) and values and isinstance(values[0], float):
+            # Sums of floating-point numbers differ in their last digits by the order of adding.
+            assert np.allclose([each or 0 for each in values], [each or 0 for each in cut["set"][name]], rtol=1e-4)
+        else:
+            assert cut["set"][name] == values, name
+
+
+def test_the_size_does_not_depend_on_the_number_of_events():
+    def frames(cells):
+        times = np.full(cells, T0_US + 5)
+        columns = {"timestamp": times, "key": ["0"] * cells, "metabolism": np.linspace(0.1, 0.9, cells)}
+        return ConsumedRecord("mono.genome_data", 0, 0, T0_US // 1000, None, encode_frame(
+            Frame.from_columns("genome_data", RUN, columns)))  # fmt: skip
+
+    few, many = (len(encode(patch({}, state_of([frames(size)]).document()))) for size in (10, 100_000))
+    assert many < few + 200
+
+
+def test_an_event_with_a_wrong_clock_does_not_stretch_the_axis():
+    ahead = {"timestamp": np.array([T0_US, T0_US + 10**15]), "key": ["a", "a"], "value": np.array([1.0, 2.0])}
+    frame = encode_frame(Frame.from_columns("own", "run-1", ahead))
+    document = shown(state_of([ConsumedRecord("own", 0, 0, T0_US // 1000, None, frame)]))
+    (run,) = document["set"]["runs"]
+    assert (run["outside"], run["used"]) == (1, 1)
+
+
+def test_a_stream_of_the_users_own_has_its_rate_and_its_first_numbers():
+    body = {"timestamp": "2025-01-01T00:00:00Z", "key": "ward 3", "temperature": 38.5, "room": "a"}
+    written_ms = 1_735_689_600_000
+    records = [ConsumedRecord("wards", 0, each, written_ms, b"ward 3", orjson.dumps(body)) for each in range(3)]
+    document = shown(state_of(records))
+    titles = [chart["title"] for chart in document["set"]["run//charts"]]
+    assert titles == ["wards", "wards: temperature"]
+
+
+def test_runs_are_few_and_the_newest_stay():
+    state = PageState()
+    for number in range(7):
+        columns = {"timestamp": np.array([T0_US]), "key": ["a"], "total_population": np.array([number])}
+        frame = encode_frame(Frame.from_columns("population_metrics", f"run-{number}", columns))
+        state.take([ConsumedRecord("mono.population_metrics", 0, number, T0_US // 1000, None, frame)])
+    assert [run["name"] for run in shown(state)["set"]["runs"]] == ["run-6", "run-5", "run-4", "run-3"]
+
+
+DAMAGED = [None, b"", b"[]", b"{", b'{"timestamp":"x"}', b"\xff\xff\xff\xff\x00", b"null"]
+
+
+@pytest.mark.parametrize(
+    "topic", [ALERTS, MULTI_EVENTS, "dead_letters", "simulations", STATS, "mono.population_metrics"]
+)
+def test_damaged_messages_are_no_more_than_themselves(topic):
+    state = state_of(world_messages()[:9])
+    before = shown(state)["set"]
+    state.take([ConsumedRecord(topic, 0, 10_000 + at, T0_US // 1000, None, each) for at, each in enumerate(DAMAGED)])
+    now = shown(state)["set"]
+    assert {name: now[name] for name in before if name.startswith("run")} == {
+        name: before[name] for name in before if name.startswith("run")
+    }
+    assert now["rules/alerts"] == now["rules/matches"] == {}
+
+
+def test_streams_of_single_individuals_are_not_read():
+    assert is_read("mono.population_metrics")
+    assert is_read("wards")
+    assert is_read("metrics.forecast")
+    assert not is_read("mono.evolutionary_events")
+    assert not is_read("metrics.population_second")
+    assert not is_read("keyed.simulation_id.genome_data")
+
+
+def test_watermarks_are_behind_the_newest_event():
+    state = state_of(world_messages())
+    body = {"processed": 5, "late": 1, "watermark_us": T0_US + 7_900_000, "stalls": []}
+    state.take([ConsumedRecord(STATS, 0, 0, T0_US // 1000, b"correlate/0", orjson.dumps(body))])
+    domain = shown(state)["set"]["domains"]["correlate/0"]
+    assert domain["behind_s"] == pytest.approx(2.0)
+    assert (domain["processed"], domain["late"], domain["dead"]) == (5, 1, 0)
+
+
+def test_traffic_is_counted_by_messages_or_by_the_ends_of_topics():
+    state = state_of([dead_letter()])
+    assert state.traffic.messages == {"dead_letters": 1}
+    live = PageState().traffic
+    live.ended({"wards": 100}, T0_US)
+    live.ended({"wards": 130}, T0_US + 1_000_000)
+    assert live.messages == {"wards": 130}
+    assert live.rates("wards").sum() * live.axis.width_us / 1e6 == pytest.approx(30)
