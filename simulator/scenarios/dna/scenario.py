@@ -40,7 +40,7 @@ from astrocyte.simulator.scenarios.dna.config import (
 )
 from astrocyte.simulator.scenarios.dna.control import KEPT, apply_ga, no_orders
 from astrocyte.simulator.scenarios.dna.events import BACKUP, INITIAL, ROLLBACK, SAVE, dna_events
-from astrocyte.simulator.scenarios.dna.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
+from astrocyte.simulator.scenarios.dna.genetics import choose, choose_among, crossover, gene_pool, mutate, ranking, truncation
 
 __all__ = ["DNA", "Dna"]
 
@@ -246,6 +246,7 @@ def _breed(
     luck, other = (words.reshape(shape) for words in ctx.uniforms("mate"))
     noise = ctx.noise("mutation", len(KEYS)).reshape(genome.shape)
     kept, ordered = _orders(params, ctx, shape)
+    pool = kept
     if static.recombination != "pool":
         kept &= ~selected  # those are not bred anyhow, and need no protection
     # Of the protected ones the best, as many as may be (`KEPT`).
@@ -257,6 +258,7 @@ def _breed(
         bred = ~kept
     else:
         chosen = choose(order, jnp.where(elite > 0, elite, count), luck)
+        chosen = jnp.where(jnp.any(pool, axis=1)[:, None], choose_among(pool, luck), chosen)
         chosen = chosen + jnp.arange(shape[0], dtype=jnp.int32)[:, None] * shape[1]
         chosen = jnp.where(ordered >= 0, ordered, chosen)
         theirs = state["genome"][:, chosen.ravel()].reshape(genome.shape)
