@@ -5,8 +5,8 @@ An agent's configuration is a point x of [0, 1]^12. Its karma, evaluated one tic
     karma = exp(-sharpness * mean((x - best)^2)) * exp(noise * normal), at most 1
 
 Every ``generation_ticks`` the best share ``selected`` of a population stays unchanged and the others are bred: an agent
-takes each key with probability ``crossover`` from a mate (an elite agent, whose karma is 0.85 or more, if there is one,
-else a selected one). Then each key mutates with probability ``mutation_rate`` by a normal step. With recombination
+takes each key with probability ``crossover`` from a mate (one of the breeding pool that ``control.ga`` names, else an
+elite agent, whose karma is 0.85 or more, else a selected one). Then each key mutates with probability ``mutation_rate`` by a normal step. With recombination
 "pool" every agent takes each key from a different selected agent (gene-pool recombination).
 
 Between generations an agent may save its configuration, be backed up, or roll back to its best snapshot if its karma
@@ -245,8 +245,8 @@ def _breed(
     gene_luck = first.reshape(genome.shape)
     luck, other = (words.reshape(shape) for words in ctx.uniforms("mate"))
     noise = ctx.noise("mutation", len(KEYS)).reshape(genome.shape)
-    kept, ordered = _orders(params, ctx, shape)
-    pool = kept
+    pool, ordered = _orders(params, ctx, shape)
+    kept = pool
     if static.recombination != "pool":
         kept &= ~selected  # those are not bred anyhow, and need no protection
     # Of the protected ones the best, as many as may be (`KEPT`).
@@ -280,7 +280,7 @@ def _breed(
 
 
 def _orders(params: Mapping[str, Any], ctx: Context, shape: tuple[int, int]) -> tuple[Array, Array]:
-    """Agents protected from being bred, and the slot of each agent's fixed mate (-1: none); [populations, size]."""
+    """Agents of the breeding pool, and the slot of each agent's fixed mate (-1: none); [populations, size]."""
     n = shape[0] * shape[1]
     first = (ctx.island * n).astype(jnp.int32)
 

@@ -18,11 +18,11 @@ from tests.support.small_worlds import SMALL_WORLDS
 
 WINDOWS = """
 windows:
-  - name: population_stats
-    from: problem_solving
+  - name: population_second
+    from: population_metrics
     by: simulation_id
     every: 1s
-    select: {mean_accuracy: "mean(accuracy)"}
+    select: {accuracy: "mean(avg_accuracy)"}
 """
 
 
@@ -62,7 +62,7 @@ def test_a_controller_reads_a_stream_of_the_world_as_well() -> None:
 
 def test_a_controller_without_its_window_is_named_and_nothing_waits_for_it() -> None:
     steering, summary = steered("cells", load_rules("rules: []"), MemorySink(), 2.0)
-    assert steering.idle == ["controller 'difficulty': its window 'population_stats' is not in the rule files"]
+    assert steering.idle == ["controller 'difficulty': its window 'population_second' is not in the rule files"]
     assert summary.controls == ()
 
 
