@@ -35,7 +35,7 @@ class QueuedSnapshot:
     version: int | None
     priority: Literal["high", "normal"]
     event: Event
-    """The event that told of it."""
+    """The event that named it."""
 
 
 class KarmaQueue:

@@ -89,15 +89,15 @@ def test_numbers_change_to_those_of_other_settings(batch):
 
 
 def test_a_steered_world_has_the_bits_of_a_simulation_with_the_same_controls(batch):
-    told = []
+    called = []
 
     def steer(first, tick, seen):
-        told.append((first, tick, len(seen["births"]), seen["births"].shape[1]))
+        called.append((first, tick, len(seen["births"]), seen["births"].shape[1]))
         if first == 0 and tick == 10 * INTERVALS:
             yield 3, "difficulty", {"difficulty": 3.0, "reward": 0.5}
 
     found = run_batch("cells", WORLDS, ticks=TICKS, every=10, observe=observe, steer=steer)
-    assert sorted(told) == [(0, 100, GROUP, INTERVALS), (GROUP, 100, 1, INTERVALS)]
+    assert sorted(called) == [(0, 100, GROUP, INTERVALS), (GROUP, 100, 1, INTERVALS)]
     alone = World(CELLS, WORLDS[3].config, WORLDS[3].seed)
     before = CELLS.params(WORLDS[3].config)
     after = CELLS.control(WORLDS[3].config, before, "difficulty", {"difficulty": 3.0, "reward": 0.5})
