@@ -121,8 +121,9 @@ def run_batch(
 
     ``observe`` and ``founders`` are functions of a module, which JAX traces; the program is kept by their identity.
     ``steer`` is a host function, called after every `INTERVALS` intervals and from several threads, each with groups of
-    its own: its commands change a world as messages of ``control.<name>`` change a running simulation. ``progress`` is called with the number of worlds done and their total. The results of a world do not depend on the
-    others. Groups of worlds run on as many threads as there are cores.
+    its own: its commands change a world as messages of ``control.<name>`` change a running simulation. ``progress`` is
+    called with the number of worlds done and their total. The results of a world do not depend on the others. Groups of
+    worlds run on as many threads as there are cores.
 
     Raises InvalidSettings for worlds that differ in more than numbers, and for those of several islands, and what the
     scenario raises for a command that it refuses.

@@ -22,7 +22,7 @@ from astrocyte.schemas.times import iso_from_us
 __all__ = ["Elite", "GeneticController", "GeneticState"]
 
 _RECHENBERG: Final = 0.2
-"""The one-fifth rule (Rechenberg 1973, Evolutionsstrategie): more successes ask for larger changes, fewer for smaller."""
+"""The one-fifth rule (Rechenberg 1973, Evolutionsstrategie): more successes ask for larger changes, fewer for less."""
 
 
 @dataclass(frozen=True, slots=True)

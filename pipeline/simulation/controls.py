@@ -36,9 +36,9 @@ class KafkaControls:
     The constructor returns when the end offsets of the topics are known, and waits while the broker is unavailable.
     Messages before these offsets are skipped: they were meant for an earlier run. A topic that is created later is read
     from its beginning, and after a broken connection reading continues at its offset. A message that names another run
-    is skipped; one that names no run applies to every run. A command of a controller that is identical to one of the last
-    `_REMEMBERED`, as its role repeats it when it was killed before it had stored its state, is skipped too. Raises AstrocyteError, from the constructor or a call, if
-    the broker refuses a request.
+    is skipped; one that names no run applies to every run. A command of a controller that is identical to one of the
+    last `_REMEMBERED` is skipped too: its role, killed before it had stored its state, repeats it. Raises
+    AstrocyteError, from the constructor or a call, if the broker refuses a request.
     """
 
     def __init__(self, broker: str, names: Sequence[str], *, run: str) -> None:

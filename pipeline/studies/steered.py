@@ -55,8 +55,8 @@ class Governor:
 class SteeredCells:
     """Difficulty controllers over a batch of cells: results of windows over the accuracy of all attempts.
 
-    ``windows`` are lengths in calls of the batch, each `astrocyte.simulator.batch.INTERVALS` of its intervals. A world without a governor is left
-    alone.
+    ``windows`` are lengths in calls of the batch, each `astrocyte.simulator.batch.INTERVALS` of its intervals. A world
+    without a governor is left alone.
     """
 
     def __init__(self, governors: Sequence[Governor | None], windows: Sequence[int], *, tick_us: int) -> None:

@@ -73,9 +73,10 @@ def _held(found: Mapping[str, Disturbed]) -> str:
     left = np.concatenate([each.left.settling_s for name, each in found.items() if name != "nothing"])
     settled = times[~np.isnan(times)]
     return (
-        f"Yes for accuracy: under control {len(settled)} of {len(times)} disturbed worlds settle within {BAND:g} of the "
-        f"target (without, {int((~np.isnan(left)).sum())}), in {interval_text(*mean_interval(settled), digits=2)} s, and "
-        f"the bias at the end is {interval_text(*mean_interval(bias), digits=2)}."
+        f"Under control the accuracy of {len(settled)} of {len(times)} disturbed worlds settles within {BAND:g} of "
+        f"the target (without control, of {int((~np.isnan(left)).sum())}), in "
+        f"{interval_text(*mean_interval(settled), digits=2)} s, and the bias at the end is "
+        f"{interval_text(*mean_interval(bias), digits=2)}."
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def disturbed(run: StudyRun, seeds: Sequence[int]) -> dict[str, Disturbed]:
     governors = [
         _governor(CONTROLLER, 1) if steered else None for _ in kinds for steered in (True, False) for _ in seeds
     ]
-    accuracy = _accuracy(run, worlds, governors, [1] * len(worlds), 2 * half_s, "disturbances")
+    accuracy = _accuracy(run, worlds, governors, window=1, seconds=2 * half_s, what="disturbances")
     accuracy = accuracy.reshape(len(kinds), 2, len(seeds), -1)
     given = np.array([len(governor.given) if governor else 0 for governor in governors], float)
     given = given.reshape(len(kinds), 2, len(seeds))
@@ -130,7 +131,9 @@ def windowed(run: StudyRun, seeds: Sequence[int]) -> Table:
         controller = replace(CONTROLLER, delay_s=float(delay))
         worlds = [BatchWorld(config, seed) for seed in seeds]
         governors = [_governor(controller, delay) for _ in seeds]
-        accuracy = _accuracy(run, worlds, governors, [length] * len(seeds), seconds, f"windows of {length} s")
+        accuracy = _accuracy(
+            run, worlds, governors, window=length, seconds=seconds, what=f"windows of {length} s, delay {delay} s"
+        )
         held = measure_loop(accuracy, target=controller.target, band=BAND, at=0, last=max(seconds // 4, length))
         rows.append((
             f"{length} s", f"{delay} s", interval_text(*mean_interval(held.bias), digits=2),
@@ -188,7 +191,8 @@ def _growth(values: Numbers, last: int) -> float:
         around: Numbers = (part - part.mean(axis=1, keepdims=True) - slope[:, None] * time).std(axis=1)
         return around
 
-    return float(np.median(spread(values[:, -last:])) / max(float(np.median(spread(values[:, -2 * last : -last]))), 1e-12))
+    before, after = (float(np.median(spread(part))) for part in (values[:, -2 * last : -last], values[:, -last:]))
+    return after / before if before else math.nan
 
 
 def _worlds(run: StudyRun, kind: str, seeds: Sequence[int], at: int) -> list[BatchWorld]:
@@ -211,14 +215,15 @@ def _accuracy(
     run: StudyRun,
     worlds: Sequence[BatchWorld],
     governors: Sequence[Governor | None],
-    windows: Sequence[int],
+    *,
+    window: int,
     seconds: int,
     what: str,
 ) -> Numbers:
     """Accuracy of all attempts by second, [worlds, seconds]."""
     found = run.worlds(
         "cells", worlds, ticks=seconds * _SECOND, every=_EVERY, observe=cells_observed, what=what,
-        steer=SteeredCells(governors, windows, tick_us=_TICK_US),
+        steer=SteeredCells(governors, [window] * len(worlds), tick_us=_TICK_US),
     )  # fmt: skip
     by_second: Numbers = found["accuracy"].astype(np.float64).reshape(len(worlds), seconds, INTERVALS).mean(axis=2)
     return by_second

@@ -75,9 +75,7 @@ def evolved(run: StudyRun, seeds: Sequence[int]) -> list[Arm]:
     for rate, name in plan:
         config = run.config("dna", {}, {"tick_us": _TICK_US, "mutation_rate": rate})
         worlds += [BatchWorld(config, seed) for seed in seeds]
-        governors += [
-            None if name == "none" else Governor(_Some(actions=_PARTS[name]), "ga", _DELAY_US) for _ in seeds
-        ]
+        governors += [None if name == "none" else Governor(_Some(actions=_PARTS[name]), "ga", _DELAY_US) for _ in seeds]
     second = 1_000_000 // _TICK_US
     found = run.worlds(
         "dna", worlds, ticks=seconds * second, every=1, observe=dna_observed, what="genetic algorithms",

@@ -11,6 +11,9 @@ __all__ = ["dna_observed"]
 
 
 def dna_observed(params: Mapping[str, Any], state: dict[str, Any], totals: Mapping[str, Array]) -> dict[str, Array]:
-    """Of each agent: its karma, whether it has one (``scored``), its snapshot's tick, and whether that waits for a
-    score (``due``), which it gets in the next tick unless evaluation is out."""
+    """Arrays by agent: ``karma``, whether it has one (``scored``), tick of its ``snapshot``, whether that is ``due``.
+
+    One that is due waits for a score, which it gets in the next tick unless an outage is planted.
+    """
+    del params, totals
     return {name: state[name] for name in ("karma", "scored", "snapshot", "due")}

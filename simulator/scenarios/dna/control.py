@@ -21,7 +21,7 @@ from astrocyte.simulator.scenarios.dna.config import DnaConfig
 __all__ = ["KEPT", "NOBODY", "ORDERS", "apply_ga", "no_orders"]
 
 ORDERS = 128
-"""Maximum number of agents in breeding pools, and of agents with a fixed mate: a further command replaces the oldest."""
+"""Most agents in breeding pools, and most with a fixed mate: a further command replaces the oldest."""
 KEPT = 4
 """At most one in so many agents of a population is protected, those of the highest karma that would be bred: were all,
 as after a time in which all scores are high, evolution would end, and with it the scores that could end that."""

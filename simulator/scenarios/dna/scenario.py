@@ -6,8 +6,9 @@ An agent's configuration is a point x of [0, 1]^12. Its karma, evaluated one tic
 
 Every ``generation_ticks`` the best share ``selected`` of a population stays unchanged and the others are bred: an agent
 takes each key with probability ``crossover`` from a mate (one of the breeding pool that ``control.ga`` names, else an
-elite agent, whose karma is 0.85 or more, else a selected one). Then each key mutates with probability ``mutation_rate`` by a normal step. With recombination
-"pool" every agent takes each key from a different selected agent (gene-pool recombination).
+elite agent, whose karma is 0.85 or more, else a selected one). Then each key mutates with probability
+``mutation_rate`` by a normal step. With recombination "pool" every agent takes each key from a different selected agent
+(gene-pool recombination).
 
 Between generations an agent may save its configuration, be backed up, or roll back to its best snapshot if its karma
 fell below its best. Each change is a snapshot of the next version; ids are (tick, agent), so they increase and never
@@ -40,7 +41,15 @@ from astrocyte.simulator.scenarios.dna.config import (
 )
 from astrocyte.simulator.scenarios.dna.control import KEPT, apply_ga, no_orders
 from astrocyte.simulator.scenarios.dna.events import BACKUP, INITIAL, ROLLBACK, SAVE, dna_events
-from astrocyte.simulator.scenarios.dna.genetics import choose, choose_among, crossover, gene_pool, mutate, ranking, truncation
+from astrocyte.simulator.scenarios.dna.genetics import (
+    choose,
+    choose_among,
+    crossover,
+    gene_pool,
+    mutate,
+    ranking,
+    truncation,
+)
 
 __all__ = ["DNA", "Dna"]
 

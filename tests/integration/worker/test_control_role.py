@@ -30,7 +30,14 @@ TOPIC = "control.ga"
 @contextmanager
 def role(address: str, log: Path) -> Iterator[subprocess.Popen[Any]]:
     environment = {**os.environ, "ASTROCYTE_BROKER": address, "ASTROCYTE_PARTITIONS": "1", "ASTROCYTE_GROUP": "killed"}
-    command = [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()", "worker", "--role", "control"]
+    command = [
+        sys.executable,
+        "-c",
+        "from astrocyte.pipeline.cli.app import main; main()",
+        "worker",
+        "--role",
+        "control",
+    ]
     with log.open("w") as output, subprocess.Popen(
         command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent
     ) as process:  # fmt: skip
@@ -81,7 +88,9 @@ def test_a_killed_role_repeats_at_most_its_last_commands_and_a_simulation_takes_
 
 
 def test_a_repeated_command_is_one_entry_of_the_audit_log_and_a_message_sent_by_hand_is_one_each_time():
-    command = orjson.dumps({"control": "ga", "timestamp": "2025-01-01T00:00:01Z", "run": "r", "values": {"action": "x"}})
+    command = orjson.dumps(
+        {"control": "ga", "timestamp": "2025-01-01T00:00:01Z", "run": "r", "values": {"action": "x"}}
+    )
     values = [command, b'{"difficulty": 2}', command, b'{"difficulty": 2}', b"not json"]
     records = [RawRecord(offset, 0, None, value) for offset, value in enumerate(values)]
     (item,) = decode_for_sink(TOPIC, 0, records).items

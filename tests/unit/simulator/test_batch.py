@@ -101,7 +101,9 @@ def test_a_steered_world_has_the_bits_of_a_simulation_with_the_same_controls(bat
     alone = World(CELLS, WORLDS[3].config, WORLDS[3].seed)
     before = CELLS.params(WORLDS[3].config)
     after = CELLS.control(WORLDS[3].config, before, "difficulty", {"difficulty": 3.0, "reward": 0.5})
-    for _ in alone.run(TICKS, lambda tick: before if tick < 100 else after, stop=lambda tick: 100 if tick < 100 else TICKS):
+    for _ in alone.run(
+        TICKS, lambda tick: before if tick < 100 else after, stop=lambda tick: 100 if tick < 100 else TICKS
+    ):
         pass
     cells = alone.host_states()[0]["cells"]
     for name in ("alive", "energy", "mass", "genome"):

@@ -60,7 +60,8 @@ def test_a_population_with_high_accuracy_gets_harder_problems_by_the_stated_shar
 
 @pytest.mark.parametrize(
     ("length_s", "every_s", "delay_s", "share"),
-    [(1, 1, 1.5, 1 / 12), (10, 10, 1.0, 10 / 16), (60, 60, 1.0, 60 / 62), (60, 60, 61.0, 60 / 182), (10, 1, 1.0, 1 / 16)],
+    [(1, 1, 1.5, 1 / 12), (10, 10, 1.0, 10 / 16), (60, 60, 1.0, 60 / 62), (60, 60, 61.0, 60 / 182),
+     (10, 1, 1.0, 1 / 16)],
 )  # fmt: skip
 def test_the_share_is_that_of_a_process_with_dead_time(length_s, every_s, delay_s, share) -> None:
     assert DifficultyController(delay_s=delay_s).share(length_s, every_s) == pytest.approx(share)
