@@ -123,6 +123,6 @@ def _scores(stream: str, time_us: int, last: Mapping[str, NDArray[Any]], now: Ma
     columns = {
         "timestamp": np.full(len(agents), time_us), "key": names, "agent_id": names,
         "snapshot_id": last["snapshot"][agents].astype(np.int64) << 25 | agents, "karma_score": karma,
-        "score_delta": np.where(last["scored"][agents], karma - last["karma"][agents], np.nan),
+        "score_delta": np.where(last["scored"][agents], now["karma"][agents] - last["karma"][agents], np.nan),
     }  # fmt: skip
     return Frame.from_columns(stream, _RUN, columns)

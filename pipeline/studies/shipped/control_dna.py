@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -73,7 +73,8 @@ def evolved(run: StudyRun, seeds: Sequence[int]) -> list[Arm]:
     worlds: list[BatchWorld] = []
     governors: list[Governor | None] = []
     for rate, name in plan:
-        config = run.config("dna", {}, {"tick_us": _TICK_US, "mutation_rate": rate})
+        # What a user sets is for cells: both scenarios have settings of the same name.
+        config = replace(run, settings={}).config("dna", {}, {"tick_us": _TICK_US, "mutation_rate": rate})
         worlds += [BatchWorld(config, seed) for seed in seeds]
         governors += [None if name == "none" else Governor(_Some(actions=_PARTS[name]), "ga", _DELAY_US) for _ in seeds]
     second = 1_000_000 // _TICK_US
