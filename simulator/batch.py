@@ -216,8 +216,8 @@ def _run_group(
         first += count
         if steer is not None and first < samples:
             commands = list(steer(number, first * every, found[-1]))
-            for world, control, values in commands:
-                numbers.control(world - number, control, values)
+            for world, control, command in commands:
+                numbers.control(world - number, control, command)
             if commands:
                 arguments = (*jax.device_put(numbers.stacked()), *arguments[2:])
     return {name: np.concatenate([each[name] for each in found], axis=1) for name in found[0]}, plan
