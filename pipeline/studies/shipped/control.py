@@ -57,8 +57,8 @@ def study(run: StudyRun) -> Report:
         results=(disturbed_table(found), windows, rewards, evolved_table(arms)),
         calibration=(constant, known),
         limits=(
-            "The reward of a problem changes what cells earn only where energy is not limited by supply, so its effect "
-            "depends on the world's settings.",
+            "Where the energy of the whole world is limited by supply, a higher reward makes no cell richer: it is the "
+            "same for all of them.",
             "Accuracy can be held only between what the limits of difficulty allow, and only while the population "
             "lives: ten times the difficulty starves these worlds.",
             "Scores of dna are noisy, and its landscape has one peak. On a landscape with several, a small breeding "
@@ -80,13 +80,16 @@ def _held(found: Mapping[str, Disturbed]) -> str:
     )
 
 
-def _rewards(effects: Mapping[str, np.ndarray]) -> str:
-    energy = mean_interval(effects["energy"])
-    what = "raise" if energy[1] > 0 else "lower" if energy[2] < 0 else "do not measurably change"
-    return (
-        f"Rewards alone rise to {number(float(effects['reward'].mean()))} when problems become hard and {what} the "
-        f"energy of a cell ({interval_text(*energy, digits=2)})."
-    )
+def _rewards(effects: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    parts = []
+    for kind, found in effects.items():
+        energy, population = (mean_interval(found[name]) for name in ("energy", "population"))
+        parts.append(
+            f"where {kind} limits energy it changes the energy of a cell by {interval_text(*energy, digits=2)} and the "
+            f"population by {interval_text(*population, digits=2)}"
+        )
+    reward = np.mean([found["reward"].mean() for found in effects.values()])
+    return f"Reward alone rises to {number(float(reward))} when problems become hard; {', and '.join(parts)}."
 
 
 def _genetics(arms: Sequence[Arm]) -> str:

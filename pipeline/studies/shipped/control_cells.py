@@ -37,6 +37,13 @@ _DIFFICULTIES: Final = (0.3, 1.0, 3.0)
 _WINDOWS: Final = ((1, 1), (1, 2), (10, 1), (10, 11), (60, 1), (60, 61))
 """Length and delay in seconds: a command that applies a second after its window, and one that takes a window more."""
 _QUICK_WINDOWS: Final = ((1, 1), (10, 11))
+_LIMITED_BY: Final[Mapping[str, Mapping[str, float]]] = {
+    "supply": {},
+    "reward": {"supply": 1_000.0, "reward": 2.0},
+}
+"""With a reward of 2, cells that are right in less than a third of their problems spend more than they earn."""
+_STILL: Final = 1e-9
+"""Fluctuation of what does not fluctuate, but for rounding."""
 _LENGTHS_S: Final = {1: 60, 10: 120, 60: 480}
 
 
@@ -146,38 +153,38 @@ def windowed(run: StudyRun, seeds: Sequence[int]) -> Table:
     )
 
 
-def rewarded(run: StudyRun, seeds: Sequence[int]) -> tuple[Mapping[str, Numbers], Table]:
-    """Worlds that become harder, whose reward alone is controlled, beside the same worlds without control."""
-    half_s = 20 if run.quick else 60
+def rewarded(run: StudyRun, seeds: Sequence[int]) -> tuple[Mapping[str, Mapping[str, Numbers]], Table]:
+    """Worlds that become harder, whose reward alone is controlled, beside the same worlds without control.
+
+    In one kind energy is limited by the supply of the whole world, in the other by what each cell is rewarded.
+    """
+    half_s = 20 if run.quick else 40
     at = half_s * _SECOND
     controller = replace(CONTROLLER, deadband=1.0)  # an accuracy is never so far from its target
-    worlds = [world for _ in range(2) for world in _worlds(run, "harder", seeds, at)]
-    governors: list[Governor | None] = [_governor(controller, 1) for _ in seeds]
-    governors += [None] * len(seeds)
-    loop = SteeredCells(governors, [1] * len(worlds), tick_us=_TICK_US)
-    found = run.worlds(
-        "cells", worlds, ticks=2 * at, every=_EVERY, observe=cells_observed, steer=loop, what="rewards"
-    )  # fmt: skip
-    by_second = {
-        name: found[name].astype(np.float64).reshape(2, len(seeds), 2 * half_s, INTERVALS).mean(axis=3)
-        for name in ("energy", "population")
-    }
-    quarter = half_s // 2
-    effects, rows = {}, []
-    for name, values in by_second.items():
-        late = values[:, :, -quarter:].mean(axis=2)
-        effects[name] = late[0] - late[1]
-        rows.append((
-            name, interval_text(*mean_interval(late[0])), interval_text(*mean_interval(late[1])),
-            interval_text(*mean_interval(effects[name]), digits=2),
-            number(float(_growth(values[0], quarter)), 2), number(float(_growth(values[1], quarter)), 2),
-        ))  # fmt: skip
-    rewards = np.array([[values["reward"] for _, values in each.given][-1:] or [1.0] for each in governors if each])
-    effects["reward"] = rewards[:, 0]
+    effects: dict[str, dict[str, Numbers]] = {}
+    rows: list[tuple[str, ...]] = []
+    for kind, settings in _LIMITED_BY.items():
+        worlds = [world for _ in range(2) for world in _worlds(run, "harder", seeds, at, settings)]
+        steered = [_governor(controller, 1) for _ in seeds]
+        loop = SteeredCells([*steered, *[None] * len(seeds)], [1] * len(worlds), tick_us=_TICK_US)
+        found = run.worlds(
+            "cells", worlds, ticks=2 * at, every=_EVERY, observe=cells_observed, steer=loop, what=f"rewards, {kind}"
+        )  # fmt: skip
+        rewards = [[values["reward"] for _, values in each.given][-1:] or [1.0] for each in steered]
+        effects[kind] = {"reward": np.array(rewards, float)[:, 0]}
+        for name in ("energy", "population"):
+            values = found[name].astype(np.float64).reshape(2, len(seeds), 2 * half_s, INTERVALS).mean(axis=3)
+            late = values[:, :, -half_s // 2 :].mean(axis=2)
+            effects[kind][name] = late[0] - late[1]
+            rows.append((
+                kind, name, interval_text(*mean_interval(late[0])), interval_text(*mean_interval(late[1])),
+                interval_text(*mean_interval(effects[kind][name]), digits=2),
+                *(number(_growth(each, half_s // 2), 2) for each in values),
+            ))  # fmt: skip
     return effects, Table(
-        f"Rewards from the rolling average, after problems became {_FACTOR:g} times as hard",
-        ("mean by second", "reward controlled", "constant reward", "effect", "growth of fluctuation, controlled",
-         "constant"),
+        f"Rewards from the rolling average, after problems became {_FACTOR:g} times as hard: means of the last quarter",
+        ("energy is limited by", "of", "reward controlled", "constant reward", "effect",
+         "growth of fluctuation, controlled", "constant"),
         rows,
     )  # fmt: skip
 
@@ -192,12 +199,14 @@ def _growth(values: Numbers, last: int) -> float:
         return around
 
     before, after = (float(np.median(spread(part))) for part in (values[:, -2 * last : -last], values[:, -last:]))
-    return after / before if before else math.nan
+    return after / before if before > _STILL else math.nan
 
 
-def _worlds(run: StudyRun, kind: str, seeds: Sequence[int], at: int) -> list[BatchWorld]:
+def _worlds(
+    run: StudyRun, kind: str, seeds: Sequence[int], at: int, settings: Mapping[str, float] | None = None
+) -> list[BatchWorld]:
     planted = kind in ("collapse", "breakthrough")
-    varied = {**_FIXED, "plants": [{"kind": kind, "at_tick": at}] if planted else []}
+    varied = {**_FIXED, **(settings or {}), "plants": [{"kind": kind, "at_tick": at}] if planted else []}
     config = run.config("cells", _BASE, varied)
     then, change = None, (0, 0)
     if kind in ("harder", "easier", "drift"):
