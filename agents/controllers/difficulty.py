@@ -15,8 +15,8 @@ by ``share``. The difficulty is the one at which this ability gives the target::
 T is the length of the window and h the time since the one before, T or less (windows may overlap). ``share`` is the
 integral gain for a process without dynamics of its own, but with a dead time theta: half a window, of which a mean is
 old on average, and the delay of the command (Skogestad 2003, Journal of Process Control 13:291, SIMC; Åström & Hägglund
-2006, Advanced PID Control, chapter 6). As the estimate uses the difficulty after its limits, it does not wind up while
-a limit holds.
+2006, Advanced PID Control). As the estimate uses the difficulty after its limits, it does not wind up while a limit
+holds.
 """
 
 from __future__ import annotations
