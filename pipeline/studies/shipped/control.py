@@ -57,8 +57,8 @@ def study(run: StudyRun) -> Report:
         results=(disturbed_table(found), windows, rewards, evolved_table(arms)),
         calibration=(constant, known),
         limits=(
-            "Where supply limits the energy of the whole world, a higher reward changes little: all cells demand more of "
-            "the same.",
+            "Where supply limits the energy of the whole world, a higher reward changes little: all cells demand more "
+            "of the same.",
             "Accuracy can be held only between what the limits of difficulty allow, and only while the population "
             "lives: ten times the difficulty starves these worlds.",
             "Scores of dna are noisy, and its landscape has one peak. On a landscape with several, a small breeding "
