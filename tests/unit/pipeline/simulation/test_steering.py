@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from astrocyte import RuleSet, load_rules
+from astrocyte.agents.controllers.base import CONTROLLERS
+from astrocyte.agents.controllers.difficulty import DifficultyController
 from astrocyte.pipeline.simulation.run import scenario_config
 from astrocyte.pipeline.simulation.steering import DELAY_US, Steering
 from astrocyte.scenario import MemorySink, simulate
@@ -39,7 +41,11 @@ def steered(
     return steering, summary
 
 
-def test_a_command_applies_a_second_after_the_window_that_caused_it_and_the_run_repeats() -> None:
+def test_a_command_applies_a_second_after_the_window_that_caused_it_and_the_run_repeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    every_window = {**CONTROLLERS._loaded, "difficulty": DifficultyController(deadband=0.0)}
+    monkeypatch.setattr(CONTROLLERS, "_loaded", every_window)
     kept, again = MemorySink(), MemorySink()
     _, summary = steered("cells", load_rules(WINDOWS), kept)
     steered("cells", load_rules(WINDOWS), again)
