@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from astrocyte.pipeline.analysis.phylogeny import Phylogeny, phylogeny
     from astrocyte.pipeline.embed.consumer import Consumer, ConsumerCounts
     from astrocyte.pipeline.embed.handlers import Event
+    from astrocyte.pipeline.embed.karma import KarmaQueue
     from astrocyte.pipeline.embed.outbox import PublisherCounts
     from astrocyte.pipeline.embed.publisher import Publisher, connect
     from astrocyte.pipeline.experiments.runner import ExperimentRunner
@@ -71,6 +72,7 @@ _HOME = {
     "Frame": "schemas.frames",
     "Group": "agents.rules.steps",
     "InvalidRules": "agents.rules.problems",
+    "KarmaQueue": "pipeline.embed.karma",
     "Match": "agents.matches.table",
     "MatchTable": "agents.matches.table",
     "MatchedEvent": "agents.matches.table",
@@ -118,6 +120,7 @@ __all__ = [
     "Frame",
     "Group",
     "InvalidRules",
+    "KarmaQueue",
     "Match",
     "MatchTable",
     "MatchedEvent",

@@ -6,6 +6,7 @@ The models here define the shapes. High-rate paths write and read the same JSON 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer
@@ -22,6 +23,7 @@ __all__ = [
     "MonoEvent",
     "MultiEvent",
     "Severity",
+    "is_command",
 ]
 
 Severity = Literal["info", "warning", "critical"]
@@ -150,6 +152,15 @@ class ControlEvent(_Record):
     run: str | None = None
     tick: int | None = None
     values: dict[str, float | int | str | bool | None]
+
+
+def is_command(body: Mapping[str, Any]) -> bool:
+    """Whether the object of a control message is a `ControlEvent`, as controllers give them.
+
+    Such commands hold absolute values and their time, so two that are identical are one that was repeated. A message
+    that a user sends by hand may have only values, and may be meant twice.
+    """
+    return isinstance(body.get("control"), str) and "timestamp" in body and isinstance(body.get("values"), Mapping)
 
 
 class DnaMeta(_Record):

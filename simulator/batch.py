@@ -28,13 +28,18 @@ from astrocyte.simulator.rng import seed_words
 from astrocyte.simulator.runtime.programs import TRACES, context_of, strong
 from astrocyte.simulator.scenario import Scenario, load_scenario
 
-__all__ = ["BatchWorld", "Observe", "run_batch"]
+__all__ = ["INTERVALS", "BatchWorld", "Command", "Observe", "Steer", "run_batch"]
 
 Observe = Callable[[Any, Any, Mapping[str, Array]], Mapping[str, Array]]
 """``observe(params, state, totals)``: arrays to keep of a world at the end of an interval; traced. ``totals`` holds its
 metrics, summed over the ticks of the interval; vectors, and what a step records in some ticks only, are left out."""
 Founders = Callable[[Any, Mapping[str, Array]], Any]
 """``founders(state, values)``: the state before tick 0, changed; traced."""
+Command = tuple[int, str, Mapping[str, Any]]
+"""Number of a world, name of the control, values."""
+Steer = Callable[[int, int, Mapping[str, NDArray[Any]]], Iterable[Command]]
+"""``steer(first, tick, seen)``: commands that apply from ``tick`` on, for worlds of the group whose first is number
+``first``. ``seen`` is what was observed of them since the call before: arrays [worlds, intervals, ...]."""
 
 GROUP: Final = 16
 """Worlds of one call: their state stays in the cache, and a call is short enough to show progress."""
@@ -109,15 +114,19 @@ def run_batch(
     observe: Observe,
     every: int = 10,
     founders: Founders | None = None,
+    steer: Steer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """What ``observe`` returned of each world after every ``every`` ticks: arrays [worlds, ticks // every, ...].
 
     ``observe`` and ``founders`` are functions of a module, which JAX traces; the program is kept by their identity.
-    ``progress`` is called with the number of worlds done and their total. The results of a world do not depend on the
-    others. Groups of worlds run on as many threads as there are cores.
+    ``steer`` is a host function, called after every `INTERVALS` intervals and from several threads, each with groups of
+    its own: its commands change a world as messages of ``control.<name>`` change a running simulation. ``progress`` is
+    called with the number of worlds done and their total. The results of a world do not depend on the others. Groups of
+    worlds run on as many threads as there are cores.
 
-    Raises InvalidSettings for worlds that differ in more than numbers, and for those of several islands.
+    Raises InvalidSettings for worlds that differ in more than numbers, and for those of several islands, and what the
+    scenario raises for a command that it refuses.
     """
     of = load_scenario(scenario)
     static = _shared_static(of, worlds)
@@ -126,10 +135,13 @@ def run_batch(
     plan = _Plan(of, static, _first_sizes(of, static), observe, founders)
     groups = [worlds[first : first + GROUP] for first in range(0, len(worlds), GROUP)]
     # The first group runs alone: two threads that miss the same program would both compile it.
-    found, plan = _run_group(plan, groups[0], ticks // every, every)
+    found, plan = _run_group(plan, groups[0], ticks // every, every, steer, 0)
     results, done = [found], len(groups[0])
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        pending = [pool.submit(_run_group, plan, group, ticks // every, every) for group in groups[1:]]
+        pending = [
+            pool.submit(_run_group, plan, group, ticks // every, every, steer, GROUP * number)
+            for number, group in enumerate(groups[1:], 1)
+        ]
         for group, each in zip(groups[1:], pending, strict=True):
             if progress is not None:
                 progress(done, len(worlds))
@@ -172,14 +184,14 @@ def _first_sizes(scenario: Scenario, static: Any) -> _Sizes:
 
 
 def _run_group(
-    plan: _Plan, worlds: Sequence[BatchWorld], samples: int, every: int
+    plan: _Plan, worlds: Sequence[BatchWorld], samples: int, every: int, steer: Steer | None, number: int
 ) -> tuple[dict[str, NDArray[Any]], _Plan]:
-    """Results of a group, and the plan whose buffers held all that was needed."""
+    """Results of a group, whose first world has that number; and the plan whose buffers held all that was needed."""
     padded = [*worlds, *[worlds[-1]] * (GROUP - len(worlds))]  # a smaller group would be another program
+    numbers = _Numbers(plan.scenario, padded)
     # Placed once: NumPy arrays would be copied at every call.
     arguments = jax.device_put((
-        _stacked(plan.scenario.params(world.config) for world in padded),
-        _stacked(plan.scenario.params(world.then or world.config) for world in padded),
+        *numbers.stacked(),
         np.array([world.change for world in padded], np.int32),
         np.array([seed_words(world.seed) for world in padded], np.uint32),
     ))  # fmt: skip
@@ -202,7 +214,34 @@ def _run_group(
         states = after
         found.append({name: np.asarray(leaf)[: len(worlds), :count] for name, leaf in seen.items()})
         first += count
+        if steer is not None and first < samples:
+            commands = list(steer(number, first * every, found[-1]))
+            for world, control, command in commands:
+                numbers.control(world - number, control, command)
+            if commands:
+                arguments = (*jax.device_put(numbers.stacked()), *arguments[2:])
     return {name: np.concatenate([each[name] for each in found], axis=1) for name in found[0]}, plan
+
+
+class _Numbers:
+    """The params of a group's worlds, before and after their change, as controls leave them."""
+
+    def __init__(self, scenario: Scenario, worlds: Sequence[BatchWorld]) -> None:
+        self._scenario = scenario
+        self._configs = [(world.config, world.then or world.config) for world in worlds]
+        self._params = [[scenario.params(config) for config in pair] for pair in self._configs]
+
+    def control(self, world: int, name: str, values: Mapping[str, Any]) -> None:
+        """Apply a command to a world of the group. Raises what the scenario raises if it refuses it."""
+        self._params[world] = [
+            self._scenario.control(config, params, name, values)
+            for config, params in zip(self._configs[world], self._params[world], strict=True)
+        ]
+
+    def stacked(self) -> tuple[Any, Any]:
+        """Params before and after the change, of all worlds."""
+        before, after = (_stacked(pair[place] for pair in self._params) for place in (0, 1))
+        return before, after
 
 
 def _stacked(trees: Iterable[Any]) -> Any:

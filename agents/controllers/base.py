@@ -177,8 +177,8 @@ CONTROLLERS: Final[Registry[Controller]] = Registry(
     "controller",
     group="astrocyte.controllers",
     shipped={
-        "difficulty": "astrocyte.agents.controllers.controllers:DifficultyController",
-        "ga": "astrocyte.agents.controllers.controllers:GeneticController",
+        "difficulty": "astrocyte.agents.controllers.difficulty:DifficultyController",
+        "ga": "astrocyte.agents.controllers.genetic:GeneticController",
     },
     of=Controller,
     check=_check,

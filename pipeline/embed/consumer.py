@@ -110,6 +110,9 @@ class Consumer:
         self._look_again = 0.0
         self.is_ready = threading.Event()
         """Set once the consumer has its first partitions: events emitted from then on are received."""
+        self.caught_up = threading.Event()
+        """Set once all that its first partitions held when it began is handled."""
+        self._ends_at_start: dict[TopicPartition, int] = {}
 
     def on(self, *patterns: str) -> Callable[[H], H]:
         """Decorator: the function, or coroutine function, handles events of the streams that match.
@@ -164,6 +167,8 @@ class Consumer:
                 batches = await client.getmany(timeout_ms=_POLL_MS, max_records=_MOST_RECORDS)
                 for place, messages in batches.items():
                     await self._handle_chunk(client, place, messages)
+                if not self.caught_up.is_set() and self.is_ready.is_set():
+                    await self._look_caught_up(client)
         finally:
             self._stopped.clear()
             if client is not None:
@@ -270,8 +275,19 @@ class Consumer:
         elif self._group is None:
             for place, begin in (await self._answer(lambda: client.beginning_offsets(assigned))).items():
                 client.seek(place, begin)
+        if not self._placed:
+            self._ends_at_start = dict(await self._answer(lambda: client.end_offsets(assigned))) if assigned else {}
         self._placed = True
         self.is_ready.set()
+
+    async def _look_caught_up(self, client: AIOKafkaConsumer) -> None:
+        """Set `caught_up` if nothing is left of what was there. Partitions that moved away are another's to read."""
+        held = client.assignment()
+        for place, end in list(self._ends_at_start.items()):
+            if place not in held or await client.position(place) >= end:
+                del self._ends_at_start[place]
+        if not self._ends_at_start:
+            self.caught_up.set()
 
     async def _ends(self, client: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The ends of the partitions in which the group has committed nothing."""

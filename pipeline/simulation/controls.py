@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, admin_client, consumer_client, partition_counts
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent
+from astrocyte.schemas.events import is_command
 from astrocyte.schemas.json.text import read_value
 from astrocyte.schemas.topics import control_topic
 
@@ -23,6 +24,8 @@ __all__ = ["KafkaControls"]
 
 _SHOWN: Final = 1000
 """Bytes of a refused message that are recorded."""
+_REMEMBERED: Final = 10_000
+"""Commands that are recognised if they come again: more than result from the one chunk that a role repeats."""
 _LOOK_S: Final = 1.0
 """Interval of the checks for topics that were created in the meantime."""
 
@@ -33,8 +36,9 @@ class KafkaControls:
     The constructor returns when the end offsets of the topics are known, and waits while the broker is unavailable.
     Messages before these offsets are skipped: they were meant for an earlier run. A topic that is created later is read
     from its beginning, and after a broken connection reading continues at its offset. A message that names another run
-    is skipped; one that names no run applies to every run. Raises AstrocyteError, from the constructor or a call, if
-    the broker refuses a request.
+    is skipped; one that names no run applies to every run. A command of a controller that is identical to one of the
+    last `_REMEMBERED` is skipped too: its role, killed before it had stored its state, repeats it. Raises
+    AstrocyteError, from the constructor or a call, if the broker refuses a request.
     """
 
     def __init__(self, broker: str, names: Sequence[str], *, run: str) -> None:
@@ -42,6 +46,8 @@ class KafkaControls:
         self._topics = {control_topic(name): name for name in names}
         self._found: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._next: dict[TopicPartition, int] | None = None
+        self._taken: dict[tuple[str, bytes], None] = {}
+        """The last commands, oldest first."""
         self._ready, self._stop = threading.Event(), threading.Event()
         self._failure: AstrocyteError | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._read()), name="controls", daemon=True)
@@ -119,5 +125,15 @@ class KafkaControls:
             return
         if not isinstance(body, dict):
             self._found.put((name, body))
+        elif is_command(body) and self._is_repeated(name, value or b""):
+            return
         elif body.get("run") in (None, self._run):
             self._found.put((name, body.get("values", body)))
+
+    def _is_repeated(self, name: str, value: bytes) -> bool:
+        if (name, value) in self._taken:
+            return True
+        self._taken[name, value] = None
+        if len(self._taken) > _REMEMBERED:
+            del self._taken[next(iter(self._taken))]
+        return False

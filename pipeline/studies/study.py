@@ -29,7 +29,7 @@ from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.registry import Registry, described, takes
 
 if TYPE_CHECKING:
-    from astrocyte.simulator.batch import BatchWorld, Founders, Observe
+    from astrocyte.simulator.batch import BatchWorld, Founders, Observe, Steer
 
 __all__ = ["STUDIES", "Study", "StudyRun", "register_study", "run_study", "study_command"]
 
@@ -76,6 +76,7 @@ class StudyRun:
         observe: Observe,
         every: int = 10,
         founders: Founders | None = None,
+        steer: Steer | None = None,
         what: str = "worlds",
     ) -> dict[str, NDArray[Any]]:
         """See `run_batch`; progress goes to the user under the name ``what``."""
@@ -85,7 +86,9 @@ class StudyRun:
             if self.progress is not None:
                 self.progress(what, done, total)
 
-        return run_batch(scenario, worlds, ticks=ticks, every=every, observe=observe, founders=founders, progress=moved)
+        return run_batch(
+            scenario, worlds, ticks=ticks, every=every, observe=observe, founders=founders, steer=steer, progress=moved
+        )
 
     def random(self, *parts: str) -> np.random.Generator:
         """Random numbers for resampling: a function of the study's name and ``parts``."""
@@ -107,7 +110,7 @@ STUDIES: Final[Registry[Study]] = Registry(
     shipped={
         name: f"astrocyte.pipeline.studies.shipped.{name.replace('-', '_')}:study"
         for name in (
-            "architectures", "capacity", "co-evolution", "critical-transition", "mutation-rate",
+            "architectures", "capacity", "co-evolution", "control", "critical-transition", "mutation-rate",
             "punctuated-equilibrium",
         )
     },

@@ -14,6 +14,7 @@ import orjson
 import pytest
 import yaml
 
+import astrocyte
 from astrocyte.pipeline.kafka.client import ensure_topics, producer_client
 from astrocyte.pipeline.roles.worker import RoleProcesses
 from astrocyte.pipeline.settings import Settings
@@ -249,6 +250,35 @@ def test_the_programs_that_publish_and_handle_events_meet_on_a_broker(own_embedd
             dashboard.terminate()
             reader.join()
     assert dashboard.returncode == 0
+
+
+@pytest.mark.time_limit(180, "starts a program twice")
+def test_the_evaluation_of_snapshots_scores_each_once_also_when_it_is_killed(own_embedded, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("ASTROCYTE_BROKER", own_embedded.address)
+    written("consume", tmp_path)
+
+    def create(*snapshots: int) -> None:
+        with astrocyte.connect(own_embedded.address) as publisher:
+            for number in snapshots:
+                publisher.dna.snapshot_created(
+                    snapshot_id=number, agent_id="coder", version=number, source="manual", dna_size=3, traits_count=2,
+                    created_at=1.0,
+                )  # fmt: skip
+            assert publisher.flush(30)
+
+    def scored() -> list[int]:
+        parts = read_all(own_embedded.address, "mono.dna.karma_updated").values()
+        return sorted(orjson.loads(each.value)["payload"]["snapshot_id"] for part in parts for each in part)
+
+    create(1, 2, 3)
+    for wanted in (3, 4):
+        with subprocess.Popen([sys.executable, "karma.py"], cwd=tmp_path) as service:
+            try:
+                wait_until(lambda wanted=wanted: len(scored()) >= wanted, 60)
+            finally:
+                service.kill()
+        create(4)
+    assert scored() == [1, 2, 3, 4]
 
 
 def test_the_sweep_of_the_page_is_one():

@@ -96,7 +96,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "sources": "content",
     },
     "pipeline/studies": {
-        "shipped": "cells evolution_models intervals report study",
+        "shipped": "cells evolution_models intervals loop_measures report steered study",
     },
     "pipeline/roles": {
         "sink": "acceptance output_records refusals worker worker_app",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,8 @@ from astrocyte.agents.ingest.letters import dead_letter
 from astrocyte.agents.sinks.base import RecordKind, Sourced, SourcedRecords
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.events import DeadLetter
+from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.events import DeadLetter, is_command
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.cloudevents import EXTENSIONS
 from astrocyte.schemas.json.reader import KafkaRecord
@@ -83,7 +85,7 @@ def _audited(topic: str, partition: int, records: Sequence[KafkaRecord]) -> Sour
     kind = "rule_change" if topic == RULES else topic
     entries = [
         {
-            "event_id": str(hash_id(topic, str(partition), str(record.offset))),
+            "event_id": _audit_id(topic, partition, record),
             "timestamp": record.timestamp * 1000,
             "kind": kind,
             "subject": None if record.key is None else record.key.decode(errors="replace"),
@@ -94,3 +96,12 @@ def _audited(topic: str, partition: int, records: Sequence[KafkaRecord]) -> Sour
     ]
     offsets = np.array([record.offset for record in records], np.int64)
     return SourcedRecords("audit", entries, topic, partition, records[0].offset, offsets)
+
+
+def _audit_id(topic: str, partition: int, record: KafkaRecord) -> str:
+    """Id of an entry: that of the message's place, but for a command that a controller may repeat after a crash."""
+    if topic.startswith(CONTROL_PREFIX) and record.value is not None:
+        with contextlib.suppress(InvalidEvent):
+            if is_command(read_object(record.value)):
+                return str(hash_id(topic, record.value.decode(errors="replace")))
+    return str(hash_id(topic, str(partition), str(record.offset)))

@@ -1,8 +1,9 @@
 """Messages of ``control.ga`` for the dna scenario: commands of an external controller to its genetic algorithm.
 
 ``mutation_rate`` sets the probability that a key mutates. ``crossover`` fixes the mate with which an agent is bred,
-until the next such message for it. ``elite`` protects an agent from being bred, whatever its rank, up to a quarter of
-its population; ``retire`` ends that.
+until the next such message for it. ``elite`` puts an agent into its population's breeding pool: while there is one, all
+mates that are not fixed are taken from it, and up to a quarter of the population is protected from being bred,
+whatever its rank. ``retire`` ends that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from astrocyte.simulator.scenarios.dna.config import DnaConfig
 __all__ = ["KEPT", "NOBODY", "ORDERS", "apply_ga", "no_orders"]
 
 ORDERS = 128
-"""Maximum number of protected agents, and of agents with a fixed mate: a further command replaces the oldest."""
+"""Most agents in breeding pools, and most with a fixed mate: a further command replaces the oldest."""
 KEPT = 4
 """At most one in so many agents of a population is protected, those of the highest karma that would be bred: were all,
 as after a time in which all scores are high, evolution would end, and with it the scores that could end that."""

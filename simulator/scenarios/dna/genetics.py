@@ -6,10 +6,11 @@ the caller draws, so that tests can run them on other traits (OneMax, the breede
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["choose", "crossover", "gene_pool", "mutate", "ranking", "truncation"]
+__all__ = ["choose", "choose_among", "crossover", "gene_pool", "mutate", "ranking", "truncation"]
 
 PAIRWISE = 512
 """Size up to which a population is ranked by comparing all pairs."""
@@ -46,6 +47,17 @@ def choose(order: Array, pool: Array, luck: Array) -> Array:
     place = jnp.minimum((luck * pool[:, None]).astype(jnp.int32), pool[:, None] - 1)
     rows = jnp.arange(order.shape[0])[:, None]
     return order[rows, place]
+
+
+def choose_among(pool: Array, luck: Array) -> Array:
+    """A member for each place, uniform among those in ``pool`` (bool[populations, size]); ``luck`` as in `choose`.
+
+    Without a member in the pool it is the last one of the population.
+    """
+    number = jnp.cumsum(pool, axis=1, dtype=jnp.int32)
+    wanted = (luck * number[:, -1:]).astype(jnp.int32)
+    found = jax.vmap(lambda counts, places: jnp.searchsorted(counts, places, side="right"))(number, wanted)
+    return jnp.minimum(found, pool.shape[1] - 1).astype(jnp.int32)
 
 
 def crossover(own: Array, mate: Array, luck: Array, share: Array | float) -> Array:

@@ -5,9 +5,10 @@ An agent's configuration is a point x of [0, 1]^12. Its karma, evaluated one tic
     karma = exp(-sharpness * mean((x - best)^2)) * exp(noise * normal), at most 1
 
 Every ``generation_ticks`` the best share ``selected`` of a population stays unchanged and the others are bred: an agent
-takes each key with probability ``crossover`` from a mate (an elite agent, whose karma is 0.85 or more, if there is one,
-else a selected one). Then each key mutates with probability ``mutation_rate`` by a normal step. With recombination
-"pool" every agent takes each key from a different selected agent (gene-pool recombination).
+takes each key with probability ``crossover`` from a mate (one of the breeding pool that ``control.ga`` names, else an
+elite agent, whose karma is 0.85 or more, else a selected one). Then each key mutates with probability
+``mutation_rate`` by a normal step. With recombination "pool" every agent takes each key from a different selected agent
+(gene-pool recombination).
 
 Between generations an agent may save its configuration, be backed up, or roll back to its best snapshot if its karma
 fell below its best. Each change is a snapshot of the next version; ids are (tick, agent), so they increase and never
@@ -40,7 +41,15 @@ from astrocyte.simulator.scenarios.dna.config import (
 )
 from astrocyte.simulator.scenarios.dna.control import KEPT, apply_ga, no_orders
 from astrocyte.simulator.scenarios.dna.events import BACKUP, INITIAL, ROLLBACK, SAVE, dna_events
-from astrocyte.simulator.scenarios.dna.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
+from astrocyte.simulator.scenarios.dna.genetics import (
+    choose,
+    choose_among,
+    crossover,
+    gene_pool,
+    mutate,
+    ranking,
+    truncation,
+)
 
 __all__ = ["DNA", "Dna"]
 
@@ -245,7 +254,8 @@ def _breed(
     gene_luck = first.reshape(genome.shape)
     luck, other = (words.reshape(shape) for words in ctx.uniforms("mate"))
     noise = ctx.noise("mutation", len(KEYS)).reshape(genome.shape)
-    kept, ordered = _orders(params, ctx, shape)
+    pool, ordered = _orders(params, ctx, shape)
+    kept = pool
     if static.recombination != "pool":
         kept &= ~selected  # those are not bred anyhow, and need no protection
     # Of the protected ones the best, as many as may be (`KEPT`).
@@ -257,6 +267,7 @@ def _breed(
         bred = ~kept
     else:
         chosen = choose(order, jnp.where(elite > 0, elite, count), luck)
+        chosen = jnp.where(jnp.any(pool, axis=1)[:, None], choose_among(pool, luck), chosen)
         chosen = chosen + jnp.arange(shape[0], dtype=jnp.int32)[:, None] * shape[1]
         chosen = jnp.where(ordered >= 0, ordered, chosen)
         theirs = state["genome"][:, chosen.ravel()].reshape(genome.shape)
@@ -278,7 +289,7 @@ def _breed(
 
 
 def _orders(params: Mapping[str, Any], ctx: Context, shape: tuple[int, int]) -> tuple[Array, Array]:
-    """Agents protected from being bred, and the slot of each agent's fixed mate (-1: none); [populations, size]."""
+    """Agents of the breeding pool, and the slot of each agent's fixed mate (-1: none); [populations, size]."""
     n = shape[0] * shape[1]
     first = (ctx.island * n).astype(jnp.int32)
 

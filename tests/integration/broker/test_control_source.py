@@ -87,6 +87,17 @@ def test_messages_for_another_run_are_skipped(broker: str) -> None:
     controls.close()
 
 
+def test_a_command_that_a_controller_repeats_applies_once_and_one_sent_by_hand_each_time(broker: str) -> None:
+    make(broker)
+    controls = KafkaControls(broker, ["difficulty"], run="r")
+    command = {"control": "difficulty", "timestamp": "2025-01-01T00:00:01Z", "run": "r", "values": {"difficulty": 2.0}}
+    later = {**command, "timestamp": "2025-01-01T00:00:02Z"}
+    send(broker, command, later, command, later, {"difficulty": 5.0}, {"difficulty": 5.0})
+    found = received(controls, 4)
+    controls.close()
+    assert [values["difficulty"] for _, values in found] == [2.0, 2.0, 5.0, 5.0]
+
+
 def test_messages_sent_around_an_outage_of_the_broker_are_not_missed(tmp_path: Path) -> None:
     with BrokerThread(tmp_path / "broker", default_partitions=1) as running:
         make(running.address)

@@ -6,6 +6,7 @@ from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.simulator.batch import GROUP, INTERVALS, BatchWorld, _first_sizes, run_batch
 from astrocyte.simulator.runtime.programs import TRACES
 from astrocyte.simulator.runtime.world import World
+from astrocyte.simulator.scenario import InvalidControl
 
 pytestmark = pytest.mark.time_limit(120, "compiles a program of worlds")
 
@@ -85,6 +86,38 @@ def test_numbers_change_to_those_of_other_settings(batch):
     assert supply[2][:2].tolist() == [one] * 2
     assert supply[2][11:].tolist() == [other] * 9
     assert (supply[3] == one).all()
+
+
+def test_a_steered_world_has_the_bits_of_a_simulation_with_the_same_controls(batch):
+    called = []
+
+    def steer(first, tick, seen):
+        called.append((first, tick, len(seen["births"]), seen["births"].shape[1]))
+        if first == 0 and tick == 10 * INTERVALS:
+            yield 3, "difficulty", {"difficulty": 3.0, "reward": 0.5}
+
+    found = run_batch("cells", WORLDS, ticks=TICKS, every=10, observe=observe, steer=steer)
+    assert sorted(called) == [(0, 100, GROUP, INTERVALS), (GROUP, 100, 1, INTERVALS)]
+    alone = World(CELLS, WORLDS[3].config, WORLDS[3].seed)
+    before = CELLS.params(WORLDS[3].config)
+    after = CELLS.control(WORLDS[3].config, before, "difficulty", {"difficulty": 3.0, "reward": 0.5})
+    for _ in alone.run(
+        TICKS, lambda tick: before if tick < 100 else after, stop=lambda tick: 100 if tick < 100 else TICKS
+    ):
+        pass
+    cells = alone.host_states()[0]["cells"]
+    for name in ("alive", "energy", "mass", "genome"):
+        assert found[name][3, -1].tobytes() == cells[name].tobytes(), name
+        assert found[name][2].tobytes() == batch[name][2].tobytes(), "another world changed"
+    assert found["energy"][3, -1].tobytes() != batch["energy"][3, -1].tobytes()
+
+
+def test_a_command_that_the_scenario_refuses_is_an_error(batch):
+    with pytest.raises(InvalidControl, match="expected a number"):
+        run_batch(
+            "cells", WORLDS[:1], ticks=TICKS, every=10, observe=observe,
+            steer=lambda first, tick, seen: [(first, "difficulty", {"difficulty": -1})],
+        )  # fmt: skip
 
 
 def test_a_tick_that_needs_more_room_is_run_again_with_it(batch, monkeypatch):

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from astrocyte import RuleSet, load_rules
+from astrocyte.agents.controllers.base import CONTROLLERS
+from astrocyte.agents.controllers.difficulty import DifficultyController
 from astrocyte.pipeline.simulation.run import scenario_config
 from astrocyte.pipeline.simulation.steering import DELAY_US, Steering
 from astrocyte.scenario import MemorySink, simulate
@@ -18,11 +20,11 @@ from tests.support.small_worlds import SMALL_WORLDS
 
 WINDOWS = """
 windows:
-  - name: population_stats
-    from: problem_solving
+  - name: population_second
+    from: population_metrics
     by: simulation_id
     every: 1s
-    select: {mean_accuracy: "mean(accuracy)"}
+    select: {accuracy: "mean(avg_accuracy)"}
 """
 
 
@@ -39,7 +41,11 @@ def steered(
     return steering, summary
 
 
-def test_a_command_applies_a_second_after_the_window_that_caused_it_and_the_run_repeats() -> None:
+def test_a_command_applies_a_second_after_the_window_that_caused_it_and_the_run_repeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    every_window = {**CONTROLLERS._loaded, "difficulty": DifficultyController(deadband=0.0)}
+    monkeypatch.setattr(CONTROLLERS, "_loaded", every_window)
     kept, again = MemorySink(), MemorySink()
     _, summary = steered("cells", load_rules(WINDOWS), kept)
     steered("cells", load_rules(WINDOWS), again)
@@ -62,7 +68,7 @@ def test_a_controller_reads_a_stream_of_the_world_as_well() -> None:
 
 def test_a_controller_without_its_window_is_named_and_nothing_waits_for_it() -> None:
     steering, summary = steered("cells", load_rules("rules: []"), MemorySink(), 2.0)
-    assert steering.idle == ["controller 'difficulty': its window 'population_stats' is not in the rule files"]
+    assert steering.idle == ["controller 'difficulty': its window 'population_second' is not in the rule files"]
     assert summary.controls == ()
 
 

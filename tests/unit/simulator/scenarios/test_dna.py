@@ -230,7 +230,7 @@ GA = [
 ]
 
 
-def test_control_ga_sets_mates_and_protects_elite_from_its_tick_on_and_a_replay_repeats_it(run):
+def test_control_ga_sets_mates_from_its_tick_on_which_are_else_of_the_elite_and_a_replay_repeats_it(run):
     config = {name: value for name, value in CONFIG.items() if name != "plants"}
     controls = [Control(40, "ga", message) for message in GA]
     plain, steered, again = MemorySink(), MemorySink(), MemorySink()
@@ -247,6 +247,8 @@ def test_control_ga_sets_mates_and_protects_elite_from_its_tick_on_and_a_replay_
     assert "agent-00005" not in {row["agent_id"] for row in later}
     reasons = {row["reason"].removesuffix(" (elite)") for row in later if row["agent_id"] == "agent-00003"}
     assert {reason for reason in reasons if reason.startswith("Crossover")} == {"Crossover with agent-00009"}
+    others = {row["reason"].removesuffix(" (elite)") for row in later if row["agent_id"] != "agent-00003"}
+    assert {reason for reason in others if reason.startswith("Crossover")} == {"Crossover with agent-00005"}
     assert _rows(steered) == _rows(again)
 
 
