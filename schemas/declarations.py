@@ -174,7 +174,7 @@ class StreamDeclaration(_Part):
 
     def read_texts(self, fields: MutableMapping[str, Any]) -> None:
         """Replace text by the number that it writes, in the fields (by column) for which that is declared."""
-        for column, kind in self.numbers_as_text.items():
+        for column in self.numbers_as_text:
             if column in fields:
                 fields[column] = self.read_text(column, fields[column])
 
