@@ -13,14 +13,12 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from astrocyte.schemas.arrow.columns import column_name
-from astrocyte.schemas.catalog import FieldType
+from astrocyte.schemas.catalog import NUMBERS, WHOLE, FieldType
 from astrocyte.schemas.times import TimeUnit
 from astrocyte.schemas.topics import is_derived, is_legal, mono_topic
 from astrocyte.schemas.values.single import number_of
 
 __all__ = [
-    "NUMBERS",
-    "WHOLE",
     "DecoderChoice",
     "FieldDeclaration",
     "KeyDeclaration",
@@ -29,9 +27,6 @@ __all__ = [
     "TimeDeclaration",
 ]
 
-WHOLE: Final = ("int64", "int32")
-NUMBERS: Final = (*WHOLE, "float64", "float32")
-"""Types of numbers."""
 KeyReading = Literal["text", "int32", "int64", "hex", "json"]
 """How the bytes of a Kafka key are read; int32 and int64 are big-endian, as Kafka's own serializers write them."""
 

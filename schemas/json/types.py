@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from astrocyte.schemas.arrow.columns import field_name
-from astrocyte.schemas.catalog import FieldType, arrow_type
-from astrocyte.schemas.declarations import NUMBERS, WHOLE
+from astrocyte.schemas.catalog import NUMBERS, WHOLE, FieldType, arrow_type
 from astrocyte.schemas.values.mixed import fits
 from astrocyte.schemas.values.single import number_of
 

@@ -71,7 +71,7 @@ def test_a_key_of_a_decimal_is_its_number():
 )
 def test_what_is_no_decimal_is_a_dead_letter_that_names_the_field(value, scale):
     schema = {**decimal(2), "parameters": {} if scale is None else {"scale": scale}}
-    with pytest.raises(InvalidEvent, match="field 'amount' is .* expected the base64 text of a decimal's bytes"):
+    with pytest.raises(InvalidEvent, match=r"field 'amount' is .* expected the base64 text of a decimal's bytes"):
         with_decimals({"amount": value}, {"type": "struct", "fields": [schema]})
     body = change(None, {"amount": "%%%"})
     _, letters, _ = read("{name: a}", message(body))
