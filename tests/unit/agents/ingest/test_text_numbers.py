@@ -48,7 +48,9 @@ MESSAGES = {
     "debezium": (f"{{name: a, decoder: debezium, {FIELDS}}}", message(DEBEZIUM)),
     "debezium with a wrapper": (f"{{name: a, {FIELDS}}}", message({"schema": {}, "payload": DEBEZIUM})),
     "a path": (
-        "{name: a, fields: {amount: {path: before.amount, type: float64, text: true}, count: {type: int64, text: true}}}",
+        "{name: a, fields: {amount: {path: before.amount, type: float64, text: true}, count: *count}}".replace(
+            "*count", "{type: int64, text: true}"
+        ),
         message(DEBEZIUM),
     ),
     "cloudevents": (f"{{name: a, {FIELDS}}}", message(CLOUD)),
