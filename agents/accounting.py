@@ -17,6 +17,7 @@ from astrocyte.agents.engine.output import FailedRow
 from astrocyte.agents.ingest.copies import Originals
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
+from astrocyte.agents.ingest.not_numbers import NumberFields
 from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Passed
 from astrocyte.agents.matches.records import FailedMatch, match_letter
@@ -162,6 +163,7 @@ class Accounting:
         self.counters = Counters()
         self.unused = Unused()
         self.fields = FieldsSeen()
+        self.numbers = NumberFields()
         self.keys: dict[str, KeySample] = {}
         """Some keys of each topic that is read as its producer partitions it."""
         self._internal = frozenset(internal)
@@ -239,7 +241,7 @@ class Accounting:
             self.counters.sampled += passed.sampled
 
     def taken(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
-        """Note the fields of the rows that validators let pass; kinds only where they were first read."""
+        """Note the fields of the rows that validators let pass; values only where they were first read."""
         changes = self.fields.note(kept)
         first = intake.counted or intake.sourced.topic.startswith(METRICS_PREFIX)
         for changed in changes if first else ():
@@ -247,6 +249,9 @@ class Accounting:
             self.unused.add(
                 "kind", kept.stream, f"{place}: {changed.kinds}", detail=changed.field, count=changed.values
             )
+        for found in self.numbers.note(kept) if first else ():
+            example = f"{intake.place(int(rows[found.row]))}: {found.value} in {found.reader}"
+            self.unused.add("no_number", kept.stream, example, detail=found.field, count=found.rows)
 
     def dated(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
         """Count the rows of another stream, and those of JSON records that a declared unit dates before 1980."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from astrocyte.agents.lane import DomainGroup, GroupTime, Lane, push, push_late
 from astrocyte.agents.matches.grouped import grouped_alert_records
 from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.named_fields import named_fields
+from astrocyte.agents.rules.named_fields import NamedField, NumberRead, named_fields, number_reads_of
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError
@@ -419,8 +420,16 @@ class Domain:
         output.alerts += made.alerts + grouped_alert_records(result.grouped)
         output.frames += result.frames
 
+    def note_fields(self, named: Iterable[NamedField], numbers: Iterable[NumberRead]) -> None:
+        """Say what came of these fields, and not of those that the rules of this domain name."""
+        self.fields.update(named)
+        self._accounting.numbers.update(numbers)
+
     def _note_rules(self) -> None:
-        self.fields.update(each for group in self.groups for each in named_fields(group.engine.ruleset))
+        rulesets = [group.engine.ruleset for group in self.groups]
+        self.note_fields(
+            chain.from_iterable(map(named_fields, rulesets)), chain.from_iterable(map(number_reads_of, rulesets))
+        )
 
     def update(
         self,

@@ -20,15 +20,15 @@ from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.values.mixed import MIXED, members
 
-__all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "line_of"]
+__all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_of_kinds"]
 
-Cause = Literal["dead", "late", "duplicate", "no_key", "unkeyed", "kind", "failed", "unit", "stream"]
+Cause = Literal["dead", "late", "duplicate", "no_key", "unkeyed", "kind", "no_number", "failed", "unit", "stream"]
 
 
 class _Key(NamedTuple):
     cause: Cause
     subject: str
-    """Topic, stream (``no_key``, ``kind``) or rule (``failed``)."""
+    """Topic, stream (``no_key``, ``kind``, ``no_number``) or rule (``failed``)."""
     detail: str
     """Stage of a dead letter, the stream of a frame (``stream``), or a field (``unkeyed``: the key by which the topic
     is taken to be partitioned)."""
@@ -52,6 +52,9 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "several partitions and then never meet; declare 'key: {{field: {detail}, partitioned: false}}' "
     "('partitioned: true' if the producer itself chooses the partition by {detail}); such as {example}",
     "kind": "field {detail!r} of {subject} is of another kind than at first in {count:,} {events}, such as {example}",
+    "no_number": "{count:,} {events} of {subject} {have} no number in {detail!r}, of which rules need one, so that "
+    "comparisons are false and results null, such as {example}; for numbers that are written as text declare "
+    "'{detail}: {{type: float64, text: true}}' under streams:",
     "unit": "{count:,} {events} of {subject}, whose time is declared in {detail}, dated before 1980, such as {example}",
     "stream": "{count:,} {events} of {subject} came in frames of stream {detail!r}, so that rules of the topic's "
     "stream do not see them; send them to the topic of {detail!r}; such as {example}",
@@ -138,7 +141,8 @@ def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
     """A sentence that says how many events were not used, and why, with the example."""
     line = _SENTENCES[cause].format(
         count=found.count, events="event" if found.count == 1 else "events",
-        messages="message" if found.count == 1 else "messages", subject=subject, detail=detail, example=found.example,
+        messages="message" if found.count == 1 else "messages", have="has" if found.count == 1 else "have",
+        subject=subject, detail=detail, example=found.example,
     )  # fmt: skip
     return f"{line}; {_NO_KEY}" if (cause, detail) == ("no_key", "key") else line
 
@@ -205,7 +209,7 @@ class FieldsSeen:
                 missing.discard(name)
                 self._came.add((stream, name))
             if column.type == MIXED:
-                found = _kinds_of_mixed(column)
+                found = rows_of_kinds(column)
             elif self._kinds.get((stream, name)) == kind_of(column.type):
                 continue
             else:
@@ -279,7 +283,7 @@ def kind_of(kind: pa.DataType) -> str:
     return "value of another type"
 
 
-def _kinds_of_mixed(column: pa.Array) -> dict[str, NDArray[np.int64]]:
+def rows_of_kinds(column: pa.Array) -> dict[str, NDArray[np.int64]]:
     """Rows of the values of each kind in a column whose values keep their own types."""
     rows: dict[str, list[NDArray[np.int64]]] = {}
     for part in members(column).values():
