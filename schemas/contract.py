@@ -18,7 +18,7 @@ from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.cloudevents import is_mono, is_structured, missing_attributes
+from astrocyte.schemas.json.cloudevents import is_mono, is_structured, missing_attributes, with_data
 from astrocyte.schemas.json.connect import with_decimals
 from astrocyte.schemas.times import TIME_NAMES, TimeUnit
 from astrocyte.schemas.topics import mono_topic, stream_of
@@ -339,7 +339,8 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
         raise InvalidEvent(
             f"expected a CloudEvent with specversion, id, source and type; it has no {', '.join(missing)}"
         )
-    data = body.get("data", body.get("data_base64"))
+    body = with_data(body)
+    data = body.get("data")
     event = _read_json(data, contract) if isinstance(data, Mapping) else Event({} if data is None else {"data": data})
     event.document = body
     for name, value in body.items():
