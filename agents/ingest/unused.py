@@ -46,7 +46,7 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "dead": "{count:,} {events} of {subject} refused ({detail}), such as {example}",
     "late": "{count:,} late {events} of {subject}, such as {example}",
     "duplicate": "{count:,} {events} of {subject} had the id of an event that came before, such as {example}",
-    "no_key": "{count:,} {events} of {subject} without {detail!r}, by which rules correlate, took part in nothing, "
+    "no_key": "{count:,} {events} of {subject} without {detail!r} took part in none of the rules that correlate by it, "
     "such as {example}",
     "unkeyed": "{count:,} {messages} of {subject} came without a Kafka key, so events of one {detail} may be in "
     "several partitions and then never meet; declare 'key: {{field: {detail}, partitioned: false}}' "

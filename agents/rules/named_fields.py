@@ -11,7 +11,7 @@ from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import Step
 from astrocyte.agents.rules.windows import Window
 
-__all__ = ["NamedField", "NumberRead", "expressions_of", "named_fields", "number_reads_of", "reads_of"]
+__all__ = ["NamedField", "NumberRead", "correlated_by", "expressions_of", "named_fields", "number_reads_of", "reads_of"]
 
 _ALWAYS: Final = frozenset({"timestamp", "key", "type", "simulation_id"})
 """Fields that every event has."""
@@ -71,6 +71,21 @@ def number_reads_of(ruleset: RuleSet) -> tuple[NumberRead, ...]:
         for stream, name, _ in spec.reads():
             found[NumberRead(f"statistic {spec.name!r}", (stream,), name)] = None
     return tuple(each for each in found if each.field not in _ALWAYS)
+
+
+def correlated_by(rulesets: Iterable[RuleSet]) -> dict[str, frozenset[str | None]]:
+    """By stream: the fields by which its rules and windows correlate; None where one reads events without a field."""
+    found: dict[str, set[str | None]] = {}
+    for ruleset in rulesets:
+        for rule in ruleset.rules:
+            for stream in rule.streams:
+                found.setdefault(stream, set()).add(rule.by)
+        for window in ruleset.windows:
+            found.setdefault(window.source, set()).add(window.by)
+        for spec in ruleset.insight:
+            for stream in spec.streams:
+                found.setdefault(stream, set()).add(None)
+    return {stream: frozenset(fields) for stream, fields in found.items()}
 
 
 def _guard(condition: Node | None, name: str) -> Node | None:

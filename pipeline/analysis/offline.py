@@ -19,7 +19,7 @@ from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
 from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.named_fields import named_fields, number_reads_of
+from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.pipeline.analysis.decisions import RepeatedDecisions
 from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Trusted
 from astrocyte.pipeline.analysis.key_places import KeyPlaces
@@ -165,7 +165,7 @@ class OfflineRun:
                 )
             self._domains.append(domains)
         for domain in self._all_domains():  # each topic's fields are judged where it is counted, whoever reads them
-            domain.note_fields(named_fields(ruleset), number_reads_of(ruleset))
+            domain.report_for(ruleset)
 
     @property
     def counters(self) -> Counters:

@@ -63,7 +63,7 @@ def _number(value: Any, scale: Any, name: str) -> int | float:
             raise ValueError(scale)
         unscaled = int.from_bytes(b64decode(value, validate=True), "big", signed=True)
         # Division of integers rounds once, to the nearest float; a quotient that no float holds raises.
-        return unscaled / 10**digits if digits > 0 else unscaled * 10**-digits
+        return unscaled / 10**digits if digits > 0 else unscaled * int(10**-digits)
     except (TypeError, ValueError, OverflowError):
         raise InvalidEvent(
             f"field {name!r} is {value!r:.80} with the scale {scale!r:.20}; expected the base64 text of a decimal's "

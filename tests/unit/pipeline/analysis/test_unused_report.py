@@ -60,7 +60,7 @@ def test_events_without_a_key_take_part_in_rules_by_null_and_are_not_said_to_be_
     result = run("match", *files(tmp_path, by_null, *records), "--rejects", str(rejects))
     assert lines(result)[0] == "3 multi events of 3 events (0 late, 0 refused)"
     assert not rejects.read_bytes()
-    assert "took part in nothing" not in result.stderr
+    assert "took part in none of the rules" not in result.stderr
 
 
 def test_a_recogniser_that_fails_is_named_in_the_runs_in_which_it_failed(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_declared_stream_that_is_repartitioned_is_counted_as_it_is_declared(tm
     assert sum(len(output.multi_events) for output in outputs) == 1
     assert (run.counters.received, run.counters.dead) == (9, 0)
     assert report_lines(run) == [
-        "3 events of rooms without 'floor', by which rules correlate, took part in nothing, such as mono.rooms[0]@0"
+        "3 events of rooms without 'floor' took part in none of the rules that correlate by it, such as mono.rooms[0]@0"
     ]
 
 
@@ -444,3 +444,39 @@ def test_values_of_another_kind_are_counted_once_also_where_the_stream_is_repart
     said, _ = rejected(tmp_path, declaration, "user")
     assert said.count("is of another kind") == 1
     assert "field 'v' of clicks is of another kind than at first in 6 events" in said
+
+
+BY_SHIP = "{name: by_ship, by: ship, seq: [{as: u, stream: s, where: n > 0}]}"
+OTHERS = {
+    "a rule by another field": "rules: [%s, {name: by_zone, by: zone, seq: [{as: u, stream: s}]}]",
+    "a rule without a field": "rules: [%s, {name: any, by: null, seq: [{as: u, stream: s}]}]",
+    "a window by another": "rules: [%s]\nwindows: [{name: w, from: s, by: zone, every: 1m, select: {c: count()}}]",
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("in_frames", [False, True])
+def test_an_event_without_the_key_of_one_rule_that_another_uses_is_counted_and_not_listed(tmp_path, other, in_frames):
+    rows = [{"ship": 1, "zone": 3, "n": 1}, {"ship": None, "zone": 3, "n": 2}, {"ship": 2, "zone": 4, "n": 3}]
+    if in_frames:
+        times = 1_772_359_200_000_000 + np.arange(3)
+        columns = {name: column_of([row[name] for row in rows]) for name in rows[0]}
+        frame = Frame.from_columns("s", "r", {"timestamp": times, "key": ["k"] * 3, "type": ["s"] * 3, **columns})
+        records = [ConsumedRecord("mono.s", 0, 0, 1_772_359_200_000, None, encode_frame(frame))]
+    else:
+        records = [event(number, "mono.s", **row) for number, row in enumerate(rows)]
+    rejects = tmp_path / "rejects.jsonl"
+    result = run("match", *files(tmp_path, OTHERS[other] % BY_SHIP, *records), "--rejects", str(rejects))
+    place = "mono.s[0]@0 row 1" if in_frames else "mono.s[0]@1"
+    assert f"1 event of s without 'ship' took part in none of the rules that correlate by it, such as {place}" in lines(
+        result
+    )
+    assert rejects.read_text() == ""
+
+
+def test_an_event_without_the_keys_of_all_rules_is_listed_once(tmp_path):
+    rejects = tmp_path / "rejects.jsonl"
+    rules = OTHERS["a rule by another field"] % BY_SHIP
+    given = files(tmp_path, rules, event(0, "mono.s", ship=1, n=1), event(1, "mono.s", n=1))
+    run("match", *given, "--rejects", str(rejects))
+    assert [json.loads(line)["offset"] for line in rejects.read_text().splitlines()] == [1]
