@@ -25,6 +25,7 @@ __all__ = [
     "KeyReading",
     "StreamDeclaration",
     "TimeDeclaration",
+    "member_field",
 ]
 
 KeyReading = Literal["text", "int32", "int64", "hex", "json"]
@@ -55,6 +56,11 @@ class DecoderChoice(_Part):
     def options(self) -> Mapping[str, Any]:
         """Everything but the name."""
         return dict(self.model_extra or {})
+
+
+def member_field(path: str) -> str:
+    """A name for the field that stands at a path: ``user_id`` for ``user.id``."""
+    return path.replace(".", "_")
 
 
 class KeyDeclaration(_Part):

@@ -5,7 +5,7 @@ It is collected a frame at a time, from what is known of a frame anyway (its col
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple
@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.rules.named_fields import NamedField
+from astrocyte.schemas.declarations import member_field
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import did_you_mean
@@ -248,9 +249,19 @@ class FieldsSeen:
             known = sorted(set().union(*(self.streams[stream] for stream in came)) - {each.field})
             lines[
                 f"field {each.field!r} of {' and '.join(came)}, which {each.reader} reads, {what}"
-                f"{did_you_mean(each.field, known)}"
+                f"{_member_hint(each.field, known, came[0]) or did_you_mean(each.field, known)}"
             ] = None
         return list(lines)
+
+
+def _member_hint(name: str, known: Collection[str], stream: str) -> str:
+    """The declaration that makes a member of an object, which came as a whole, a field."""
+    outer = name.partition(".")[0]
+    if outer == name or outer not in known:
+        return ""
+    own = member_field(name)
+    declared = f"streams: [{{name: {stream}, fields: {{{own}: {{path: {name}}}}}}}]"
+    return f"; {outer!r} came: for a member of it declare '{declared}' and write {own}"
 
 
 _KINDS: Final = {

@@ -61,6 +61,7 @@ class OfflineRun:
         found = inputs.found
         self.ruleset = ruleset
         self.found = found
+        self.contracts = inputs.decoders.contracts
         self._recognise_failed = RECOGNISE_FAILED.copy()  # by earlier runs of the process
         self.partitions = found.count
         self.plan = plan = KnownTopics(found.partitions, self.partitions).plan(ruleset)

@@ -12,6 +12,7 @@ from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest import decoders
 from astrocyte.agents.loading import load_rules
+from astrocyte.agents.rules.problems import InvalidRules
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.unused_report import NothingRead, report_lines
 from astrocyte.pipeline.kafka.record import ConsumedRecord
@@ -480,3 +481,48 @@ def test_an_event_without_the_keys_of_all_rules_is_listed_once(tmp_path):
     given = files(tmp_path, rules, event(0, "mono.s", ship=1, n=1), event(1, "mono.s", n=1))
     run("match", *given, "--rejects", str(rejects))
     assert [json.loads(line)["offset"] for line in rejects.read_text().splitlines()] == [1]
+
+
+REFUSED = "streams: [{name: A, key: device, fields: {v: float64}}]\n" + HIGH.replace("value", "v")
+
+
+@pytest.mark.parametrize("command", [("match",), ("backtest",), ("backtest", "--json")])
+def test_where_every_event_was_refused_the_status_is_1_and_the_last_line_says_so(tmp_path, command):
+    given = files(tmp_path, REFUSED, event(0, v="x"), event(1, v="y"))
+    result = run(command[0], *given, *command[1:])
+    assert result.exit_code == 1
+    assert lines(result)[-1].startswith("all 2 events were refused, for the reasons above")
+    (tmp_path / "log.jsonl").unlink()
+    assert run(command[0], *files(tmp_path, REFUSED, event(0, v="x"), event(1, v=5)), *command[1:]).exit_code == 0
+
+
+@pytest.mark.parametrize("declared", [REFUSED, REFUSED.replace("fields", "time: when, fields")])
+def test_a_refused_event_is_listed_with_the_key_that_it_holds(tmp_path, declared):
+    body = {"timestamp": "2026-03-01T10:00:00Z", "v": "x", "device": 7}
+    records = [
+        ConsumedRecord("mono.A", 0, 0, 1_772_359_200_000, None, orjson.dumps(body)),
+        ConsumedRecord("mono.A", 0, 1, 1_772_359_200_000, b"k", orjson.dumps(body)),
+        ConsumedRecord("mono.A", 0, 2, 1_772_359_200_000, None, b"no JSON"),
+        event(3, v=1, device=1, when="2026-03-01T10:00:00Z"),
+    ]
+    rejects = tmp_path / "rejects.jsonl"
+    run("match", *files(tmp_path, declared, *records), "--rejects", str(rejects))
+    assert [json.loads(line)["key"] for line in rejects.read_text().splitlines()] == ["7", "k", None]
+
+
+def test_a_member_of_an_object_that_never_came_as_a_field_is_named_with_its_declaration(tmp_path):
+    rules = "rules: [{name: r, by: user.id, seq: [{as: u, stream: A, where: '`user.id` == 3'}]}]"
+    result = run("match", *files(tmp_path, rules, event(0, user={"id": 3})))
+    cure = "streams: [{name: A, fields: {user_id: {path: user.id}}}]"
+    assert (
+        "field 'user.id' of A, which rule 'r' reads, never came; 'user' came: for a member of it declare "
+        f"'{cure}' and write user_id"
+    ) in lines(result)
+    (tmp_path / "log.jsonl").unlink()
+    mended = cure + "\n" + rules.replace("`user.id`", "user_id").replace("user.id", "user_id")
+    assert lines(run("match", *files(tmp_path, mended, event(0, user={"id": 3}))))[0].startswith("1 multi event of 1")
+
+
+def test_an_unknown_step_may_be_a_member_and_the_error_names_the_declaration():
+    with pytest.raises(InvalidRules, match=r"such as 'fields: \{user_id: \{path: user.id\}\}'; a field with a dot"):
+        load_rules("rules: [{name: r, seq: [{as: u, stream: A, where: user.id == 3}]}]")
