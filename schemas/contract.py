@@ -412,7 +412,7 @@ def read_event(
         _apply(contract.declaration, event)
     _settle_key(event, contract, key)
     if contract.declaration is not None:
-        contract.declaration.read_texts(event.fields)
+        contract.declaration.read_numbers(event.fields)
     return event
 
 
@@ -426,7 +426,7 @@ def read_frame_row(body: Mapping[str, Any], contract: Contract, *, key: str | No
     if declaration is not None:
         if declaration.is_partitioned and contract.key_field != "key":
             event.fields.setdefault(column_name(contract.key_field), event.key)
-        declaration.read_texts(event.fields)
+        declaration.read_numbers(event.fields)
     return event
 
 
@@ -462,7 +462,7 @@ def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
     name = contract.key_field
     declaration = contract.declaration
     if declaration is not None and declaration.key.field != "key":
-        value = declaration.read_text(column_name(name), _lookup(event, declaration.key.path or name))
+        value = declaration.read_number(column_name(name), _lookup(event, declaration.key.path or name))
         text = single.key_text(value)
         if text is None and declaration.is_partitioned:
             text = event.key if key is None else key  # otherwise the Kafka key is something else

@@ -173,13 +173,13 @@ class StreamDeclaration(_Part):
         """Types of the fields whose numbers are written as text, by column."""
         return {column_name(name): field.type for name, field in self.fields.items() if field.text and field.type}
 
-    def read_texts(self, fields: MutableMapping[str, Any]) -> None:
+    def read_numbers(self, fields: MutableMapping[str, Any]) -> None:
         """Replace text by the number that it writes, in the fields (by column) for which that is declared."""
         for column in self.numbers_as_text:
             if column in fields:
-                fields[column] = self.read_text(column, fields[column])
+                fields[column] = self.read_number(column, fields[column])
 
-    def read_text(self, column: str, value: Any) -> Any:
+    def read_number(self, column: str, value: Any) -> Any:
         """The value of a column; the number where the value is text that writes one, and that is declared."""
         kind = self.numbers_as_text.get(column)
         if kind is None or not isinstance(value, str):
