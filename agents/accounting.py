@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,10 +18,13 @@ from astrocyte.agents.engine.output import FailedRow
 from astrocyte.agents.ingest.copies import Originals
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
+from astrocyte.agents.ingest.not_numbers import NumberFields
 from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Passed
 from astrocyte.agents.matches.records import FailedMatch, match_letter
 from astrocyte.agents.matches.table import MatchTable
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.named_fields import correlated_by, named_fields, number_reads_of
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.arrow.stream import ARROW_MAGIC
 from astrocyte.schemas.catalog import Catalog
@@ -162,11 +166,27 @@ class Accounting:
         self.counters = Counters()
         self.unused = Unused()
         self.fields = FieldsSeen()
+        self.numbers = NumberFields()
         self.keys: dict[str, KeySample] = {}
         """Some keys of each topic that is read as its producer partitions it."""
+        self._correlated_by: dict[str, frozenset[str | None]] = {}
         self._internal = frozenset(internal)
         self._catalog = catalog
         self._listed = listed
+
+    def report_for(self, rulesets: Sequence[RuleSet]) -> None:
+        """Say what of the events these rules do not use."""
+        self.fields.update(chain.from_iterable(map(named_fields, rulesets)))
+        self.numbers.update(chain.from_iterable(map(number_reads_of, rulesets)))
+        self._correlated_by = correlated_by(rulesets)
+
+    def useless(self, frame: Frame) -> NDArray[np.bool_]:
+        """Which rows lack every field by which the rules and windows of their stream correlate."""
+        fields = self._correlated_by.get(frame.stream, frozenset())
+        rows = np.full(frame.num_rows, bool(fields))
+        for name in fields:
+            rows &= lacking(frame, name)
+        return rows
 
     def is_counted(self, topic: str) -> bool:
         """Whether the events of a topic are counted here; others were counted where they were first read."""
@@ -239,7 +259,7 @@ class Accounting:
             self.counters.sampled += passed.sampled
 
     def taken(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
-        """Note the fields of the rows that validators let pass; kinds only where they were first read."""
+        """Note the fields of the rows that validators let pass; values only where they were first read."""
         changes = self.fields.note(kept)
         first = intake.counted or intake.sourced.topic.startswith(METRICS_PREFIX)
         for changed in changes if first else ():
@@ -247,6 +267,9 @@ class Accounting:
             self.unused.add(
                 "kind", kept.stream, f"{place}: {changed.kinds}", detail=changed.field, count=changed.values
             )
+        for found in self.numbers.note(kept) if first else ():
+            example = f"{intake.place(int(rows[found.row]))}: {found.value} in {found.reader}"
+            self.unused.add("no_number", kept.stream, example, detail=found.field, count=found.rows)
 
     def dated(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
         """Count the rows of another stream, and those of JSON records that a declared unit dates before 1980."""
@@ -276,17 +299,21 @@ class Accounting:
         if by is not None and kept.num_rows and kept.origin != RETRY_ORIGIN:
             self.keys.setdefault(intake.sourced.topic, KeySample()).add(kept, by)
 
-    def keyless(self, intake: Intake, stream: str, without: Mapping[str, NDArray[np.int64]]) -> None:
+    def keyless(
+        self, intake: Intake, stream: str, without: Mapping[str, NDArray[np.int64]], useless: NDArray[np.int64]
+    ) -> None:
         """Count the rows of a stream without a field by which rules correlate it: ``without``, by field.
 
-        Rows that are late are not among them: an event has one cause. One that lacks several fields is listed once.
+        Rows that are late are not among them: an event has one cause. The ``useless`` ones, of which no other rule
+        makes any use, are listed; one that lacks several fields is so once.
         """
         listed = np.empty(0, np.int64)
         for by, every in without.items():
             rows = np.setdiff1d(every, list(intake.failed)) if intake.failed else every
             if len(rows):
                 self.unused.add("no_key", stream, intake.place(int(rows[0])), detail=by, count=len(rows))
-                self._list(intake, np.setdiff1d(rows, listed), "no_key", f"no {by!r}, by which rules correlate")
+                unlisted = np.setdiff1d(np.intersect1d(rows, useless), listed)
+                self._list(intake, unlisted, "no_key", f"no {by!r}, by which rules correlate")
                 listed = np.union1d(listed, rows)
 
     def judged(

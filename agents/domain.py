@@ -34,7 +34,6 @@ from astrocyte.agents.lane import DomainGroup, GroupTime, Lane, push, push_late
 from astrocyte.agents.matches.grouped import grouped_alert_records
 from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError
@@ -340,7 +339,6 @@ class Domain:
         self._accounting.placed(intake, kept, self.placed_by.get(topic))
         self._accounting.dated(intake, kept, rows, self._decoders.contracts.of_topic(topic))
         without = {by: lacking(kept, by) for by in (self._copied_by.get(topic, ()) if intake.counted else ())}
-        keyless = np.zeros(kept.num_rows, np.bool_)
         for lane in self._lanes_of.get(topic, ()):
             named = kept.end or not lane.watermarks.has_announced(source)
             verdict = lane.watermarks.observe(
@@ -358,7 +356,6 @@ class Domain:
             limits_us = np.where(verdict.late, np.maximum(limits_us, verdict.limits_us), limits_us)
             if lane.engine is not None:
                 by = lane.correlated.get(kept.stream)
-                keyless |= lacking(kept, by)
                 if by is not None and self.copies.get(topic) not in self._copied_by:
                     without[by] = lacking(kept, by)
                 if verdict.late.any():
@@ -367,11 +364,12 @@ class Domain:
                 repeated = twice if len(twice) > len(repeated) else repeated
         if kept.end:
             self._clocks.forget(source)
-        self._accounting.keyless(intake, kept.stream, {by: rows[lacks & ~late] for by, lacks in without.items()})
-        # An event without a key takes part in nothing, whether it is repeated or not: that is said of it, once.
-        for lacks in without.values():
-            keyless |= lacks
-        repeated = np.setdiff1d(repeated, rows[keyless]) if len(repeated) else repeated
+        useless = self._accounting.useless(kept)
+        self._accounting.keyless(
+            intake, kept.stream, {by: rows[lacks & ~late] for by, lacks in without.items()}, rows[useless]
+        )
+        # An event that takes part in nothing does so whether it is repeated or not: it is counted once.
+        repeated = np.setdiff1d(repeated, rows[useless]) if len(repeated) else repeated
         self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, limits_us=limits_us)
 
     def _peers(self, lane: Lane, frame: Frame, topic: str) -> list[Source]:
@@ -420,7 +418,11 @@ class Domain:
         output.frames += result.frames
 
     def _note_rules(self) -> None:
-        self.fields.update(each for group in self.groups for each in named_fields(group.engine.ruleset))
+        self.report_for(*(group.engine.ruleset for group in self.groups))
+
+    def report_for(self, *rulesets: RuleSet) -> None:
+        """Say what of the events these rules do not use, whether or not they are those of this domain."""
+        self._accounting.report_for(rulesets)
 
     def update(
         self,

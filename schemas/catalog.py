@@ -16,9 +16,13 @@ import pyarrow as pa
 from astrocyte.schemas.errors import InvalidSettings, UnknownEventType
 from astrocyte.schemas.registry import Registry, described
 
-__all__ = ["CATALOG", "STREAMS", "Catalog", "EventType", "Field", "FieldType", "arrow_type"]
+__all__ = ["CATALOG", "NUMBERS", "STREAMS", "WHOLE", "Catalog", "EventType", "Field", "FieldType", "arrow_type"]
 
 FieldType = Literal["int64", "int32", "float64", "float32", "bool", "string", "json", "list<float32>"]
+
+WHOLE: Final = ("int64", "int32")
+NUMBERS: Final = (*WHOLE, "float64", "float32")
+"""Types of numbers."""
 
 _ARROW: Mapping[str, pa.DataType] = {
     "int64": pa.int64(),

@@ -18,7 +18,8 @@ from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.cloudevents import is_mono, is_structured, missing_attributes
+from astrocyte.schemas.json.cloudevents import is_mono, is_structured, missing_attributes, with_data
+from astrocyte.schemas.json.connect import with_decimals
 from astrocyte.schemas.times import TIME_NAMES, TimeUnit
 from astrocyte.schemas.topics import mono_topic, stream_of
 from astrocyte.schemas.values import single
@@ -234,7 +235,7 @@ def _json_key(text: str) -> str | None:
     except orjson.JSONDecodeError:
         return text
     if isinstance(found, dict) and found.keys() == {"schema", "payload"}:
-        found = found["payload"]
+        found = with_decimals(found["payload"], found["schema"])
     if isinstance(found, dict) and len(found) == 1:
         found = next(iter(found.values()))
     return single.key_text(found)
@@ -338,7 +339,8 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
         raise InvalidEvent(
             f"expected a CloudEvent with specversion, id, source and type; it has no {', '.join(missing)}"
         )
-    data = body.get("data", body.get("data_base64"))
+    body = with_data(body)
+    data = body.get("data")
     event = _read_json(data, contract) if isinstance(data, Mapping) else Event({} if data is None else {"data": data})
     event.document = body
     for name, value in body.items():
@@ -361,7 +363,7 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
 
 def _read_debezium(body: Mapping[str, Any], contract: Contract) -> Event:  # noqa: ARG001
     if "payload" in body and isinstance(body["payload"], Mapping):
-        body = body["payload"]
+        body = with_decimals(body["payload"], body.get("schema"))
     if not isinstance(body.get("op"), str):
         raise InvalidEvent(
             f"expected a Debezium event with op, before and after, got members {', '.join(map(repr, body)) or 'none'}; "
@@ -409,6 +411,8 @@ def read_event(
     if contract.declaration is not None:
         _apply(contract.declaration, event)
     _settle_key(event, contract, key)
+    if contract.declaration is not None:
+        contract.declaration.read_numbers(event.fields)
     return event
 
 
@@ -419,8 +423,10 @@ def read_frame_row(body: Mapping[str, Any], contract: Contract, *, key: str | No
     """
     event = read_event(body, Contract(contract.stream, None, contract.event_type), key=key)
     declaration = contract.declaration
-    if declaration is not None and declaration.is_partitioned and contract.key_field != "key":
-        event.fields.setdefault(column_name(contract.key_field), event.key)
+    if declaration is not None:
+        if declaration.is_partitioned and contract.key_field != "key":
+            event.fields.setdefault(column_name(contract.key_field), event.key)
+        declaration.read_numbers(event.fields)
     return event
 
 
@@ -456,7 +462,7 @@ def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
     name = contract.key_field
     declaration = contract.declaration
     if declaration is not None and declaration.key.field != "key":
-        value = _lookup(event, declaration.key.path or name)
+        value = declaration.read_number(column_name(name), _lookup(event, declaration.key.path or name))
         text = single.key_text(value)
         if text is None and declaration.is_partitioned:
             text = event.key if key is None else key  # otherwise the Kafka key is something else

@@ -6,16 +6,17 @@ Nothing that is declared here is guessed by a reader. A *path* is a member's nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from astrocyte.schemas.arrow.columns import column_name
-from astrocyte.schemas.catalog import FieldType
+from astrocyte.schemas.catalog import NUMBERS, WHOLE, FieldType
 from astrocyte.schemas.times import TimeUnit
 from astrocyte.schemas.topics import is_derived, is_legal, mono_topic
+from astrocyte.schemas.values.single import number_of
 
 __all__ = [
     "DecoderChoice",
@@ -24,6 +25,7 @@ __all__ = [
     "KeyReading",
     "StreamDeclaration",
     "TimeDeclaration",
+    "member_field",
 ]
 
 KeyReading = Literal["text", "int32", "int64", "hex", "json"]
@@ -56,6 +58,11 @@ class DecoderChoice(_Part):
         return dict(self.model_extra or {})
 
 
+def member_field(path: str) -> str:
+    """A name for the field that stands at a path: ``user_id`` for ``user.id``."""
+    return path.replace(".", "_")
+
+
 class KeyDeclaration(_Part):
     """Which field the key of the stream is, and how the Kafka key is read where the body does not have that field.
 
@@ -79,10 +86,24 @@ class TimeDeclaration(_Part):
 
 
 class FieldDeclaration(_Part):
-    """Type of a field, and where it stands; without ``type`` each value keeps its own."""
+    """Type of a field, and where it stands; without ``type`` each value keeps its own.
+
+    ``text``: the producer writes the number as text, such as ``"220.22"``. It is read as a number of the type; other
+    text is a value of another type.
+    """
 
     type: FieldType | None = None
     path: _Name | None = None
+    text: bool = False
+
+    @model_validator(mode="after")
+    def _check_text(self) -> Self:
+        if self.text and self.type not in NUMBERS:
+            raise ValueError(
+                f"text: true reads numbers that are written as text, and the type is {self.type or 'not declared'}; "
+                f"expected one of {', '.join(NUMBERS)}, such as {{type: float64, text: true}}"
+            )
+        return self
 
 
 def _named(name: str) -> Any:
@@ -146,6 +167,25 @@ class StreamDeclaration(_Part):
     def types(self) -> dict[str, FieldType]:
         """Declared types by field."""
         return {name: field.type for name, field in self.fields.items() if field.type is not None}
+
+    @cached_property
+    def numbers_as_text(self) -> Mapping[str, FieldType]:
+        """Types of the fields whose numbers are written as text, by column."""
+        return {column_name(name): field.type for name, field in self.fields.items() if field.text and field.type}
+
+    def read_numbers(self, fields: MutableMapping[str, Any]) -> None:
+        """Replace text by the number that it writes, in the fields (by column) for which that is declared."""
+        for column in self.numbers_as_text:
+            if column in fields:
+                fields[column] = self.read_number(column, fields[column])
+
+    def read_number(self, column: str, value: Any) -> Any:
+        """The value of a column; the number where the value is text that writes one, and that is declared."""
+        kind = self.numbers_as_text.get(column)
+        if kind is None or not isinstance(value, str):
+            return value
+        number = number_of(value, whole=kind in WHOLE)
+        return value if number is None else number
 
     @cached_property
     def column_types(self) -> Mapping[str, FieldType]:

@@ -47,6 +47,7 @@ from astrocyte.agents.expressions.nodes import (
     is_condition,
     walk,
 )
+from astrocyte.schemas.declarations import member_field
 from astrocyte.schemas.values.single import LEAST, MOST
 
 __all__ = [
@@ -297,10 +298,11 @@ class _Parser:
 
     def dotted(self, tree: ast.Attribute, step: str, name: str) -> Node:
         if step not in self.steps:
-            known = ", ".join(sorted(self.steps)) or "none"
+            known, path = ", ".join(sorted(self.steps)) or "none", f"{step}.{name}"
             raise self.refuse(
-                tree, f"unknown step {step!r} (steps here: {known}); a field with a dot in its name is written in "
-                f"backquotes: `{step}.{name}`"
+                tree, f"unknown step {step!r} (steps here: {known}); a member of an object is a field if declared "
+                f"under streams:, such as 'fields: {{{member_field(path)}: {{path: {path}}}}}'; a field with a dot in "
+                f"its name is written in backquotes: `{path}`"
             )  # fmt: skip
         if step == self.own and not self.in_aggregate:
             return Field(None, name, at=self.at(tree))

@@ -52,7 +52,7 @@ def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[i
         if frame.batch.schema.get_field_index(column) < 0:
             frame = frame.with_column(column, pa.nulls(frame.num_rows, arrow_type(kind)))
         elif frame.column(column).type != arrow_type(kind):
-            given = frame.values(column)
+            given = [declaration.read_number(column, value) for value in frame.values(column)]
             if kind == "json":
                 noted = non_finite_reasons(field_name(column), given) | noted
             values, bad = _typed(given, column, kind)

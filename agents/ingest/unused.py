@@ -5,7 +5,7 @@ It is collected a frame at a time, from what is known of a frame anyway (its col
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple
@@ -15,20 +15,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.rules.named_fields import NamedField
+from astrocyte.schemas.declarations import member_field
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.values.mixed import MIXED, members
 
-__all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "line_of"]
+__all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_of_kinds"]
 
-Cause = Literal["dead", "late", "duplicate", "no_key", "unkeyed", "kind", "failed", "unit", "stream"]
+Cause = Literal["dead", "late", "duplicate", "no_key", "unkeyed", "kind", "no_number", "failed", "unit", "stream"]
 
 
 class _Key(NamedTuple):
     cause: Cause
     subject: str
-    """Topic, stream (``no_key``, ``kind``) or rule (``failed``)."""
+    """Topic, stream (``no_key``, ``kind``, ``no_number``) or rule (``failed``)."""
     detail: str
     """Stage of a dead letter, the stream of a frame (``stream``), or a field (``unkeyed``: the key by which the topic
     is taken to be partitioned)."""
@@ -46,12 +47,15 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "dead": "{count:,} {events} of {subject} refused ({detail}), such as {example}",
     "late": "{count:,} late {events} of {subject}, such as {example}",
     "duplicate": "{count:,} {events} of {subject} had the id of an event that came before, such as {example}",
-    "no_key": "{count:,} {events} of {subject} without {detail!r}, by which rules correlate, took part in nothing, "
+    "no_key": "{count:,} {events} of {subject} without {detail!r} took part in none of the rules that correlate by it, "
     "such as {example}",
     "unkeyed": "{count:,} {messages} of {subject} came without a Kafka key, so events of one {detail} may be in "
     "several partitions and then never meet; declare 'key: {{field: {detail}, partitioned: false}}' "
     "('partitioned: true' if the producer itself chooses the partition by {detail}); such as {example}",
     "kind": "field {detail!r} of {subject} is of another kind than at first in {count:,} {events}, such as {example}",
+    "no_number": "{count:,} {events} of {subject} {have} no number in {detail!r}, of which rules need one, so that "
+    "comparisons are false and results null, such as {example}; for numbers that are written as text declare "
+    "'{detail}: {{type: float64, text: true}}' under streams:",
     "unit": "{count:,} {events} of {subject}, whose time is declared in {detail}, dated before 1980, such as {example}",
     "stream": "{count:,} {events} of {subject} came in frames of stream {detail!r}, so that rules of the topic's "
     "stream do not see them; send them to the topic of {detail!r}; such as {example}",
@@ -138,7 +142,8 @@ def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
     """A sentence that says how many events were not used, and why, with the example."""
     line = _SENTENCES[cause].format(
         count=found.count, events="event" if found.count == 1 else "events",
-        messages="message" if found.count == 1 else "messages", subject=subject, detail=detail, example=found.example,
+        messages="message" if found.count == 1 else "messages", have="has" if found.count == 1 else "have",
+        subject=subject, detail=detail, example=found.example,
     )  # fmt: skip
     return f"{line}; {_NO_KEY}" if (cause, detail) == ("no_key", "key") else line
 
@@ -205,7 +210,7 @@ class FieldsSeen:
                 missing.discard(name)
                 self._came.add((stream, name))
             if column.type == MIXED:
-                found = _kinds_of_mixed(column)
+                found = rows_of_kinds(column)
             elif self._kinds.get((stream, name)) == kind_of(column.type):
                 continue
             else:
@@ -244,9 +249,19 @@ class FieldsSeen:
             known = sorted(set().union(*(self.streams[stream] for stream in came)) - {each.field})
             lines[
                 f"field {each.field!r} of {' and '.join(came)}, which {each.reader} reads, {what}"
-                f"{did_you_mean(each.field, known)}"
+                f"{_member_hint(each.field, known, came[0]) or did_you_mean(each.field, known)}"
             ] = None
         return list(lines)
+
+
+def _member_hint(name: str, known: Collection[str], stream: str) -> str:
+    """The declaration that makes a member of an object, which came as a whole, a field."""
+    outer = name.partition(".")[0]
+    if outer == name or outer not in known:
+        return ""
+    own = member_field(name)
+    declared = f"streams: [{{name: {stream}, fields: {{{own}: {{path: {name}}}}}}}]"
+    return f"; {outer!r} came: for a member of it declare '{declared}' and write {own}"
 
 
 _KINDS: Final = {
@@ -279,7 +294,7 @@ def kind_of(kind: pa.DataType) -> str:
     return "value of another type"
 
 
-def _kinds_of_mixed(column: pa.Array) -> dict[str, NDArray[np.int64]]:
+def rows_of_kinds(column: pa.Array) -> dict[str, NDArray[np.int64]]:
     """Rows of the values of each kind in a column whose values keep their own types."""
     rows: dict[str, list[NDArray[np.int64]]] = {}
     for part in members(column).values():

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from astrocyte.agents.expressions.nodes import Aggregate, Field, Node, children
+from astrocyte.agents.expressions.kinds import number_reads
+from astrocyte.agents.expressions.nodes import Aggregate, And, Field, Node, children, walk
 from astrocyte.agents.rules.model import Rule, RuleSet
+from astrocyte.agents.rules.steps import Step
 from astrocyte.agents.rules.windows import Window
 
-__all__ = ["NamedField", "named_fields", "reads_of"]
+__all__ = ["NamedField", "NumberRead", "correlated_by", "expressions_of", "named_fields", "number_reads_of", "reads_of"]
 
 _ALWAYS: Final = frozenset({"timestamp", "key", "type", "simulation_id"})
 """Fields that every event has."""
@@ -37,6 +39,67 @@ def named_fields(ruleset: RuleSet) -> tuple[NamedField, ...]:
     return tuple(each for each in found if each.field not in _ALWAYS)
 
 
+class NumberRead(NamedTuple):
+    """A field of which a rule, window or statistic needs numbers; values of another kind are null to it.
+
+    ``guard``: a condition over the event itself without which the value is not used; None: there is none.
+    """
+
+    reader: str
+    streams: tuple[str, ...]
+    field: str
+    guard: Node | None = None
+
+
+def number_reads_of(ruleset: RuleSet) -> tuple[NumberRead, ...]:
+    """Every field of which rules, windows and statistics need numbers, in their order."""
+    found: dict[NumberRead, None] = {}
+    for rule in ruleset.rules:
+        steps = {str(step.name): step for step in rule.steps}
+        for each in expressions_of(rule):
+            for field in number_reads(each.node):
+                step = each.step if field.step is None else steps.get(field.step)
+                if step is not None:
+                    guard = _guard(rule.condition(step), field.name)
+                    found[NumberRead(f"rule {rule.name!r}", step.stream, field.name, guard)] = None
+    for window in ruleset.windows:
+        for node in (window.where_node, *(call.as_node for call in window.parsed.calls)):
+            for field in number_reads(node) if node is not None else ():
+                guard = _guard(window.where_node, field.name)
+                found[NumberRead(f"window {window.name!r}", (window.source,), field.name, guard)] = None
+    for spec in ruleset.insight:
+        for stream, name, _ in spec.reads():
+            found[NumberRead(f"statistic {spec.name!r}", (stream,), name)] = None
+    return tuple(each for each in found if each.field not in _ALWAYS)
+
+
+def correlated_by(rulesets: Iterable[RuleSet]) -> dict[str, frozenset[str | None]]:
+    """By stream: the fields by which its rules and windows correlate; None where one reads events without a field."""
+    found: dict[str, set[str | None]] = {}
+    for ruleset in rulesets:
+        for rule in ruleset.rules:
+            for stream in rule.streams:
+                found.setdefault(stream, set()).add(rule.by)
+        for window in ruleset.windows:
+            found.setdefault(window.source, set()).add(window.by)
+        for spec in ruleset.insight:
+            for stream in spec.streams:
+                found.setdefault(stream, set()).add(None)
+    return {stream: frozenset(fields) for stream, fields in found.items()}
+
+
+def _guard(condition: Node | None, name: str) -> Node | None:
+    """The parts of a condition over the event itself that do not need the field to be a number."""
+    parts = [] if condition is None else [*condition.parts] if isinstance(condition, And) else [condition]
+    kept = tuple(
+        part
+        for part in parts
+        if not any(isinstance(each, Aggregate) or (isinstance(each, Field) and each.step) for each in walk(part))
+        and name not in {field.name for field in number_reads(part)}
+    )
+    return And(kept) if len(kept) > 1 else next(iter(kept), None)
+
+
 def _of_rule(rule: Rule) -> Iterable[NamedField]:
     reader = f"rule {rule.name!r}"
     for _, path, found in reads_of(rule):
@@ -61,10 +124,26 @@ def reads_of(rule: Rule) -> Iterator[tuple[str, tuple[str, ...], list[tuple[tupl
     streams = {str(step.name): step.stream for step in rule.steps}
     if rule.by is not None:
         yield "by", ("by",), [(step.stream, rule.by) for step in rule.steps]
+    for each in expressions_of(rule):
+        own = () if each.step is None else each.step.stream
+        yield each.name, each.path, list(_fields_in(each.node, streams, own))
+
+
+class RuleExpression(NamedTuple):
+    """An expression of a rule, its name and path (empty for a step's condition), and the step whose condition it is."""
+
+    name: str
+    path: tuple[str, ...]
+    node: Node
+    step: Step | None = None
+
+
+def expressions_of(rule: Rule) -> Iterator[RuleExpression]:
+    """The parsed expressions of a rule, in its order."""
     for step in rule.steps:
         node = rule.condition(step)
         if node is not None:
-            yield f"{step.name}.where", (), list(_fields_in(node, streams, step.stream))
+            yield RuleExpression(f"{step.name}.where", (), node, step)
     outputs: list[tuple[tuple[str, ...], Node | None]] = [
         *((("emit", name), node) for name, node in rule.emit_nodes.items()),
         *((("on_timeout", "emit", name), node) for name, node in rule.timeout_emit_nodes.items()),
@@ -74,7 +153,7 @@ def reads_of(rule: Rule) -> Iterator[tuple[str, tuple[str, ...], list[tuple[tupl
     ]
     for path, output in outputs:
         if output is not None:
-            yield ".".join(path), path, list(_fields_in(output, streams))
+            yield RuleExpression(".".join(path), path, output)
 
 
 def _fields_in(

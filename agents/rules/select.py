@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+from astrocyte.agents.expressions.kinds import OF_ANYTHING
 from astrocyte.agents.expressions.nodes import Aggregate, Constant, ExpressionError, Field, Node, is_condition
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.schemas.arrow.columns import RESERVED
@@ -14,8 +15,6 @@ __all__ = ["AGGREGATES", "RESULT_FIELDS", "AggregateCall", "Select", "aggregate_
 
 DEFAULT_ALPHA: Final = 0.3
 _SAME: Final = {"stddev": "std", "median": "quantile"}
-_OF_ANYTHING: Final = ("count", "count_if", "count_distinct", "first", "last", "entropy")
-"""Functions of values that need not be numbers."""
 _PARAMETERS: Final = {"quantile": (1, 1), "ewma": (0, 1), "entropy": (0, 3)}
 AGGREGATES: Final = frozenset(
     {
@@ -48,6 +47,11 @@ class AggregateCall:
     func: str
     argument: Node | None
     parameters: tuple[float, ...]
+
+    @property
+    def as_node(self) -> Node:
+        """The call as a part of an expression."""
+        return Aggregate(self.func, None, () if self.argument is None else (self.argument,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ def aggregate_call(node: Aggregate, text: str) -> AggregateCall:
         forms = {"quantile": "quantile(x, 0.9)", "ewma": "ewma(x, 0.3)", "entropy": "entropy(x, bins, low, high)"}
         form = forms.get(node.func, f"{node.func}(x)")
         raise refuse(f"expected {form}, got {node.func} with {len(node.args)} arguments")
-    if func not in _OF_ANYTHING and is_condition(node.args[0]):
+    if func not in OF_ANYTHING and is_condition(node.args[0]):
         raise refuse(f"{node.func} of a condition: true and false are no numbers; count with count_if(condition)")
     parameters = [0.5] if node.func == "median" else []
     for argument in node.args[1:]:

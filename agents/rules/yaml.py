@@ -9,17 +9,18 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from astrocyte.agents.expressions.kind_checks import kind_messages, types_of
 from astrocyte.agents.expressions.parser import Field, Node, walk
 from astrocyte.agents.rules.documents import MOST_CHARACTERS, read_document
 from astrocyte.agents.rules.insight import STATISTIC_SPECS, SeriesSpec, StatisticSpec, TargetSpec
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
-from astrocyte.agents.rules.named_fields import reads_of
+from astrocyte.agents.rules.named_fields import expressions_of, reads_of
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
 from astrocyte.agents.rules.select import RESULT_FIELDS
 from astrocyte.agents.rules.steps import Group, Step
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.rules.windows import Window
-from astrocyte.schemas.catalog import CATALOG
+from astrocyte.schemas.catalog import CATALOG, NUMBERS, WHOLE, FieldType
 from astrocyte.schemas.registry import did_you_mean
 
 __all__ = ["read_rules"]
@@ -42,8 +43,6 @@ _KINDS: Final = {"rules": "rule", "windows": "window", "insight": "statistic", "
     _ENTRANCE, "validator"
 )
 """What an entry of each list is called in messages."""
-_WHOLE: Final = ("int64", "int32")
-_NUMBERS: Final = (*_WHOLE, "float64", "float32", "bool")
 _IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
 
 
@@ -103,6 +102,7 @@ class _Reader:
         if not self.problems:
             self.check_streams(parts, entrance)
             self.check_bounds(parts["rules"])
+            self.check_kinds(data, parts, entrance)
         if not self.problems:
             try:
                 ruleset = RuleSet.model_validate(parts)
@@ -254,7 +254,7 @@ class _Reader:
             if listed is not None and name not in listed | _IMPLICIT:
                 hint = did_you_mean(name, listed) or f"; its fields: {', '.join(sorted(listed))}"
                 message = f"stream {stream} has no field {name!r}{hint}"
-            elif kind is not None and kind not in (_WHOLE if whole else _NUMBERS):
+            elif kind is not None and kind not in (WHOLE if whole else (*NUMBERS, "bool")):
                 wanted = "an id, which is a whole number" if whole else "a number"
                 message = f"field {name!r} of stream {stream} is {kind}; a statistic reads it as {wanted}"
             else:
@@ -267,6 +267,32 @@ class _Reader:
             return made[stream]
         event_type = CATALOG.find(stream)
         return set(event_type.fields) if event_type is not None and event_type.fields else None
+
+    def check_kinds(
+        self, data: Mapping[str, Any], parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]
+    ) -> None:
+        """Report expressions that take text for a number, or a number for text, by the types of their streams."""
+        types = {stream.name: stream.types for stream in parts["streams"]}
+        for section, index, stream in _entered(entrance):
+            validator = entrance[section][index]
+            for name, node in {"where": validator.where_node, **validator.set_nodes}.items():
+                field = name if name == "where" else f"set.{name}"
+                for message in kind_messages(node, lambda _: (stream,), types):  # noqa: B023  it is called at once
+                    self.report(
+                        message, (section, index, *field.split(".", 1)), rule=f"{section}[{index}]", field=field
+                    )
+            types[stream] = _after(validator, types_of(stream, types))
+        for rule in parts["rules"]:
+            steps = {str(step.name): step.stream for step in rule.steps}
+            for each in expressions_of(rule):
+                own = () if each.step is None else each.step.stream
+                for message in kind_messages(each.node, lambda step: own if step is None else steps[step], types):  # noqa: B023
+                    self.report_of(data, RuleProblem(message, rule=rule.name, field=each.name))
+        for window in parts["windows"]:
+            nodes = [("where", window.where_node), *(("select", call.as_node) for call in window.parsed.calls)]
+            for field, node in nodes:
+                for message in kind_messages(node, lambda _: (window.source,), types):  # noqa: B023
+                    self.report_of(data, RuleProblem(message, rule=window.name, field=field, kind="window"))
 
     def check_bounds(self, rules: list[Rule]) -> None:
         for index, rule in enumerate(rules):
@@ -295,6 +321,14 @@ def _entered(entrance: Mapping[str, list[Validator]]) -> Iterator[tuple[str, int
     for section, validators in entrance.items():
         for index, validator in enumerate(validators):
             yield from ((section, index, stream) for stream in validator.stream)
+
+
+def _after(validator: Validator, types: Mapping[str, FieldType]) -> dict[str, FieldType]:
+    """Types of a stream's fields after a validator, as far as they are known."""
+    if validator.use is not None:
+        return {}  # a function may set any field
+    kept = {name: kind for name, kind in types.items() if name not in validator.set}
+    return {validator.rename.get(name, name): kind for name, kind in kept.items()}
 
 
 def _field_names(node: Node | None) -> list[str]:

@@ -148,7 +148,7 @@ def backtest(
     sources: dict[str, tuple[str, ...]] = {}
     for output in outputs:
         if rejects is not None:
-            rejects.write(output)
+            rejects.write(output, run.contracts)
         for made in made_of(output):
             count = result.rules.setdefault(made.rule, RuleCount())
             count.matches += 1

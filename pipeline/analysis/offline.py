@@ -61,6 +61,7 @@ class OfflineRun:
         found = inputs.found
         self.ruleset = ruleset
         self.found = found
+        self.contracts = inputs.decoders.contracts
         self._recognise_failed = RECOGNISE_FAILED.copy()  # by earlier runs of the process
         self.partitions = found.count
         self.plan = plan = KnownTopics(found.partitions, self.partitions).plan(ruleset)
@@ -165,7 +166,7 @@ class OfflineRun:
                 )
             self._domains.append(domains)
         for domain in self._all_domains():  # each topic's fields are judged where it is counted, whoever reads them
-            domain.fields.update(named_fields(ruleset))
+            domain.report_for(ruleset)
 
     @property
     def counters(self) -> Counters:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,12 +15,13 @@ import orjson
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.ingest.unused import line_of
 from astrocyte.pipeline.analysis.offline import OfflineRun
+from astrocyte.schemas.contract import Contract, Contracts, read_event
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import MONO_PREFIX, is_derived
 
-__all__ = ["NothingRead", "RejectsFile", "check_read", "refusal_lines", "report_lines"]
+__all__ = ["NothingRead", "RejectsFile", "all_refused", "check_read", "refusal_lines", "report_lines"]
 
 _SHOWN: Final = 10
 """Maximum number of topics in one line."""
@@ -48,6 +50,15 @@ def check_read(run: OfflineRun, paths: list[str]) -> None:
         f"{where}: nothing was read; it holds the topics {_listed(held)} and the rules read "
         f"{_listed(sorted(run.inputs))}{hint}"
     )
+
+
+def all_refused(run: OfflineRun) -> str | None:
+    """The sentence that every event was refused; None if any was not."""
+    totals = run.counters
+    if not totals.dead or totals.dead + totals.skipped < totals.received:
+        return None
+    what = f"all {totals.dead:,} events were" if totals.dead > 1 else "the only event was"
+    return f"{what} refused, for the reasons above; no result says anything about the rules"
 
 
 def _unread_topics(run: OfflineRun) -> list[str]:
@@ -123,15 +134,15 @@ class RejectsFile:
         except OSError as error:
             raise AstrocyteError(f"{path} cannot be written: {error.strerror}") from None
 
-    def write(self, output: DomainOutput) -> None:
-        """Write what the output of one step says was not used."""
-        for item in self._items(output):
+    def write(self, output: DomainOutput, contracts: Contracts) -> None:
+        """Write what the output of one step says was not used; ``contracts`` say which member is an event's key."""
+        for item in self._items(output, contracts):
             self._file.write(orjson.dumps(item) + b"\n")
             self.count += 1
 
-    def _items(self, output: DomainOutput) -> Iterator[dict[str, Any]]:
+    def _items(self, output: DomainOutput, contracts: Contracts) -> Iterator[dict[str, Any]]:
         for letter in output.dead_letters:
-            yield _of_letter(letter)
+            yield _of_letter(letter, contracts.of_topic(letter.topic))
         for record in output.late:
             headers = {name: value.decode() for name, value in record.headers if name.startswith(("source_", "late_"))}
             topic = headers.get("source_topic")
@@ -184,7 +195,7 @@ class RejectsFile:
         self._file.close()
 
 
-def _of_letter(letter: DeadLetter) -> dict[str, Any]:
+def _of_letter(letter: DeadLetter, contract: Contract) -> dict[str, Any]:
     item: dict[str, Any] = {
         "cause": "dead_letter",
         "stage": letter.stage,
@@ -196,7 +207,21 @@ def _of_letter(letter: DeadLetter) -> dict[str, Any]:
         "letter_id": letter.letter_id,
         "key": None if letter.key_b64 is None else _text(b64decode(letter.key_b64)),
     }
-    return item | ({"event": None} if letter.payload_b64 is None else _content(b64decode(letter.payload_b64)))
+    item |= {"event": None} if letter.payload_b64 is None else _content(b64decode(letter.payload_b64))
+    if item["key"] is None and isinstance(item.get("event"), dict):
+        item["key"] = _key_inside(item["event"], contract)
+    return item
+
+
+def _key_inside(body: dict[str, Any], contract: Contract) -> str | None:
+    """The key that a refused event holds itself; nothing else of the event has to be right."""
+    declaration = contract.declaration
+    if declaration is not None:
+        contract = replace(contract, declaration=declaration.model_copy(update={"time": None, "id": None}))
+    try:
+        return read_event(body, contract).key
+    except (AstrocyteError, TypeError, ValueError):
+        return None
 
 
 def _content(value: bytes) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from astrocyte.schemas.topics import mono_topic
 if TYPE_CHECKING:
     from astrocyte.agents.accounting import Counters
     from astrocyte.agents.rules.model import RuleSet
+    from astrocyte.pipeline.analysis.offline import OfflineRun
     from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
     from astrocyte.pipeline.analysis.unused_report import RejectsFile
 
@@ -89,7 +90,7 @@ def match_command(
     with pipe_may_close(), RejectsFile(rejects) if rejects else nullcontext() as listed:
         for output in outputs:
             if listed is not None:
-                listed.write(output)
+                listed.write(output, run.contracts)
             for record in output.alerts if alerts else output.multi_events:
                 sys.stdout.buffer.write(record.value + b"\n")
                 count += 1
@@ -99,6 +100,7 @@ def match_command(
     what = counted(count, "alert" if alerts else "multi event")
     say(f"{what} of {counted(totals.received, 'event')} ({_not_processed(totals)})")
     _say_unused(report_lines(run), listed)
+    _end_if_all_refused(run)
 
 
 def _not_processed(totals: Counters) -> str:
@@ -138,6 +140,7 @@ def backtest_command(
             differences = compare(first.made, second.made)
             body |= {"b": second.as_json(), "difference": {each.rule: each.as_json(show) for each in differences}}
         print_json(body)
+        _end_if_all_refused(first.run)
         return
     out = sys.stdout
     out.write(f"{counted(first.counters.received, 'event')}, {_not_processed(first.counters)}\n")
@@ -149,6 +152,7 @@ def backtest_command(
         matches, alerts = counted(count.matches, "match", "matches"), counted(count.alerts, "alert")
         out.write(f"{name}: {matches}, {alerts}{held}, {counted(len(count.keys), 'key')}\n")
     if second is None:
+        _end_if_all_refused(first.run)
         return
     out.write(f"\nagainst {against} (A: {rules}, B: {against})\n")
     for each in compare(first.made, second.made):
@@ -156,6 +160,7 @@ def backtest_command(
         for side, made in (("A", each.only_a), ("B", each.only_b)):
             for example in made[:show]:
                 out.write(f"  only {side}: {_made_line(example)}\n")
+    _end_if_all_refused(first.run)
 
 
 def _say_unused(lines: Sequence[str], listed: RejectsFile | None) -> None:
@@ -164,6 +169,16 @@ def _say_unused(lines: Sequence[str], listed: RejectsFile | None) -> None:
         say(line)
     if listed is not None:
         say(f"{counted(listed.count, 'reject')} written to {listed.path}")
+
+
+def _end_if_all_refused(run: OfflineRun) -> None:
+    """End with status 1 where every event was refused: the figures look like those of rules that found nothing."""
+    from astrocyte.pipeline.analysis.unused_report import all_refused
+
+    line = all_refused(run)
+    if line is not None:
+        say(line)
+        raise typer.Exit(1)
 
 
 def explain_command(

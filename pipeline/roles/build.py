@@ -131,11 +131,9 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         for line in new_declared_topics(contracts, plan.topics, existing):
             logger.warning("%s", line)
         for line in plan.describe_copies():
-            logger.info("needs a worker with the role repartition: %s", line)
+            logger.info("copied by the role repartition: %s", line)
         if role == "correlate" and whole.part("insight").groups:
-            logger.info(
-                "needs a worker with the role insight: %s", ", ".join(spec.name for spec in live.ruleset.insight)
-            )
+            logger.info("computed by the role insight: %s", ", ".join(spec.name for spec in live.ruleset.insight))
 
     app.prepare = prepare
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from astrocyte.schemas.errors import InvalidEvent
+import orjson
 
-__all__ = ["EXTENSIONS", "OWN_SOURCE", "cloud_event", "is_mono", "is_structured", "missing_attributes"]
+from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.json.text import loads
+
+__all__ = ["EXTENSIONS", "OWN_SOURCE", "cloud_event", "is_mono", "is_structured", "missing_attributes", "with_data"]
 
 _NEEDED_ATTRIBUTES: Final = ("specversion", "id", "source", "type")
+_JSON_TYPE: Final = re.compile(r"\s*[^\s;/]+/(?:[^\s;]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 OWN_SOURCE: Final = "/astrocyte/"
 EXTENSIONS: Final = {
     "ruleversion": "rule_version",
@@ -36,6 +42,31 @@ def is_structured(body: Mapping[str, Any]) -> bool:
 def missing_attributes(body: Mapping[str, Any]) -> list[str]:
     """Required attributes that a CloudEvent lacks; an empty one is missing, because it tells no events apart."""
     return [name for name in _NEEDED_ATTRIBUTES if body.get(name) in (None, "")]
+
+
+def with_data(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A CloudEvent in structured mode with JSON in ``data_base64`` as its ``data``.
+
+    JSON is what ``datacontenttype`` says (``application/json``, any ``+json``), and by the specification what has
+    none. The base64 text of any other type stays what it is, as ``data``. Raises InvalidEvent.
+    """
+    if body.get("data") is not None or body.get("data_base64") is None:
+        return body
+    given, kind = body["data_base64"], body.get("datacontenttype")
+    if kind is not None and _JSON_TYPE.match(str(kind)) is None:
+        return {**body, "data": given}
+    try:
+        content = b64decode(given, validate=True)
+    except (TypeError, ValueError) as error:
+        raise InvalidEvent(f"'data_base64' is {given!r:.80}; expected base64 text: {error}") from None
+    try:
+        return {**body, "data": loads(content)}
+    except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
+        said = "no datacontenttype, which stands for application/json" if kind is None else f"datacontenttype {kind!r}"
+        raise InvalidEvent(
+            f"'data_base64' holds no JSON, and the event has {said}: {error}; bytes of another form need a "
+            "datacontenttype of theirs, such as application/octet-stream"
+        ) from None
 
 
 def cloud_event(

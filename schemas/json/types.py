@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from astrocyte.schemas.arrow.columns import field_name
-from astrocyte.schemas.catalog import FieldType, arrow_type
+from astrocyte.schemas.catalog import NUMBERS, WHOLE, FieldType, arrow_type
 from astrocyte.schemas.values.mixed import fits
+from astrocyte.schemas.values.single import number_of
 
 __all__ = ["misfit_reason", "misfits", "shown"]
 
@@ -23,7 +24,11 @@ def misfits(fields: Mapping[str, Any], types: Mapping[str, FieldType]) -> list[s
 def misfit_reason(fields: Mapping[str, Any], bad: list[str], types: Mapping[str, FieldType]) -> str:
     """Why a record is refused: its first field of another type, and its value."""
     name = bad[0]
-    return f"field {field_name(name)!r} is {shown(fields[name])}; expected {types[name]}"
+    value, kind = fields[name], types[name]
+    reason = f"field {field_name(name)!r} is {shown(value)}; expected {kind}"
+    if isinstance(value, str) and kind in NUMBERS and number_of(value, whole=kind in WHOLE) is not None:
+        reason += f"; for numbers that are written as text declare '{{type: {kind}, text: true}}'"
+    return reason
 
 
 def shown(value: Any) -> str:

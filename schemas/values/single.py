@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from enum import Enum
 from fractions import Fraction
 from pathlib import PurePath
@@ -21,7 +22,7 @@ import pyarrow as pa
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import is_in_calendar, iso_interval, us_from_datetime, us_from_numpy, usual_datetime
 
-__all__ = ["LEAST", "MOST", "MOST_LEVELS", "is_nested", "json_text", "key_text", "nearest_float", "plain"]
+__all__ = ["LEAST", "MOST", "MOST_LEVELS", "is_nested", "json_text", "key_text", "nearest_float", "number_of", "plain"]
 
 LEAST: Final = -(2**63)
 MOST: Final = 2**64 - 1
@@ -34,6 +35,11 @@ _NARROWED: Final = ("Integer exceeds", "numpy.datetime64")
 MOST_LEVELS: Final = 254
 """Nesting that orjson writes at most."""
 _US: Final = timedelta(microseconds=1)
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_NOT_FINITE: Final = frozenset({"NaN", "Infinity", "-Infinity"})
+"""As JSON is often extended by them, and as protobuf writes them in quotes."""
+_MOST_DIGITS: Final = 19
+"""Power of ten of the first digit of an integer of 64 bits, at most."""
 
 
 def plain(value: Any) -> int | float | str | bool | None:
@@ -84,6 +90,28 @@ def plain(value: Any) -> int | float | str | bool | None:
     if isinstance(value, UUID | PurePath):
         return str(value)
     raise TypeError(f"expected a number, text, a truth value, a time, bytes, a list or a mapping, got {kind.__name__}")
+
+
+def number_of(text: str, *, whole: bool) -> int | float | None:
+    """The number that a text writes in decimal digits; None if it writes none, or no integer of 64 bits if ``whole``.
+
+    An integer is exact, also as ``5.00`` or ``5e3``; any other number is the nearest float64, as in JSON. A sign,
+    an exponent and blanks around the number are allowed; marks between digits are not.
+    """
+    text = text.strip(" \t\r\n")
+    if text in _NOT_FINITE:
+        return None if whole else float(text)
+    if _NUMBER.fullmatch(text) is None:
+        return None
+    if not whole:
+        return float(text)
+    try:
+        number = Decimal(text)
+        if number.adjusted() > _MOST_DIGITS or number != number.to_integral_value():
+            return None
+    except DecimalException:  # an exponent that no Decimal has
+        return None
+    return int(number) if LEAST <= number <= MOST else None
 
 
 def is_nested(value: Any) -> bool:

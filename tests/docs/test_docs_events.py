@@ -25,10 +25,11 @@ MODELS = {
     "The dna envelope": DnaEvent,
     "A control event": ControlEvent,
 }
+TEXT_NUMBERS = "Numbers that are written as text"
 EXAMPLES = {
     section.partition("\n")[0]: re.findall(r"```json\n(.*?)```", section, re.DOTALL)
     for section in PAGE.split("\n## ")
-    if "```json" in section and not section.startswith("Decoders")
+    if "```json" in section and not section.startswith(("Decoders", TEXT_NUMBERS))
 }
 
 
@@ -46,6 +47,8 @@ DECODER_SECTIONS = {
     section.partition("\n")[0]: section
     for section in re.split(r"\n### ", PAGE.partition("\n## Decoders")[2].partition("\n## ")[0])[1:]
 }
+MESSAGE_SECTIONS = DECODER_SECTIONS | {TEXT_NUMBERS: PAGE.partition(f"\n## {TEXT_NUMBERS}\n")[2].partition("\n## ")[0]}
+"""Sections with a declaration, messages, and the events that they are."""
 
 
 def test_every_shipped_decoder_has_a_section():
@@ -63,12 +66,12 @@ def _bytes(value, schema=None):
     return b"\0" + schema["id"].to_bytes(4, "big") + stream.getvalue()
 
 
-@pytest.mark.parametrize("name", sorted(DECODER_SECTIONS.keys() - {"arrow"}))
-def test_the_example_of_a_decoder_gives_the_events_that_the_page_shows(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", sorted(MESSAGE_SECTIONS.keys() - {"arrow"}))
+def test_the_example_of_a_section_gives_the_events_that_the_page_shows(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "schemas").mkdir()
-    (declared,) = re.findall(r"```yaml\n(.*?)```", DECODER_SECTIONS[name], re.DOTALL)
-    *messages, expected = map(json.loads, re.findall(r"```json\n(.*?)```", DECODER_SECTIONS[name], re.DOTALL))
+    (declared,) = re.findall(r"```yaml\n(.*?)```", MESSAGE_SECTIONS[name], re.DOTALL)
+    *messages, expected = map(json.loads, re.findall(r"```json\n(.*?)```", MESSAGE_SECTIONS[name], re.DOTALL))
     for message in messages:
         if "schema" in message:
             path = tmp_path / "schemas" / f"{message['schema']['id']}.avsc"
@@ -95,5 +98,5 @@ def test_the_example_of_a_declaration_is_one():
         r"```yaml\n(.*?)```", PAGE.partition("## Declaring a stream")[2].partition("\n## ")[0], re.DOTALL
     )
     (stream,) = load_rules(yaml.safe_load(declared)).streams
-    assert stream.types == {"amount": "float64", "note": "string"}
+    assert stream.types == {"amount": "float64", "discount": "float64", "note": "string"}
     assert not stream.is_partitioned

@@ -40,7 +40,12 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     # Said with more above (by reason) and below (the unit that fits, the lateness that they need). The table of fields
     # shows mixed kinds, and a note says which comparisons they leave out.
     said = ("late", "dead", "unit", "kind")
-    result.problems += [line_of(*each) for each in trial.run.unused if each[0] not in said]
+    compared = set(_compared_fields(ruleset))
+    result.problems += [
+        line_of(cause, subject, detail, count)
+        for cause, subject, detail, count in trial.run.unused
+        if cause not in said and (cause, subject, detail) not in compared
+    ]
     result.problems += trial.run.fields.absent(trial.run.made)
     never, partly = _comparisons(ruleset, by_stream)
     result.problems += never
@@ -136,6 +141,14 @@ def _comparisons(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> tuple
                     if line is not None:
                         (partly if some else never)[line] = None
     return list(never), list(partly)
+
+
+def _compared_fields(ruleset: RuleSet) -> Iterator[tuple[str, str, str]]:
+    """The fields that `_comparisons` looks at, as the counts of values that are no numbers name them."""
+    for _, condition, streams in _conditions(ruleset):
+        for node in walk(condition):
+            for name, _ in _compared(node):
+                yield from (("no_number", stream, name.name) for stream in streams.get(name.step, ()))
 
 
 def _compared(node: Node) -> Iterator[tuple[Field, Any]]:

@@ -168,7 +168,7 @@ def odd_line(odd: OddTimes, proposal: Proposal, events: Sequence[Event], seen: S
     count, are = len(odd.rows), "is" if len(odd.rows) == 1 else "are"
     return (
         f"{count:,} of {len(events):,} values of {short(odd.path)} studied {are} no time of these days, such as "
-        f"{short(str(odd.example))}{whose}: correct the clock, or refuse them by a validator"
+        f"{short(str(odd.example))}{whose}: correct them before they are sent, or refuse them by a validator"
     )
 
 

@@ -170,9 +170,8 @@ class StreamReport:
             f"{count} {what} {be} far from the others in time, such as that of {iso_from_us(each.time_us)} in "
             f"partition {each.partition}, which is {effect}: without such events a lateness of {enough} is enough"
         )
-        if each.is_wrong:
-            return f"{line}. The recommended one leaves them out: correct that clock, or refuse them by a validator"
-        return f"{line}. Correct that clock, or refuse them by a validator"
+        advice = "orrect them before they are sent, or refuse them by a validator"
+        return f"{line}. The recommended one leaves them out: c{advice}" if each.is_wrong else f"{line}. C{advice}"
 
     @property
     def rate(self) -> float | None:

@@ -71,7 +71,7 @@ def test_a_worker_goes_on_and_health_says_what_it_did_not_use(own_embedded, tmp_
             return {each["cause"]: each["count"] for each in unused}
 
         wait_until(lambda: reported() == {"dead": 1, "no_key": 2}, 30, lambda: str(reported()))
-        wait_until(lambda: "took part in nothing" in log.read_text(), 30, lambda: log.read_text()[-2000:])
+        wait_until(lambda: "took part in none of the rules" in log.read_text(), 30, lambda: log.read_text()[-2000:])
         assert process.poll() is None
     assert "Traceback" not in log.read_text()
 

@@ -1,7 +1,10 @@
 """CloudEvents that lack a required attribute, and records that only look like CloudEvents."""
 
+from base64 import b64encode
+
 import pytest
 
+from astrocyte import load_rules, match
 from astrocyte.agents.ingest.decode import decode_chunk
 from tests.support.declared import decoders, message, read
 
@@ -78,3 +81,53 @@ def test_a_flat_record_with_a_field_like_specversion_stays_one(body):
 def test_decoder_json_reads_a_record_that_looks_like_a_cloudevent_as_flat():
     rows, letters, _ = read("{name: a, decoder: json}", message({"specversion": "1.0", "data": "x"}))
     assert (letters, rows[0]["specversion"], rows[0]["data"]) == ([], "1.0", "x")
+
+
+def _of_bytes(content: bytes | str, kind: str | None) -> dict:
+    given = content if isinstance(content, str) else b64encode(content).decode()
+    named = {} if kind is None else {"datacontenttype": kind}
+    return {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data_base64": given, **named}
+
+
+_KINDS = [None, "application/json", "Application/JSON; charset=utf-8", "text/json", "application/vnd.acme+json"]
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+@pytest.mark.parametrize("stream", ["{name: a, decoder: cloudevents}", "{name: a}"])
+def test_json_in_base64_is_the_data_of_the_event_also_at_paths(stream, kind):
+    declared = stream.replace("}", ", fields: {v: int64, w: {path: data.inner.w, type: int64}}}")
+    rows, letters, _ = read(declared, message(_of_bytes(b'{"v": 6, "inner": {"w": 7}}', kind)))
+    assert (letters, [(row["v"], row["w"]) for row in rows]) == ([], [(6, 7)])
+    assert "data" not in rows[0]
+    rules = load_rules(
+        f"streams: [{declared}]\nrules: [{{name: r, seq: [{{as: x, stream: a, where: v == 6}}], emit: {{w: x.w}}}}]"
+    )
+    event = _of_bytes(b'{"v": 6, "inner": {"w": 7}}', kind) | {"partitionkey": "k", "time": "2026-11-01T09:00:00Z"}
+    assert [each.emit["w"] for each in match(rules, [event])] == [7]
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", "application/jsonl", "image/json5"])
+def test_bytes_of_another_type_stay_base64_text(kind):
+    rows, letters, _ = read("{name: a}", message(_of_bytes(b'{"v": 6}', kind)))
+    assert (letters, [row["data"] for row in rows]) == ([], ["eyJ2IjogNn0="])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("%%%", "'data_base64' is '%%%'; expected base64 text"),
+        ("eyJ2Ij", "'data_base64' is 'eyJ2Ij'; expected base64 text"),
+        (b"{'v'", "'data_base64' holds no JSON, and the event has no datacontenttype, which stands for"),
+        (b"\xff\xfe", "'data_base64' holds no JSON"),
+    ],
+)
+def test_damaged_base64_or_json_is_a_dead_letter_with_its_reason(content, reason):
+    rows, letters, _ = read("{name: a}", message(_of_bytes(content, None)))
+    assert rows == []
+    assert [letter.reason.startswith(reason) for letter in letters] == [True]
+
+
+def test_the_binary_mode_is_as_before():
+    headers = [(f"ce_{name}", value) for name, value in _CLOUD.items()]
+    rows, letters, _ = read("{name: a}", message({"data_base64": "AA=="}, headers=headers))
+    assert (letters, [row["data_base64"] for row in rows]) == ([], ["AA=="])

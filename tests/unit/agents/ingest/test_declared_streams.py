@@ -13,6 +13,8 @@ from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from tests.support.declared import START_US, decoders, message, read
 
+READ_AS_TEXT = "; for numbers that are written as text declare '{{type: {}, text: true}}'"
+
 # -- declarations ----------------------------------------------------------------------------------------------------
 
 
@@ -165,7 +167,7 @@ def test_declared_types_hold_in_frames():
     output = engine.flush()
     assert len(output.matches.matches()) == 1
     assert [(each.timestamp_us, each.reason) for each in output.refused] == [
-        (0, "field 'value' is '1'; expected float64"),
+        (0, f"field 'value' is '1'; expected float64{READ_AS_TEXT.format('float64')}"),
         (1, "field 'value' is 'x'; expected float64"),
     ]
 
@@ -182,7 +184,8 @@ def test_a_declared_number_takes_what_loses_nothing_and_other_fields_keep_each_v
         rows, letters, _ = read(text, *messages)
         assert [(type(row["n"]), row["n"], row["free"]) for row in rows] == [(int, 1, 1), (int, 2, 0.5)]
         assert [letter.reason for letter in letters] == [
-            f"field 'n' is {value}; expected int64" for value in ("2.5", "'3'", "True")
+            f"field 'n' is {value}; expected int64{advice}"
+            for value, advice in (("2.5", ""), ("'3'", READ_AS_TEXT.format("int64")), ("True", ""))
         ]
         rows, letters, _ = read("{name: a, fields: {n: int64}, on_type_error: null}", *messages)
         assert [row["n"] for row in rows] == [1, 2, None, None, None]

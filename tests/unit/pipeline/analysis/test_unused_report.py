@@ -12,6 +12,7 @@ from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest import decoders
 from astrocyte.agents.loading import load_rules
+from astrocyte.agents.rules.problems import InvalidRules
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.unused_report import NothingRead, report_lines
 from astrocyte.pipeline.kafka.record import ConsumedRecord
@@ -60,7 +61,7 @@ def test_events_without_a_key_take_part_in_rules_by_null_and_are_not_said_to_be_
     result = run("match", *files(tmp_path, by_null, *records), "--rejects", str(rejects))
     assert lines(result)[0] == "3 multi events of 3 events (0 late, 0 refused)"
     assert not rejects.read_bytes()
-    assert "took part in nothing" not in result.stderr
+    assert "took part in none of the rules" not in result.stderr
 
 
 def test_a_recogniser_that_fails_is_named_in_the_runs_in_which_it_failed(tmp_path, monkeypatch):
@@ -257,7 +258,7 @@ def test_a_declared_stream_that_is_repartitioned_is_counted_as_it_is_declared(tm
     assert sum(len(output.multi_events) for output in outputs) == 1
     assert (run.counters.received, run.counters.dead) == (9, 0)
     assert report_lines(run) == [
-        "3 events of rooms without 'floor', by which rules correlate, took part in nothing, such as mono.rooms[0]@0"
+        "3 events of rooms without 'floor' took part in none of the rules that correlate by it, such as mono.rooms[0]@0"
     ]
 
 
@@ -444,3 +445,84 @@ def test_values_of_another_kind_are_counted_once_also_where_the_stream_is_repart
     said, _ = rejected(tmp_path, declaration, "user")
     assert said.count("is of another kind") == 1
     assert "field 'v' of clicks is of another kind than at first in 6 events" in said
+
+
+BY_SHIP = "{name: by_ship, by: ship, seq: [{as: u, stream: s, where: n > 0}]}"
+OTHERS = {
+    "a rule by another field": "rules: [%s, {name: by_zone, by: zone, seq: [{as: u, stream: s}]}]",
+    "a rule without a field": "rules: [%s, {name: any, by: null, seq: [{as: u, stream: s}]}]",
+    "a window by another": "rules: [%s]\nwindows: [{name: w, from: s, by: zone, every: 1m, select: {c: count()}}]",
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("in_frames", [False, True])
+def test_an_event_without_the_key_of_one_rule_that_another_uses_is_counted_and_not_listed(tmp_path, other, in_frames):
+    rows = [{"ship": 1, "zone": 3, "n": 1}, {"ship": None, "zone": 3, "n": 2}, {"ship": 2, "zone": 4, "n": 3}]
+    if in_frames:
+        times = 1_772_359_200_000_000 + np.arange(3)
+        columns = {name: column_of([row[name] for row in rows]) for name in rows[0]}
+        frame = Frame.from_columns("s", "r", {"timestamp": times, "key": ["k"] * 3, "type": ["s"] * 3, **columns})
+        records = [ConsumedRecord("mono.s", 0, 0, 1_772_359_200_000, None, encode_frame(frame))]
+    else:
+        records = [event(number, "mono.s", **row) for number, row in enumerate(rows)]
+    rejects = tmp_path / "rejects.jsonl"
+    result = run("match", *files(tmp_path, OTHERS[other] % BY_SHIP, *records), "--rejects", str(rejects))
+    place = "mono.s[0]@0 row 1" if in_frames else "mono.s[0]@1"
+    assert f"1 event of s without 'ship' took part in none of the rules that correlate by it, such as {place}" in lines(
+        result
+    )
+    assert rejects.read_text() == ""
+
+
+def test_an_event_without_the_keys_of_all_rules_is_listed_once(tmp_path):
+    rejects = tmp_path / "rejects.jsonl"
+    rules = OTHERS["a rule by another field"] % BY_SHIP
+    given = files(tmp_path, rules, event(0, "mono.s", ship=1, n=1), event(1, "mono.s", n=1))
+    run("match", *given, "--rejects", str(rejects))
+    assert [json.loads(line)["offset"] for line in rejects.read_text().splitlines()] == [1]
+
+
+REFUSED = "streams: [{name: A, key: device, fields: {v: float64}}]\n" + HIGH.replace("value", "v")
+
+
+@pytest.mark.parametrize("command", [("match",), ("backtest",), ("backtest", "--json")])
+def test_where_every_event_was_refused_the_status_is_1_and_the_last_line_says_so(tmp_path, command):
+    given = files(tmp_path, REFUSED, event(0, v="x"), event(1, v="y"))
+    result = run(command[0], *given, *command[1:])
+    assert result.exit_code == 1
+    assert lines(result)[-1].startswith("all 2 events were refused, for the reasons above")
+    (tmp_path / "log.jsonl").unlink()
+    assert run(command[0], *files(tmp_path, REFUSED, event(0, v="x"), event(1, v=5)), *command[1:]).exit_code == 0
+
+
+@pytest.mark.parametrize("declared", [REFUSED, REFUSED.replace("fields", "time: when, fields")])
+def test_a_refused_event_is_listed_with_the_key_that_it_holds(tmp_path, declared):
+    body = {"timestamp": "2026-03-01T10:00:00Z", "v": "x", "device": 7}
+    records = [
+        ConsumedRecord("mono.A", 0, 0, 1_772_359_200_000, None, orjson.dumps(body)),
+        ConsumedRecord("mono.A", 0, 1, 1_772_359_200_000, b"k", orjson.dumps(body)),
+        ConsumedRecord("mono.A", 0, 2, 1_772_359_200_000, None, b"no JSON"),
+        event(3, v=1, device=1, when="2026-03-01T10:00:00Z"),
+    ]
+    rejects = tmp_path / "rejects.jsonl"
+    run("match", *files(tmp_path, declared, *records), "--rejects", str(rejects))
+    assert [json.loads(line)["key"] for line in rejects.read_text().splitlines()] == ["7", "k", None]
+
+
+def test_a_member_of_an_object_that_never_came_as_a_field_is_named_with_its_declaration(tmp_path):
+    rules = "rules: [{name: r, by: user.id, seq: [{as: u, stream: A, where: '`user.id` == 3'}]}]"
+    result = run("match", *files(tmp_path, rules, event(0, user={"id": 3})))
+    cure = "streams: [{name: A, fields: {user_id: {path: user.id}}}]"
+    assert (
+        "field 'user.id' of A, which rule 'r' reads, never came; 'user' came: for a member of it declare "
+        f"'{cure}' and write user_id"
+    ) in lines(result)
+    (tmp_path / "log.jsonl").unlink()
+    mended = cure + "\n" + rules.replace("`user.id`", "user_id").replace("user.id", "user_id")
+    assert lines(run("match", *files(tmp_path, mended, event(0, user={"id": 3}))))[0].startswith("1 multi event of 1")
+
+
+def test_an_unknown_step_may_be_a_member_and_the_error_names_the_declaration():
+    with pytest.raises(InvalidRules, match=r"such as 'fields: \{user_id: \{path: user.id\}\}'; a field with a dot"):
+        load_rules("rules: [{name: r, seq: [{as: u, stream: A, where: user.id == 3}]}]")

@@ -117,8 +117,8 @@ def test_the_time_is_what_most_rows_have_and_the_device_with_another_clock_is_na
     assert report.proposal.declaration["time"] == {"field": name, "unit": "ms"}
     assert report.reading.events == 400
     assert report.problems[0] == (
-        f"50 of 400 values of {name} studied are no time of these days, such as 1500, all of device 'd3': correct the "
-        "clock, or refuse them by a validator"
+        f"50 of 400 values of {name} studied are no time of these days, such as 1500, all of device 'd3': correct "
+        "them before they are sent, or refuse them by a validator"
     )
 
 

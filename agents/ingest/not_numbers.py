@@ -1,0 +1,82 @@
+"""Values that are no numbers in fields of which rules need numbers: results are null, and sums leave them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from astrocyte.agents.expressions.columns import predicate
+from astrocyte.agents.expressions.values import Columns
+from astrocyte.agents.ingest.unused import kind_of, rows_of_kinds
+from astrocyte.agents.rules.named_fields import NumberRead
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.types import shown
+from astrocyte.schemas.values.mixed import MIXED
+
+__all__ = ["NotNumbers", "NumberFields"]
+
+
+class NotNumbers(NamedTuple):
+    """Rows of a frame with another value than a number in a field of which a rule needs numbers."""
+
+    field: str
+    reader: str
+    """The first rule, window or statistic that reads one of them."""
+    row: int
+    """Row of the first of them."""
+    value: str
+    """Its value, shortened."""
+    rows: int
+
+
+class NumberFields:
+    """The fields of which rules need numbers, by stream. Frames in which they are numbers cost a look at a type."""
+
+    def __init__(self) -> None:
+        self._reads: dict[str, dict[str, list[NumberRead]]] = {}
+
+    def update(self, reads: Iterable[NumberRead]) -> None:
+        """Put other rules in force."""
+        self._reads = {}
+        for read in reads:
+            for stream in read.streams:
+                self._reads.setdefault(stream, {}).setdefault(read.field, []).append(read)
+
+    def note(self, frame: Frame) -> Iterator[NotNumbers]:
+        """The fields of a frame with values that are no numbers, where a rule would use them as such.
+
+        A part of the rule's condition over the event itself that does not hold keeps a value from being used.
+        """
+        columns: Columns | None = None
+        for name, reads in self._reads.get(frame.stream, {}).items():
+            if not frame.num_rows or not frame.has(name) or kind_of(frame.column(name).type) == "number":
+                continue
+            column = frame.column(name)
+            odd = _other_than_numbers(column)
+            if not odd.any():
+                continue
+            if columns is None:
+                columns = Columns(lambda each: frame.column(each) if frame.has(each) else None, frame.num_rows)
+            used, reader = np.zeros(frame.num_rows, np.bool_), ""
+            for read in reads:
+                mine = odd if read.guard is None else odd & predicate(read.guard, columns)
+                reader = reader or (read.reader if mine.any() else "")
+                used |= mine
+            if reader:
+                row = int(np.flatnonzero(used)[0])
+                value: Any = frame.take(np.array([row])).values(name)[0]
+                yield NotNumbers(name, reader, row, shown(value), int(used.sum()))
+
+
+def _other_than_numbers(column: pa.Array) -> NDArray[np.bool_]:
+    odd = np.zeros(len(column), np.bool_)
+    if column.type != MIXED:
+        return odd if pa.types.is_null(column.type) else np.asarray(column.is_valid())
+    for kind, rows in rows_of_kinds(column).items():
+        if kind != "number":
+            odd[rows] = True
+    return odd
