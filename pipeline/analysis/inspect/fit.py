@@ -50,7 +50,7 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     result.problems += _spread(trial, found.reports)
     if found.recommended_us > settings.lateness and result.late:
         strays = any(report.strays for report in found.reports)
-        wrong = any(report.reading.clocks.wrong for report in found.reports)
+        wrong = any(report.reading.clocks.leave_out for report in found.reports)
         wanted, one = format_duration(found.recommended_us), result.late == 1
         aside = ", apart from events far from the others and those after them" if strays else ""
         aside += ", apart from events of wrong clocks" if wrong else ""

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.rules.steps import format_duration
+from astrocyte.pipeline.analysis.inspect.clocks.ahead import Ahead
+from astrocyte.pipeline.analysis.inspect.clocks.strays import Apart, Stray
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
 from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
 from astrocyte.pipeline.analysis.inspect.proposal import Proposal
 from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
-from astrocyte.pipeline.analysis.inspect.strays import Apart, Stray
 from astrocyte.pipeline.console import short
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
@@ -142,10 +143,12 @@ class StreamReport:
         lines = [] if self.proposal is None else list(self.proposal.problems)
         if strays := self.strays:
             what = "1 event is" if len(strays) == 1 else f"{len(strays):,} events are"
-            lines.append(
-                f"{what} dated far from the others, such as {self._place(strays[0])}: the others span "
-                f"{span_text(self.usual_span_us)}, and a time far ahead makes the events after it late"
-            )
+            line = f"{what} dated far from the others, such as {self._place(strays[0])}: the others span "
+            line += span_text(self.usual_span_us)
+            if (self.reading.all_lags_us() > self.usual_span_us).any():
+                line += ", and a time far ahead makes the events after it late"
+            lines.append(line)
+        lines += [self._ahead_line(each) for each in self.reading.clocks.ahead[:_CLOCKS]]
         lines += [self._apart_line(each) for each in self.reading.clocks.apart]
         by_key: dict[str | None, list[Stray]] = {}
         for each in self.reading.refused_clocks:
@@ -160,6 +163,18 @@ class StreamReport:
     def _place(self, each: Stray) -> str:
         whose = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
         return f"{iso_from_us(each.time_us)} {whose} in partition {each.partition}"
+
+    def _ahead_line(self, each: Ahead) -> str:
+        what = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
+        count, be = ("1 event", "is") if each.events == 1 else (f"{each.events:,} events", "are")
+        example = f"such as that of {iso_from_us(each.time_us)} in partition {each.partition}"
+        ahead = f"{be} " if each.lead_us is None else f"{be} {span_text(each.lead_us)} ahead of Kafka's time, "
+        line = f"{count} {what} {ahead}{example}"
+        if each.held:
+            held = "it" if each.events == 1 else "them" if each.held == each.events else f"{each.held:,} of them"
+            line += f": a worker would hold {held} until that time has come, where match takes all at the end of a log"
+        aside = ". The figures leave them out" if each.is_left_out else ""
+        return f"{line}{aside}. Correct that clock, or refuse them by a validator"
 
     def _apart_line(self, each: Apart) -> str:
         what = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
@@ -244,6 +259,10 @@ class StreamReport:
                 "heaviest": None if heaviest is None else {"key": heaviest[0], "share": heaviest[1]},
                 "in_several_partitions": self.keys.spread,
             },
+            "clocks_ahead": [
+                {"key": each.key, "events": each.events, "held": each.held, "lead_us": each.lead_us}
+                for each in self.reading.clocks.ahead
+            ],
             "types": self.types,
             "fields": [
                 {

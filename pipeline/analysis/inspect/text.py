@@ -162,7 +162,7 @@ def _time(report: StreamReport) -> list[str]:
 
 
 def _lateness(report: StreamReport) -> list[str]:
-    lags, wrong = report.usual_lags_us, report.reading.clocks.wrong
+    lags, wrong = report.usual_lags_us, report.reading.clocks.leave_out
     late = int((lags > 0).sum())
     recommended = format_duration(report.recommended_us)
     aside = ["the events of a wrong clock, which are named under problems, are left out"] if wrong else []
