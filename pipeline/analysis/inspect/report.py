@@ -16,7 +16,7 @@ from astrocyte.pipeline.analysis.inspect.clocks.ahead import Ahead
 from astrocyte.pipeline.analysis.inspect.clocks.strays import Apart, Stray
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
 from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
-from astrocyte.pipeline.analysis.inspect.proposal import Proposal
+from astrocyte.pipeline.analysis.inspect.proposals.proposal import Proposal
 from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
 from astrocyte.pipeline.console import short
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame

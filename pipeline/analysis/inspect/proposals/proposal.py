@@ -16,7 +16,18 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, time_us, unit_of
 from astrocyte.schemas.values import single
 
-__all__ = ["ROWS", "SHARE", "OddTimes", "Proposal", "Seen", "numbers_of_time", "odd_line", "propose_time", "snake"]
+__all__ = [
+    "ROWS",
+    "SHARE",
+    "OddTimes",
+    "Proposal",
+    "Seen",
+    "looks_like_times",
+    "numbers_of_time",
+    "odd_line",
+    "propose_time",
+    "snake",
+]
 
 _FROM_US: Final = 631_152_000 * 1_000_000
 """The year 1990: a number that stands for an earlier time is rather a count or an id."""
@@ -252,6 +263,17 @@ def _time_candidate(each: Seen, events: int, least: float) -> _TimeCandidate | N
 
 def _is_date_like(values: Sequence[Any]) -> bool:
     return bool(values) and all(isinstance(value, str) and _DATE_LIKE.search(value) for value in values[:50])
+
+
+def looks_like_times(name: str, values: Sequence[Any]) -> bool:
+    """Whether the values of a member of that name, as `snake` gives it, are times or dates, in whatever form."""
+    if _is_date_like(values):
+        return True
+    if values and all(isinstance(value, str) for value in values[:50]):
+        return all(
+            len(value) >= 8 and _number(value) is None and _time(value, None) is not None for value in values[:50]
+        )
+    return bool(_TIME_WORDS.search(name)) and _unit(values, SHARE) is not None
 
 
 def snake(name: str) -> str:
