@@ -18,6 +18,7 @@ from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, fi
 from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
 from astrocyte.pipeline.analysis.inspect.proposals.proposal import Proposal
 from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
+from astrocyte.pipeline.analysis.inspect.texts import text_notes
 from astrocyte.pipeline.console import short
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
@@ -114,6 +115,17 @@ class StreamReport:
     def hints(self) -> list[str]:
         """What to look at before the declaration is used."""
         return self.doubts + ([] if self.proposal is None else self.proposal.hints)
+
+    @property
+    def identifiers(self) -> set[str]:
+        """Fields that are the key or the id of the events."""
+        declared = self.contract.declaration
+        return {self.key_field} | ({declared.id} if declared is not None and declared.id is not None else set())
+
+    @property
+    def notes(self) -> list[str]:
+        """The hints, and which fields hold numbers written as text."""
+        return [*self.hints, *text_notes(self.fields, self.identifiers)]
 
     @property
     def span_us(self) -> int:
@@ -239,7 +251,7 @@ class StreamReport:
             "proposal": None if self.proposal is None else self.proposal.declaration,
             "needs": [] if self.proposal is None else self.proposal.needs,
             "problems": self.problems,
-            "hints": self.hints,
+            "hints": self.notes,
             "time": {
                 "read_from": None if self.proposal is None else self.proposal.time,
                 "first": iso_from_us(int(times.min())) if len(times) else None,

@@ -19,6 +19,7 @@ from astrocyte.pipeline.analysis.inspect.report import Inspection, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again
 from astrocyte.pipeline.analysis.inspect.sample import Sample, stream_name
 from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, every_event, set_apart, suggest
+from astrocyte.pipeline.analysis.inspect.texts import number_spec
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
 from astrocyte.pipeline.console import printable, short
 from astrocyte.pipeline.topology.plan import contracts_of
@@ -296,7 +297,10 @@ def _field_lines(report: StreamReport, paths: Mapping[str, Any], untyped: set[st
         if each.type is not None and each.name not in untyped:
             spec["type"] = each.type
         text = spec["type"] if spec.keys() == {"type"} else _flow(spec)
-        lines.append((_member(each.name, text), _note_on(each)))
+        note = _note_on(each)
+        if (reading := number_spec(each, report.identifiers)) is not None:
+            note += f"; numbers written as text: {reading} reads them"
+        lines.append((_member(each.name, text), note))
     return lines
 
 

@@ -90,7 +90,7 @@ def _lines(found: Inspection, report: StreamReport, width: int) -> Iterator[str]
         yield from _fields(report, width)
     if report.proposal is not None:
         yield from _labelled("declare", [*report.proposal.needs], width)
-    yield from _labelled("notes", report.hints, width)
+    yield from _labelled("notes", report.notes, width)
 
 
 def _head(found: Inspection, report: StreamReport, width: int) -> Iterator[str]:
@@ -297,16 +297,22 @@ def _values(each: FieldStats) -> str:
     parts = []
     if each.is_mixed:
         parts.append(_counted(each.kinds))
-    if each.least is not None and each.most is not None and each.least != each.most:
-        parts.append(f"{_figure(each.least)} to {_figure(each.most)}")
-    distinct = "" if each.overflown else f"{len(each.values):,} different"
-    if each.values and (each.least is None or each.is_mixed or each.least == each.most):
-        parts.append(", ".join(_shown(value) for value in each.examples()))
-    if distinct and len(each.values) > 3:
-        parts.append(distinct)
-    if each.numerals and each.numerals == each.kinds["text"] and not each.is_mixed:
+    elif each.numerals and each.numerals == each.kinds["text"]:
         parts.append("numbers written as text")
+    has_range = each.least is not None and each.most is not None and each.least != each.most
+    # Of a mixed field the range stands for the numbers: its examples are those of the other kinds.
+    examples = [value for value in each.examples() if not (has_range and _is_number(value))]
+    if examples and (each.is_mixed or not has_range):
+        parts.append(", ".join(_shown(value) for value in examples))
+    if each.least is not None and each.most is not None and has_range:
+        parts.append(f"{_figure(each.least)} to {_figure(each.most)}")
+    if not each.overflown and len(each.values) > 3:
+        parts.append(f"{len(each.values):,} different")
     return "; ".join(parts)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _shown(value: Any) -> str:

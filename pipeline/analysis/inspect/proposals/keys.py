@@ -18,7 +18,7 @@ from astrocyte.schemas.declarations import DEBEZIUM, KeyReading
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.values import single
 
-__all__ = ["ID_NAMES", "NAMED", "POSITIONS", "key_rank", "propose_key", "repartitioned"]
+__all__ = ["ID_NAMES", "NAMED", "POSITIONS", "identifies", "key_rank", "propose_key", "repartitioned"]
 
 _ALIKE: Final = 0.8
 """Share of the events in which a member has to be the Kafka key so that it is what the key means."""
@@ -256,6 +256,12 @@ def key_rank(each: Seen, events: int) -> tuple[int, int, float] | None:
     if words == _UNWORDED and not _names_things(values, counts):
         return None
     return words, each.path.count("."), -distinct
+
+
+def identifies(name: str) -> bool:
+    """Whether the name of a field says that its values identify something, so that they are no numbers."""
+    last = snake(name.rpartition(".")[2])
+    return bool(_THING.search(last) or _ID_WORDS.search(last)) or last in _EVENT_IDS
 
 
 def _names_things(values: Sequence[Any], counts: Mapping[str | None, int]) -> bool:
