@@ -15,7 +15,7 @@ from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
-from astrocyte.pipeline.analysis.inspect.report import Inspection, StreamReport
+from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again
 from astrocyte.pipeline.analysis.inspect.sample import Sample, stream_name
 from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, every_event, set_apart, suggest
@@ -53,14 +53,14 @@ class Starter:
 def make_starter(request: Request, sample: Sample, found: Inspection, *, path: str) -> Starter:
     """The starter for what was inspected; every event of the sample that could be read is read by it.
 
-    Raises InvalidSettings if nothing can be read.
+    Raises NothingFound if nothing can be read.
     """
     reports = [report for report in found.reports if report.reading.events]
     problem = next(
         (report.proposal.problem for report in found.reports if report.proposal and report.proposal.problem), None
     )
     if not reports:
-        raise InvalidSettings(f"no rule file can be written: {problem or 'no message holds an event that can be read'}")
+        raise NothingFound(f"no rule file can be written: {problem or 'no message holds an event that can be read'}")
     largest = sorted(
         (report for report in reports if report.contract.stream != TRUTH), key=lambda report: -report.reading.events
     )
