@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from astrocyte.agents.ingest.reasons import reason_kind
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.clocks.ahead import Ahead
 from astrocyte.pipeline.analysis.inspect.clocks.strays import Apart, Stray
@@ -350,14 +350,11 @@ def _equal(records: Mapping[int, Sequence[ConsumedRecord]]) -> int:
     return len(whole) - len(set(whole))
 
 
-_VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\d+|0x[0-9a-f]+")
-
-
 def _refusals_of(letters: Sequence[DeadLetter]) -> list[Refusal]:
     """Dead letters by reason, most frequent first; reasons that differ in values only are one."""
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
-        groups.setdefault((letter.stage, _VARYING.sub("#", letter.reason)), []).append(letter)
+        groups.setdefault((letter.stage, reason_kind(letter.reason)), []).append(letter)
     found = []
     for (stage, _), group in groups.items():
         found.append(Refusal(stage, len(group), f"{group[0].place}: {group[0].reason}"))
