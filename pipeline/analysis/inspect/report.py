@@ -45,6 +45,7 @@ REASONS: Final = 5
 """Most reasons of refusals that are given for one topic."""
 _CLOCKS: Final = 5
 """Most keys with refused clocks that are named."""
+_HOUR_US: Final = 3_600_000_000
 _LONGEST_S: Final = 10_000_000
 """Longest range of times in seconds of which the busiest second is found."""
 
@@ -117,6 +118,15 @@ class StreamReport:
         return self.doubts + ([] if self.proposal is None else self.proposal.hints)
 
     @property
+    def without_key(self) -> str | None:
+        """A sentence on the events that lack the key; None if all have one, or none has."""
+        keys = self.keys
+        if not keys.without or not keys.counts:
+            return None
+        events, take = ("1 event", "takes") if keys.without == 1 else (f"{keys.without:,} events", "take")
+        return f"{events} without {short(self.key_field)} {take} part in no rule by it"
+
+    @property
     def identifiers(self) -> set[str]:
         """Fields that are the key or the id of the events."""
         declared = self.contract.declaration
@@ -153,6 +163,11 @@ class StreamReport:
     def problems(self) -> list[str]:
         """Messages and events that differ from nearly all others."""
         lines = [] if self.proposal is None else list(self.proposal.problems)
+        # The keys of wrong clocks are named below, with the number of all their events.
+        named = {str(each.key) for each in self.reading.clocks.wrong}
+        odd = None if self.proposal is None else self.proposal.odd
+        if odd is not None and not (odd.keys and odd.keys <= named):
+            lines.append(odd.line)
         if strays := self.strays:
             what = "1 event is" if len(strays) == 1 else f"{len(strays):,} events are"
             line = f"{what} dated far from the others, such as {self._place(strays[0])}: the others span "
@@ -180,7 +195,9 @@ class StreamReport:
         what = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
         count, be = ("1 event", "is") if each.events == 1 else (f"{each.events:,} events", "are")
         example = f"such as that of {iso_from_us(each.time_us)} in partition {each.partition}"
-        ahead = f"{be} " if each.lead_us is None else f"{be} {span_text(each.lead_us)} ahead of Kafka's time, "
+        ahead = (
+            f"{be} " if each.lead_us is None else f"{be} {span_text(_rounded(each.lead_us))} ahead of Kafka's time, "
+        )
         line = f"{count} {what} {ahead}{example}"
         if each.held:
             held = "it" if each.events == 1 else "them" if each.held == each.events else f"{each.held:,} of them"
@@ -425,6 +442,11 @@ class Fit:
             "late": self.late,
             "lateness_us": self.lateness_us,
         }
+
+
+def _rounded(us: int) -> int:
+    """A span of days to the hour."""
+    return us if us < 24 * _HOUR_US else round(us / _HOUR_US) * _HOUR_US
 
 
 def span_text(us: int) -> str:

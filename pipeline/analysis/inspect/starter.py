@@ -270,7 +270,7 @@ def _declaration(report: StreamReport, untyped: set[str]) -> str:
             plain = value["field"] if isinstance(value, Mapping) and value.keys() == {"field"} else value
             lines.append(f"    {name}: {_flow(plain)}")
         if name == "key":
-            lines += [f"    # {printable(hint)}" for hint in report.hints]
+            lines += [f"    # {printable(note)}" for note in filter(None, (report.without_key, *report.hints))]
     if any(not each.name for each in report.fields):
         lines.append("    # the member whose name is empty is left out: nothing can declare or read it")
     entries = list(_field_lines(report, given.get("fields", {}), untyped))

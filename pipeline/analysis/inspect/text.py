@@ -202,8 +202,8 @@ def _key(report: StreamReport) -> list[str]:
     if not keys.counts:
         return [f"{subject}: no event has a key; rules need by: null or another field"]
     lines = [f"{subject}: {len(keys.counts):,} {'key' if len(keys.counts) == 1 else 'different keys'}{_skew(keys)}"]
-    if keys.without:
-        lines.append(f"{keys.without:,} events without it take part in no rule by {short(name)}")
+    if report.without_key is not None:
+        lines.append(report.without_key)
     if keys.spread:
         what = "1 key has" if keys.spread == 1 else f"{keys.spread:,} keys have"
         what += " events in several partitions"

@@ -13,9 +13,9 @@ from astrocyte.pipeline.analysis.inspect.proposals.proposal import (
     ROWS,
     Proposal,
     Seen,
-    odd_line,
     propose_time,
     snake,
+    with_keys,
 )
 from astrocyte.pipeline.console import short
 from astrocyte.schemas.arrow.columns import column_name
@@ -75,7 +75,7 @@ def propose(
         _propose_id(proposal, seen, events, form)
         _propose_paths(proposal, seen)
     if odd is not None:
-        proposal.problems.append(odd_line(odd, proposal, events, seen))
+        proposal.odd = with_keys(odd, proposal, events, seen)
     return proposal
 
 

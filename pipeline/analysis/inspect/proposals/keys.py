@@ -130,11 +130,6 @@ def propose_key(
         best = ranked[0][1]
         _set_key(proposal, best, None, spread=partitions > 1)
         proposal.needs.append(f"key: {short(best.path)}, else the events have no key")
-        if lacking := len(events) - len(best.values):
-            proposal.hints.append(
-                f"{short(best.path)} is missing in {lacking:,} of {len(events):,} events studied, which take part "
-                "in no rule by it"
-            )
     chosen = proposal.declaration.get("key")
     used = chosen if isinstance(chosen, str) else (chosen or {}).get("path", (chosen or {}).get("field"))
     others = [each.path for rank, each in ranked if each.path not in (used, *columns) and rank[0] < _UNWORDED]
