@@ -91,8 +91,8 @@ class FieldStats:
             kinds[kind] += count
             first.setdefault(kind, value)
         chosen = [kind for kind, _ in kinds.most_common()]
-        texts = [kind for kind in chosen if kind.startswith("text ")][:_EXAMPLES]
-        return [first[kind] for kind in (*texts, *(kind for kind in chosen if not kind.startswith("text ")))]
+        strings = [kind for kind in chosen if kind.startswith("text ")][:_EXAMPLES]
+        return [first[kind] for kind in (*strings, *(kind for kind in chosen if not kind.startswith("text ")))]
 
 
 def text_kind(value: str) -> str:

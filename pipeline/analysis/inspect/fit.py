@@ -12,8 +12,9 @@ from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.agents.rules.windows import Window
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
-from astrocyte.pipeline.analysis.inspect.report import REASONS, Fit, Inspection, RuleResult, StreamReport, span_text
+from astrocyte.pipeline.analysis.inspect.report import REASONS, Fit, Inspection, RuleResult, StreamReport
 from astrocyte.pipeline.analysis.inspect.sample import Sample
+from astrocyte.pipeline.analysis.inspect.spans import span_text
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.registry import did_you_mean

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.ingest.reasons import reason_kind
-from astrocyte.agents.rules.steps import format_duration
-from astrocyte.pipeline.analysis.inspect.clocks.ahead import Ahead
-from astrocyte.pipeline.analysis.inspect.clocks.strays import Apart, Stray
+from astrocyte.pipeline.analysis.inspect.clock_lines import clock_lines
+from astrocyte.pipeline.analysis.inspect.clocks.strays import Stray
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
 from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
+from astrocyte.pipeline.analysis.inspect.numerals import text_notes
 from astrocyte.pipeline.analysis.inspect.proposals.proposal import Proposal
-from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
-from astrocyte.pipeline.analysis.inspect.texts import text_notes
+from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for
 from astrocyte.pipeline.console import short
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
@@ -36,16 +34,12 @@ __all__ = [
     "RuleResult",
     "StreamReport",
     "make_report",
-    "span_text",
 ]
 
 SHARES: Final = (0.0, 0.001, 0.01)
 """Shares of late events for which the lateness is given."""
 REASONS: Final = 5
 """Most reasons of refusals that are given for one topic."""
-_CLOCKS: Final = 5
-"""Most keys with refused clocks that are named."""
-_HOUR_US: Final = 3_600_000_000
 _LONGEST_S: Final = 10_000_000
 """Longest range of times in seconds of which the busiest second is found."""
 
@@ -168,55 +162,10 @@ class StreamReport:
         odd = None if self.proposal is None else self.proposal.odd
         if odd is not None and not (odd.keys and odd.keys <= named):
             lines.append(odd.line)
-        if strays := self.strays:
-            what = "1 event is" if len(strays) == 1 else f"{len(strays):,} events are"
-            line = f"{what} dated far from the others, such as {self._place(strays[0])}: the others span "
-            line += span_text(self.usual_span_us)
-            if (self.reading.all_lags_us() > self.usual_span_us).any():
-                line += ", and a time far ahead makes the events after it late"
-            lines.append(line)
-        lines += [self._ahead_line(each) for each in self.reading.clocks.ahead[:_CLOCKS]]
-        lines += [self._apart_line(each) for each in self.reading.clocks.apart]
-        by_key: dict[str | None, list[Stray]] = {}
-        for each in self.reading.refused_clocks:
-            by_key.setdefault(each.key, []).append(each)
-        for found in islice(by_key.values(), _CLOCKS):
-            what = "1 event is" if len(found) == 1 else f"{len(found):,} events are"
-            lines.append(
-                f"{what} refused for a clock that is ahead, such as {self._place(found[0])}. Correct that clock"
-            )
+        reading = self.reading
+        makes_late = bool((reading.all_lags_us() > self.usual_span_us).any())
+        lines += clock_lines(reading.clocks, reading.refused_clocks, self.key_field, makes_late=makes_late)
         return lines
-
-    def _place(self, each: Stray) -> str:
-        whose = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
-        return f"{iso_from_us(each.time_us)} {whose} in partition {each.partition}"
-
-    def _ahead_line(self, each: Ahead) -> str:
-        what = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
-        count, be = ("1 event", "is") if each.events == 1 else (f"{each.events:,} events", "are")
-        example = f"such as that of {iso_from_us(each.time_us)} in partition {each.partition}"
-        ahead = (
-            f"{be} " if each.lead_us is None else f"{be} {span_text(_rounded(each.lead_us))} ahead of Kafka's time, "
-        )
-        line = f"{count} {what} {ahead}{example}"
-        if each.held:
-            held = "it" if each.events == 1 else "them" if each.held == each.events else f"{each.held:,} of them"
-            line += f": a worker would hold {held} until that time has come, where match takes all at the end of a log"
-        aside = ". The figures leave them out" if each.is_left_out else ""
-        return f"{line}{aside}. Correct that clock, or refuse them by a validator"
-
-    def _apart_line(self, each: Apart) -> str:
-        what = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
-        count, be = ("1 event", "is") if each.events == 1 else (f"{each.events:,} events", "are")
-        effect = "ahead of the others and makes them late" if each.ahead else "behind the others"
-        enough = format_duration(recommended_lateness(self.reading.clocks.enough_us))
-        line = (
-            f"{count} {what} {be} far from the others in time, such as that of {iso_from_us(each.time_us)} in "
-            f"partition {each.partition}, which is {effect}: without such events a lateness of {enough} is enough"
-        )
-        if each.is_wrong:
-            return f"{line}. The recommended one leaves them out: correct that clock, or refuse them by a validator"
-        return f"{line}. Correct that clock, or refuse them by a validator"
 
     @property
     def rate(self) -> float | None:
@@ -442,26 +391,3 @@ class Fit:
             "late": self.late,
             "lateness_us": self.lateness_us,
         }
-
-
-def _rounded(us: int) -> int:
-    """A span of days to the hour."""
-    return us if us < 24 * _HOUR_US else round(us / _HOUR_US) * _HOUR_US
-
-
-def span_text(us: int) -> str:
-    """A span of time in the two largest units that it has, such as ``2h 5m`` or ``1.25s``."""
-    if us < 1_000_000:
-        return "0s" if us == 0 else f"{us / 1000:g}ms" if us >= 1000 else f"{us}us"
-    if us < 60_000_000:
-        return f"{us / 1e6:.3g}s"
-    seconds = round(us / 1e6)
-    units = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-    found: list[str] = []
-    for size, unit in units:
-        if seconds >= size and len(found) < 2:
-            found.append(f"{seconds // size}{unit}")
-            seconds %= size
-        elif found:
-            break
-    return " ".join(found)

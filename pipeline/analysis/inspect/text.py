@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats
-from astrocyte.pipeline.analysis.inspect.report import REASONS, SHARES, Fit, Inspection, StreamReport, span_text
+from astrocyte.pipeline.analysis.inspect.report import REASONS, SHARES, Fit, Inspection, StreamReport
+from astrocyte.pipeline.analysis.inspect.spans import span_text
 from astrocyte.pipeline.console import short
 from astrocyte.schemas.times import iso_from_us
 
