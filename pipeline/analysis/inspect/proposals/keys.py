@@ -55,7 +55,7 @@ _THING: Final = re.compile(
 )
 """A name that ends in that of a thing or of what identifies one: ``device``, ``userId``, ``remote_addr``.
 
-What follows the name of a thing may be anything else that is told of it: ``vessel_type``, ``device_temperature``.
+What follows the name of a thing may be any property of it: ``vessel_type``, ``device_temperature``.
 """
 _ID_WORDS: Final = re.compile(rf"(?:^|_)(?:{_IDS})$")
 _KINDS: Final = re.compile(
