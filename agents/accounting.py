@@ -19,6 +19,7 @@ from astrocyte.agents.ingest.copies import Originals
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
 from astrocyte.agents.ingest.not_numbers import NumberFields
+from astrocyte.agents.ingest.reasons import reason_kind
 from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Passed
 from astrocyte.agents.matches.records import FailedMatch, match_letter
@@ -386,7 +387,8 @@ class Accounting:
             output.dead_letters.append(letter)
             rule = match.match.rules[match.match.rule[0]].name
             example = f"{letter.topic}[{letter.partition}]@{letter.offset}: {match.reason}"
-            self.unused.add("failed", f"rule {rule!r}", example, detail=match.stage)
+            kind = reason_kind(match.reason)
+            self.unused.add("failed", f"rule {rule!r}", example, detail=match.stage, kind=kind)
         for each in rows:
             if isinstance(each.result, Frame):
                 topic = metrics_topic(each.result.stream)

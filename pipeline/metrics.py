@@ -122,8 +122,8 @@ def _unused(counts: Iterable[Unused]) -> Metric:
     family = CounterMetricFamily(
         "astrocyte_unused", "Events and results that were not used", labels=("cause", "of", "detail")
     )
-    for cause, subject, detail, found in total:
-        family.add_metric((cause, subject, detail), found.count)
+    for labels, count in total.totals().items():
+        family.add_metric(labels, count)
     return family
 
 

@@ -5,6 +5,7 @@ It is collected a frame at a time, from what is known of a frame anyway (its col
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from astrocyte.agents.ingest.reasons import reason_kind
 from astrocyte.agents.rules.named_fields import NamedField
 from astrocyte.schemas.declarations import member_field
 from astrocyte.schemas.events import DeadLetter
@@ -21,7 +23,7 @@ from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.values.mixed import MIXED, members
 
-__all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_of_kinds"]
+__all__ = ["OTHERS", "Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_of_kinds"]
 
 Cause = Literal["dead", "late", "duplicate", "no_key", "unkeyed", "kind", "no_number", "failed", "unit", "stream"]
 
@@ -33,6 +35,8 @@ class _Key(NamedTuple):
     detail: str
     """Stage of a dead letter, the stream of a frame (``stream``), or a field (``unkeyed``: the key by which the topic
     is taken to be partitioned)."""
+    kind: str = ""
+    """Kind of the reason (`reason_kind`) of a dead letter or failed result, or `OTHERS`."""
 
 
 @dataclass(slots=True)
@@ -41,7 +45,13 @@ class UnusedCount:
 
     count: int
     example: str
+    kind: str = ""
+    """Kind of the reason, of a dead letter or failed result; `OTHERS` for the rest of many kinds."""
 
+
+OTHERS: Final = "others"
+_MOST_KINDS: Final = 12
+"""Most kinds of reasons that are counted one by one for a cause, subject and detail: users write reasons, too."""
 
 _SENTENCES: Final[Mapping[Cause, str]] = {
     "dead": "{count:,} {events} of {subject} refused ({detail}), such as {example}",
@@ -78,26 +88,42 @@ class Unused:
 
     def __iter__(self) -> Iterator[tuple[Cause, str, str, UnusedCount]]:
         for key, found in self._counts.items():
-            yield *key, found
+            yield key.cause, key.subject, key.detail, found
 
-    def add(self, cause: Cause, subject: str, example: str, *, detail: str = "", count: int = 1) -> None:
-        """Count events; ``example`` is kept if it is the first of its cause, subject and detail."""
+    def totals(self) -> Mapping[tuple[Cause, str, str], int]:
+        """Counts by cause, subject and detail, whatever the kinds of their reasons."""
+        found: Counter[tuple[Cause, str, str]] = Counter()
+        for cause, subject, detail, each in self:
+            found[cause, subject, detail] += each.count
+        return found
+
+    def add(
+        self, cause: Cause, subject: str, example: str, *, detail: str = "", count: int = 1, kind: str = ""
+    ) -> None:
+        """Count events; ``example`` is kept if it is the first of its cause, subject, detail and kind of reason."""
         if count <= 0:
             return
-        found = self._counts.get(_Key(cause, subject, detail))
+        key = _Key(cause, subject, detail, kind)
+        if kind and key not in self._counts and self._kinds_of(key) >= _MOST_KINDS:
+            key = key._replace(kind=OTHERS)
+        found = self._counts.get(key)
         if found is None:
-            self._counts[_Key(cause, subject, detail)] = UnusedCount(count, example)
+            self._counts[key] = UnusedCount(count, example, key.kind)
         else:
             found.count += count
 
+    def _kinds_of(self, key: _Key) -> int:
+        return sum(each[:3] == key[:3] for each in self._counts)
+
     def add_letter(self, letter: DeadLetter, count: int = 1) -> None:
         """Count the ``count`` events of one dead letter."""
-        self.add("dead", letter.topic, f"{letter.place}: {letter.reason}", detail=letter.stage, count=count)
+        example, kind = f"{letter.place}: {letter.reason}", reason_kind(letter.reason)
+        self.add("dead", letter.topic, example, detail=letter.stage, count=count, kind=kind)
 
     def merge(self, other: Unused) -> None:
         """Add the counts of another."""
         for cause, subject, detail, found in other:
-            self.add(cause, subject, found.example, detail=detail, count=found.count)
+            self.add(cause, subject, found.example, detail=detail, count=found.count, kind=found.kind)
 
     def count(self, cause: Cause) -> int:
         """Total of one cause."""
@@ -118,13 +144,14 @@ class Unused:
         return once
 
     def lines(self) -> list[str]:
-        """One sentence for each cause, subject and detail."""
+        """One sentence for each cause, subject, detail and kind of reason."""
         return [line_of(*each) for each in self]
 
     def as_json(self) -> list[dict[str, Any]]:
         """The counts for a program to read."""
         return [
             {"cause": cause, "of": subject, "detail": detail, "count": found.count, "example": found.example}
+            | ({"kind": found.kind} if found.kind else {})
             for cause, subject, detail, found in self
         ]
 
@@ -134,12 +161,17 @@ class Unused:
         unused = cls()
         for item in items:
             if item.get("cause") in _SENTENCES:
-                unused.add(item["cause"], item["of"], item["example"], detail=item["detail"], count=item["count"])
+                kind = item.get("kind", "")  # versions before kinds were counted have none
+                unused.add(
+                    item["cause"], item["of"], item["example"], detail=item["detail"], count=item["count"], kind=kind
+                )
         return unused
 
 
 def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
     """A sentence that says how many events were not used, and why, with the example."""
+    if found.kind == OTHERS:
+        detail = f"{detail}, other reasons"
     line = _SENTENCES[cause].format(
         count=found.count, events="event" if found.count == 1 else "events",
         messages="message" if found.count == 1 else "messages", have="has" if found.count == 1 else "have",

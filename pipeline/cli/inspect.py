@@ -11,7 +11,7 @@ import typer
 from astrocyte.pipeline.analysis.inspect import LIMIT
 from astrocyte.pipeline.cli.options import AsJson, broker_option
 from astrocyte.pipeline.console import pipe_may_close, print_json, say
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
 if TYPE_CHECKING:
     from astrocyte.pipeline.analysis.inspect.starter import Starter
@@ -83,9 +83,14 @@ def inspect_command(
             from astrocyte.pipeline.analysis.inspect.fit import fit
 
             fitted = fit(ruleset, sample, found, settings)
-        starter = None if write is None else make_starter(request, sample, found, path=write)
-    if write is not None and starter is not None:
-        write_starter(starter, write, overwrite=force)
+        starter: Starter | None = None
+        unwritten: AstrocyteError | None = None
+        if write is not None:
+            try:
+                starter = make_starter(request, sample, found, path=write)
+                write_starter(starter, write, overwrite=force)
+            except AstrocyteError as error:  # raised when the inspection, which says more, was shown
+                starter, unwritten = None, error
     with pipe_may_close():
         if as_json:
             body: dict[str, Any] = {"name": found.name, "complete": found.complete}
@@ -98,6 +103,8 @@ def inspect_command(
             if fitted is not None:
                 sys.stdout.write("\n" + render_fit(fitted, ", ".join(rules or ())))
         sys.stdout.flush()
+    if unwritten is not None:
+        raise unwritten
     if write is not None and starter is not None:
         _say_written(starter, write)
     if not any(report.reading.events for report in found.reports):

@@ -30,8 +30,8 @@ _LATE_REMEDY: Final = (
     "; ASTROCYTE_LATENESS says how late an event may arrive. Events of a recorded log are late where newer ones were "
     "read before: 'astrocyte replay --shift' moves them to now, --remap sends them to topics of their own"
 )
-_Key = tuple[Cause, str, str]
-"""Cause, subject and detail of a count."""
+_Key = tuple[Cause, str, str, str]
+"""Cause, subject, detail and kind of reason of a count."""
 
 
 class TooManyDeadLetters(AstrocyteError):
@@ -103,11 +103,12 @@ class UnusedReporter:
             total.merge(each)
         fresh: dict[Cause, list[tuple[_Key, int, UnusedCount]]] = {}
         for cause, subject, detail, found in total:
-            said = self._said.get((cause, subject, detail), 0)
+            key = (cause, subject, detail, found.kind)
+            said = self._said.get(key, 0)
             # Counts begin anew where partitions come back after a rebalance.
             new = found.count - said if found.count >= said else found.count
             if new:
-                fresh.setdefault(cause, []).append(((cause, subject, detail), new, found))
+                fresh.setdefault(cause, []).append((key, new, found))
         for cause, items in fresh.items():
             if now_s - self._said_s.get(cause, -_INTERVAL_S) < _INTERVAL_S:
                 continue
@@ -131,8 +132,8 @@ class UnusedReporter:
 def _line(items: list[tuple[_Key, int, UnusedCount]]) -> str:
     """One line for the counts of one cause: the largest in full, the others as a number."""
     items = sorted(items, key=lambda item: -item[1])
-    (cause, subject, detail), new, found = items[0]
-    line = line_of(cause, subject, detail, UnusedCount(new, found.example))
+    (cause, subject, detail, kind), new, found = items[0]
+    line = line_of(cause, subject, detail, UnusedCount(new, found.example, kind))
     more = sum(count for _, count, _ in items[1:])
     line += f"; {more:,} more of {len(items) - 1} other kinds" if more else ""
     return line + (_LATE_REMEDY if cause == "late" else "")

@@ -79,6 +79,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "report": "evolution phylogeny",
         "verify": "inputs offline",
     },
+    "pipeline/analysis/inspect": {
+        "proposals": "forms",
+    },
     "pipeline/analysis/report": {
         "sections": "content palette text",
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,14 @@ from astrocyte.schemas.catalog import FieldType
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.values.mixed import MIXED, key_column, members
 
-__all__ = ["FieldStats", "KeyStats", "field_stats", "key_stats"]
+__all__ = ["FieldStats", "KeyStats", "field_stats", "key_stats", "text_kind"]
 
 _DISTINCT: Final = 10_000
 """Number of different values of a field up to which they are counted."""
 _EXAMPLES: Final = 3
+_NUMERAL: Final = re.compile(r"\s*[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")
+_FRACTION: Final = r"[.eE]"
+_COMMA: Final = re.compile(r"\s*[-+]?(0|[1-9][0-9]*),[0-9]+\s*")
 _HIDDEN: Final = ("seq_", "event_id_")
 Value = int | float | str | bool
 
@@ -47,7 +51,11 @@ class FieldStats:
     longest: int | None = None
     """Lengths of the strings."""
     numerals: int = 0
-    """Strings that are numbers, such as ``"21.5"``."""
+    """Strings that are numbers, such as ``"21.5"``; one that begins with a superfluous zero is a code."""
+    fractions: int = 0
+    """Those of them that are not whole."""
+    commas: int = 0
+    """Strings that are numbers with a decimal comma, such as ``"21,5"``."""
 
     @property
     def count(self) -> int:
@@ -73,15 +81,23 @@ class FieldStats:
         return len({"number" if kind == "integer" else kind for kind, count in self.kinds.items() if count}) > 1
 
     def examples(self) -> list[Value]:
-        """The most frequent values of each kind."""
-        found: list[Value] = []
-        by_kind: dict[str, list[Value]] = {}
-        for value, _ in self.values.most_common():
-            by_kind.setdefault(_kind_of(value), []).append(value)
-        most = max(1, _EXAMPLES // max(1, len(by_kind)))
-        for values in by_kind.values():
-            found += values[:most]
-        return found[:_EXAMPLES]
+        """The most frequent values; of a mixed field one of each of its most frequent kinds of text, and of numbers."""
+        if not self.is_mixed:
+            return [value for value, _ in self.values.most_common(_EXAMPLES)]
+        kinds = Counter[str]()
+        first: dict[str, Value] = {}
+        for value, count in self.values.most_common():
+            kind = f"text {text_kind(value)}" if isinstance(value, str) else _kind_of(value)
+            kinds[kind] += count
+            first.setdefault(kind, value)
+        chosen = [kind for kind, _ in kinds.most_common()]
+        strings = [kind for kind in chosen if kind.startswith("text ")][:_EXAMPLES]
+        return [first[kind] for kind in (*strings, *(kind for kind in chosen if not kind.startswith("text ")))]
+
+
+def text_kind(value: str) -> str:
+    """What a string is: ``number``, ``comma`` for a number with a decimal comma, else the string itself, quoted."""
+    return "number" if _NUMERAL.fullmatch(value) else "comma" if _COMMA.fullmatch(value) else repr(value)
 
 
 def _kind_of(value: Value) -> str:
@@ -136,9 +152,10 @@ def _note_plain(stats: FieldStats, column: pa.Array) -> None:
         lengths = pc.min_max(pc.utf8_length(column)).as_py()
         stats.shortest = min(lengths["min"], lengths["min"] if stats.shortest is None else stats.shortest)
         stats.longest = max(lengths["max"], stats.longest or 0)
-        stats.numerals += int(
-            pc.sum(pc.match_substring_regex(column, r"^\s*[-+]?[0-9]+([.,][0-9]+)?\s*$")).as_py() or 0
-        )
+        numerals = column.filter(pc.match_substring_regex(column, f"^{_NUMERAL.pattern}$"))
+        stats.numerals += len(numerals)
+        stats.fractions += _matching(numerals, _FRACTION)
+        stats.commas += _matching(column, f"^{_COMMA.pattern}$")
     else:
         stats.kinds["list"] += len(column)
         return
@@ -147,6 +164,10 @@ def _note_plain(stats: FieldStats, column: pa.Array) -> None:
     for item in pc.value_counts(column).to_pylist():
         stats.values[item["values"]] += item["counts"]
     stats.overflown = len(stats.values) > _DISTINCT
+
+
+def _matching(column: pa.Array, pattern: str) -> int:
+    return int(pc.sum(pc.match_substring_regex(column, pattern)).as_py() or 0)
 
 
 def _note_range(stats: FieldStats, column: pa.Array) -> None:

@@ -12,8 +12,9 @@ from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.agents.rules.windows import Window
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
-from astrocyte.pipeline.analysis.inspect.report import REASONS, Fit, Inspection, RuleResult, StreamReport, span_text
+from astrocyte.pipeline.analysis.inspect.report import REASONS, Fit, Inspection, RuleResult, StreamReport
 from astrocyte.pipeline.analysis.inspect.sample import Sample
+from astrocyte.pipeline.analysis.inspect.spans import span_text
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.registry import did_you_mean
@@ -55,7 +56,7 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     result.problems += _spread(trial, found.reports)
     if found.recommended_us > settings.lateness and result.late:
         strays = any(report.strays for report in found.reports)
-        wrong = any(report.reading.clocks.wrong for report in found.reports)
+        wrong = any(report.reading.clocks.leave_out for report in found.reports)
         wanted, one = format_duration(found.recommended_us), result.late == 1
         aside = ", apart from events far from the others and those after them" if strays else ""
         aside += ", apart from events of wrong clocks" if wrong else ""

@@ -13,14 +13,17 @@ from astrocyte.agents.accounting import DomainOutput, Intake
 from astrocyte.agents.domain import Domain
 from astrocyte.agents.event_time.clock_guard import Admitted
 from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
+from astrocyte.agents.ingest.decode import KafkaTimes
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.waiter import Waiter
-from astrocyte.pipeline.analysis.inspect.strays import Clocks, Stray, clocks_of
+from astrocyte.pipeline.analysis.inspect.clocks.rows import Taken
+from astrocyte.pipeline.analysis.inspect.clocks.strays import Clocks, Stray, clocks_of
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import us_from_ms
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["Reading", "lateness_for", "read_sample", "recommended_lateness"]
@@ -70,10 +73,14 @@ class _Lags(Watermarks):
 class _Reader(Domain):
     """A domain without rules that keeps the frames which it accepts."""
 
-    def __init__(self, place: TopicPartition, **options: Any) -> None:
-        self.accepted: list[Frame] = []
+    def __init__(self, place: TopicPartition, stamps: KafkaTimes, **options: Any) -> None:
+        self.accepted: list[Taken] = []
         self.refused: list[Stray] = []
+        self.at_end = False
+        """Whether events are accepted only because the sample ends, where a worker would go on to hold them."""
+        self._stamps = stamps
         self.noted = _Lags([place])
+        self._place = place
         super().__init__(place.partition, (), topics=[place.topic], **options)
 
     def _clock(self, topics: Iterable[str]) -> Watermarks:  # noqa: ARG002  the only topic
@@ -85,8 +92,15 @@ class _Reader(Domain):
         super()._decide(step, output)
 
     def _observe(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
-        self.accepted.append(kept)
+        self.accepted.append(Taken(kept, self._stamps.of(intake.sourced, rows), self.at_end))
         super()._observe(intake, kept, rows)
+
+    def end(self, now_us: int | None) -> DomainOutput:
+        """Accept what waits, as a worker at rest that shows ``now_us`` does, and then as `match` at a log's end."""
+        output = DomainOutput() if now_us is None else self.trust(now_us, [self._place])
+        self.at_end = now_us is not None
+        output.extend(self.trust())
+        return output
 
 
 @dataclass(slots=True)
@@ -125,7 +139,7 @@ class Reading:
 
     def usual_lags_us(self) -> dict[int, NDArray[np.int64]]:
         """By partition: the lateness that each event needs, without those of wrong clocks."""
-        return self.clocks.lags_us if self.clocks.wrong else self.lags_us
+        return self.clocks.lags_us if self.clocks.leave_out else self.lags_us
 
     @property
     def recommended_us(self) -> int:
@@ -148,25 +162,29 @@ def read_sample(
     Which clock is wrong depends a little on the lateness (`ClockGuard`): the messages are read again with the lateness
     that they need, if that is more than the given one and not for wrong clocks alone.
     """
+    now_us = max((us_from_ms(each.timestamp_ms) or 0 for every in records.values() for each in every), default=0)
     while True:
         reading = Reading()
+        taken: dict[int, list[Taken]] = {}
         for partition, messages in records.items():
+            raws = [raw_record(message) for message in messages]
             domain = _Reader(
                 TopicPartition(topic, partition),
+                KafkaTimes(raws),
                 lateness_us=lateness_us,
                 clock_tolerance_us=clock_tolerance_us,
                 decoders=decoders,
                 validators=validators,
             )
-            raws = [raw_record(message) for message in messages]
             outputs = [domain.feed(topic, raws[at : at + _CHUNK]) for at in range(0, len(raws), _CHUNK)]
-            outputs.append(domain.trust())
+            outputs.append(domain.end(now_us or None))
             reading.letters += [letter for output in outputs for letter in output.dead_letters]
-            reading.frames[partition] = domain.accepted
+            taken[partition] = domain.accepted
+            reading.frames[partition] = [each.frame for each in domain.accepted]
             reading.lags_us[partition] = np.concatenate([np.empty(0, np.int64), *domain.noted.lags_us])
             reading.skipped += domain.counters.skipped
             reading.refused_clocks += domain.refused
-        reading.clocks = clocks_of(reading.frames, tolerance_us=clock_tolerance_us)
+        reading.clocks = clocks_of(taken, tolerance_us=clock_tolerance_us)
         needed = reading.recommended_us
         if needed <= lateness_us or not _may_have_waited(reading, clock_tolerance_us):
             return reading

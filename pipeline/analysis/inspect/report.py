@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.rules.steps import format_duration
+from astrocyte.agents.ingest.reasons import reason_kind
+from astrocyte.pipeline.analysis.inspect.clock_lines import clock_lines
+from astrocyte.pipeline.analysis.inspect.clocks.strays import Stray
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
 from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
-from astrocyte.pipeline.analysis.inspect.proposal import Proposal
-from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
-from astrocyte.pipeline.analysis.inspect.strays import Apart, Stray
+from astrocyte.pipeline.analysis.inspect.numerals import text_notes
+from astrocyte.pipeline.analysis.inspect.proposals.proposal import Proposal
+from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for
 from astrocyte.pipeline.console import short
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
@@ -34,15 +34,12 @@ __all__ = [
     "RuleResult",
     "StreamReport",
     "make_report",
-    "span_text",
 ]
 
 SHARES: Final = (0.0, 0.001, 0.01)
 """Shares of late events for which the lateness is given."""
 REASONS: Final = 5
 """Most reasons of refusals that are given for one topic."""
-_CLOCKS: Final = 5
-"""Most keys with refused clocks that are named."""
 _LONGEST_S: Final = 10_000_000
 """Longest range of times in seconds of which the busiest second is found."""
 
@@ -115,6 +112,26 @@ class StreamReport:
         return self.doubts + ([] if self.proposal is None else self.proposal.hints)
 
     @property
+    def without_key(self) -> str | None:
+        """A sentence on the events that lack the key; None if all have one, or none has."""
+        keys = self.keys
+        if not keys.without or not keys.counts:
+            return None
+        events, take = ("1 event", "takes") if keys.without == 1 else (f"{keys.without:,} events", "take")
+        return f"{events} without {short(self.key_field)} {take} part in no rule by it"
+
+    @property
+    def identifiers(self) -> set[str]:
+        """Fields that are the key or the id of the events."""
+        declared = self.contract.declaration
+        return {self.key_field} | ({declared.id} if declared is not None and declared.id is not None else set())
+
+    @property
+    def notes(self) -> list[str]:
+        """The hints, and which fields hold numbers written as text."""
+        return [*self.hints, *text_notes(self.fields, self.identifiers)]
+
+    @property
     def span_us(self) -> int:
         """Time from the oldest event to the newest."""
         times = self.reading.times_us()
@@ -140,38 +157,15 @@ class StreamReport:
     def problems(self) -> list[str]:
         """Messages and events that differ from nearly all others."""
         lines = [] if self.proposal is None else list(self.proposal.problems)
-        if strays := self.strays:
-            what = "1 event is" if len(strays) == 1 else f"{len(strays):,} events are"
-            lines.append(
-                f"{what} dated far from the others, such as {self._place(strays[0])}: the others span "
-                f"{span_text(self.usual_span_us)}, and a time far ahead makes the events after it late"
-            )
-        lines += [self._apart_line(each) for each in self.reading.clocks.apart]
-        by_key: dict[str | None, list[Stray]] = {}
-        for each in self.reading.refused_clocks:
-            by_key.setdefault(each.key, []).append(each)
-        for found in islice(by_key.values(), _CLOCKS):
-            what = "1 event is" if len(found) == 1 else f"{len(found):,} events are"
-            lines.append(
-                f"{what} refused for a clock that is ahead, such as {self._place(found[0])}. Correct that clock"
-            )
+        # The keys of wrong clocks are named below, with the number of all their events.
+        named = {str(each.key) for each in self.reading.clocks.wrong}
+        odd = None if self.proposal is None else self.proposal.odd
+        if odd is not None and not (odd.keys and odd.keys <= named):
+            lines.append(odd.line)
+        reading = self.reading
+        makes_late = bool((reading.all_lags_us() > self.usual_span_us).any())
+        lines += clock_lines(reading.clocks, reading.refused_clocks, self.key_field, makes_late=makes_late)
         return lines
-
-    def _place(self, each: Stray) -> str:
-        whose = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
-        return f"{iso_from_us(each.time_us)} {whose} in partition {each.partition}"
-
-    def _apart_line(self, each: Apart) -> str:
-        what = "without a key" if each.key is None else f"of {short(self.key_field)} {short(each.key)!r}"
-        count, be = ("1 event", "is") if each.events == 1 else (f"{each.events:,} events", "are")
-        effect = "ahead of the others and makes them late" if each.ahead else "behind the others"
-        enough = format_duration(recommended_lateness(self.reading.clocks.enough_us))
-        line = (
-            f"{count} {what} {be} far from the others in time, such as that of {iso_from_us(each.time_us)} in "
-            f"partition {each.partition}, which is {effect}: without such events a lateness of {enough} is enough"
-        )
-        advice = "orrect them before they are sent, or refuse them by a validator"
-        return f"{line}. The recommended one leaves them out: c{advice}" if each.is_wrong else f"{line}. C{advice}"
 
     @property
     def rate(self) -> float | None:
@@ -223,7 +217,7 @@ class StreamReport:
             "proposal": None if self.proposal is None else self.proposal.declaration,
             "needs": [] if self.proposal is None else self.proposal.needs,
             "problems": self.problems,
-            "hints": self.hints,
+            "hints": self.notes,
             "time": {
                 "read_from": None if self.proposal is None else self.proposal.time,
                 "first": iso_from_us(int(times.min())) if len(times) else None,
@@ -243,6 +237,10 @@ class StreamReport:
                 "heaviest": None if heaviest is None else {"key": heaviest[0], "share": heaviest[1]},
                 "in_several_partitions": self.keys.spread,
             },
+            "clocks_ahead": [
+                {"key": each.key, "events": each.events, "held": each.held, "lead_us": each.lead_us}
+                for each in self.reading.clocks.ahead
+            ],
             "types": self.types,
             "fields": [
                 {
@@ -318,14 +316,11 @@ def _equal(records: Mapping[int, Sequence[ConsumedRecord]]) -> int:
     return len(whole) - len(set(whole))
 
 
-_VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\d+|0x[0-9a-f]+")
-
-
 def _refusals_of(letters: Sequence[DeadLetter]) -> list[Refusal]:
     """Dead letters by reason, most frequent first; reasons that differ in values only are one."""
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
-        groups.setdefault((letter.stage, _VARYING.sub("#", letter.reason)), []).append(letter)
+        groups.setdefault((letter.stage, reason_kind(letter.reason)), []).append(letter)
     found = []
     for (stage, _), group in groups.items():
         found.append(Refusal(stage, len(group), f"{group[0].place}: {group[0].reason}"))
@@ -396,21 +391,3 @@ class Fit:
             "late": self.late,
             "lateness_us": self.lateness_us,
         }
-
-
-def span_text(us: int) -> str:
-    """A span of time in the two largest units that it has, such as ``2h 5m`` or ``1.25s``."""
-    if us < 1_000_000:
-        return "0s" if us == 0 else f"{us / 1000:g}ms" if us >= 1000 else f"{us}us"
-    if us < 60_000_000:
-        return f"{us / 1e6:.3g}s"
-    seconds = round(us / 1e6)
-    units = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-    found: list[str] = []
-    for size, unit in units:
-        if seconds >= size and len(found) < 2:
-            found.append(f"{seconds // size}{unit}")
-            seconds %= size
-        elif found:
-            break
-    return " ".join(found)

@@ -14,9 +14,10 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.inputs import input_streams
 from astrocyte.pipeline.analysis.inspect import LIMIT
-from astrocyte.pipeline.analysis.inspect.declare import propose, repartitioned
 from astrocyte.pipeline.analysis.inspect.forms import DELIMITERS, CsvForm, Forms, avro_schemas, csv_form, forms_of
-from astrocyte.pipeline.analysis.inspect.proposal import Proposal, numbers_of_time
+from astrocyte.pipeline.analysis.inspect.proposals.declare import propose
+from astrocyte.pipeline.analysis.inspect.proposals.keys import repartitioned
+from astrocyte.pipeline.analysis.inspect.proposals.proposal import Proposal, numbers_of_time
 from astrocyte.pipeline.analysis.inspect.reading import read_sample
 from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, StreamReport, make_report
 from astrocyte.pipeline.analysis.inspect.sample import (

@@ -15,7 +15,8 @@ from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
-from astrocyte.pipeline.analysis.inspect.report import Inspection, StreamReport
+from astrocyte.pipeline.analysis.inspect.numerals import number_spec
+from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again
 from astrocyte.pipeline.analysis.inspect.sample import Sample, stream_name
 from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, every_event, set_apart, suggest
@@ -52,14 +53,14 @@ class Starter:
 def make_starter(request: Request, sample: Sample, found: Inspection, *, path: str) -> Starter:
     """The starter for what was inspected; every event of the sample that could be read is read by it.
 
-    Raises InvalidSettings if nothing can be read.
+    Raises NothingFound if nothing can be read.
     """
     reports = [report for report in found.reports if report.reading.events]
     problem = next(
         (report.proposal.problem for report in found.reports if report.proposal and report.proposal.problem), None
     )
     if not reports:
-        raise InvalidSettings(f"no rule file can be written: {problem or 'no message holds an event that can be read'}")
+        raise NothingFound(f"no rule file can be written: {problem or 'no message holds an event that can be read'}")
     largest = sorted(
         (report for report in reports if report.contract.stream != TRUTH), key=lambda report: -report.reading.events
     )
@@ -269,7 +270,7 @@ def _declaration(report: StreamReport, untyped: set[str]) -> str:
             plain = value["field"] if isinstance(value, Mapping) and value.keys() == {"field"} else value
             lines.append(f"    {name}: {_flow(plain)}")
         if name == "key":
-            lines += [f"    # {printable(hint)}" for hint in report.hints]
+            lines += [f"    # {printable(note)}" for note in filter(None, (report.without_key, *report.hints))]
     if any(not each.name for each in report.fields):
         lines.append("    # the member whose name is empty is left out: nothing can declare or read it")
     entries = list(_field_lines(report, given.get("fields", {}), untyped))
@@ -296,7 +297,10 @@ def _field_lines(report: StreamReport, paths: Mapping[str, Any], untyped: set[st
         if each.type is not None and each.name not in untyped:
             spec["type"] = each.type
         text = spec["type"] if spec.keys() == {"type"} else _flow(spec)
-        lines.append((_member(each.name, text), _note_on(each)))
+        note = _note_on(each)
+        if (reading := number_spec(each, report.identifiers)) is not None:
+            note += f"; numbers written as text: {reading} reads them"
+        lines.append((_member(each.name, text), note))
     return lines
 
 

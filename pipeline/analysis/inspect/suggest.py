@@ -15,6 +15,7 @@ from astrocyte.agents.expressions.nodes import Field
 from astrocyte.agents.expressions.unparse import to_text
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
+from astrocyte.pipeline.analysis.inspect.proposals.keys import POSITIONS
 from astrocyte.pipeline.analysis.inspect.report import StreamReport
 from astrocyte.pipeline.analysis.inspect.sample import free_name
 from astrocyte.schemas.declarations import StreamDeclaration
@@ -86,6 +87,8 @@ def _is_usable(report: StreamReport, each: FieldStats) -> bool:
     if declaration is not None:
         taken |= {declaration.id or "", _time_name(declaration)}
     if not each.name or len(each.name) > _LONGEST_FIELD or not each.name.isprintable():
+        return False
+    if POSITIONS.fullmatch(each.name):
         return False
     if each.name in taken or "`" in each.name or each.name.startswith("ce_") or _IDS.search(each.name):
         return False

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats
-from astrocyte.pipeline.analysis.inspect.report import REASONS, SHARES, Fit, Inspection, StreamReport, span_text
+from astrocyte.pipeline.analysis.inspect.report import REASONS, SHARES, Fit, Inspection, StreamReport
+from astrocyte.pipeline.analysis.inspect.spans import span_text
 from astrocyte.pipeline.console import short
 from astrocyte.schemas.times import iso_from_us
 
@@ -90,7 +91,7 @@ def _lines(found: Inspection, report: StreamReport, width: int) -> Iterator[str]
         yield from _fields(report, width)
     if report.proposal is not None:
         yield from _labelled("declare", [*report.proposal.needs], width)
-    yield from _labelled("notes", report.hints, width)
+    yield from _labelled("notes", report.notes, width)
 
 
 def _head(found: Inspection, report: StreamReport, width: int) -> Iterator[str]:
@@ -162,7 +163,7 @@ def _time(report: StreamReport) -> list[str]:
 
 
 def _lateness(report: StreamReport) -> list[str]:
-    lags, wrong = report.usual_lags_us, report.reading.clocks.wrong
+    lags, wrong = report.usual_lags_us, report.reading.clocks.leave_out
     late = int((lags > 0).sum())
     recommended = format_duration(report.recommended_us)
     aside = ["the events of a wrong clock, which are named under problems, are left out"] if wrong else []
@@ -202,8 +203,8 @@ def _key(report: StreamReport) -> list[str]:
     if not keys.counts:
         return [f"{subject}: no event has a key; rules need by: null or another field"]
     lines = [f"{subject}: {len(keys.counts):,} {'key' if len(keys.counts) == 1 else 'different keys'}{_skew(keys)}"]
-    if keys.without:
-        lines.append(f"{keys.without:,} events without it take part in no rule by {short(name)}")
+    if report.without_key is not None:
+        lines.append(report.without_key)
     if keys.spread:
         what = "1 key has" if keys.spread == 1 else f"{keys.spread:,} keys have"
         what += " events in several partitions"
@@ -297,16 +298,22 @@ def _values(each: FieldStats) -> str:
     parts = []
     if each.is_mixed:
         parts.append(_counted(each.kinds))
-    if each.least is not None and each.most is not None and each.least != each.most:
-        parts.append(f"{_figure(each.least)} to {_figure(each.most)}")
-    distinct = "" if each.overflown else f"{len(each.values):,} different"
-    if each.values and (each.least is None or each.is_mixed or each.least == each.most):
-        parts.append(", ".join(_shown(value) for value in each.examples()))
-    if distinct and len(each.values) > 3:
-        parts.append(distinct)
-    if each.numerals and each.numerals == each.kinds["text"] and not each.is_mixed:
+    elif each.numerals and each.numerals == each.kinds["text"]:
         parts.append("numbers written as text")
+    has_range = each.least is not None and each.most is not None and each.least != each.most
+    # Of a mixed field the range stands for the numbers: its examples are those of the other kinds.
+    examples = [value for value in each.examples() if not (has_range and _is_number(value))]
+    if examples and (each.is_mixed or not has_range):
+        parts.append(", ".join(_shown(value) for value in examples))
+    if each.least is not None and each.most is not None and has_range:
+        parts.append(f"{_figure(each.least)} to {_figure(each.most)}")
+    if not each.overflown and len(each.values) > 3:
+        parts.append(f"{len(each.values):,} different")
     return "; ".join(parts)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _shown(value: Any) -> str:

@@ -116,10 +116,32 @@ def test_the_time_is_what_most_rows_have_and_the_device_with_another_clock_is_na
     report = rows_file(tmp_path, rows)
     assert report.proposal.declaration["time"] == {"field": name, "unit": "ms"}
     assert report.reading.events == 400
+    (line,) = report.problems  # the number of all its events, and no other one of a part of them
+    assert line.startswith("50 events of device 'd3' are far from the others in time, such as that of 1970-")
+
+
+def test_times_that_several_devices_have_wrong_now_and_then_are_counted_with_an_example(tmp_path):
+    rows = [
+        {"measured_at": 1500 if n % 40 == 7 else START_S * 1000 + n * 500, "device": f"d{n % 7}", "celsius": n % 9}
+        for n in range(400)
+    ]
+    report = rows_file(tmp_path, rows)
     assert report.problems[0] == (
-        f"50 of 400 values of {name} studied are no time of these days, such as 1500, all of device 'd3': correct "
-        "them before they are sent, or refuse them by a validator"
+        "10 of 400 values of measured_at studied are no time of these days, such as 1500: correct them before they are "
+        "sent, or refuse them by a validator"
     )
+
+
+def test_a_file_of_which_a_part_is_studied_gives_one_number_of_the_events_of_a_wrong_clock(tmp_path):
+    rows = [
+        {"ts": n / 2 if n % 8 == 3 else START_S + n / 2} | ({"device": f"d{n % 8}"} if n % 50 else {})
+        for n in range(5000)
+    ]
+    report = rows_file(tmp_path, rows)
+    wrong = sum(n % 8 == 3 and n % 50 != 0 for n in range(5000))
+    assert [line[: line.index(" events")] for line in report.problems] == [str(wrong)]
+    assert report.without_key == "100 events without device take part in no rule by it"
+    assert not any("studied" in line for line in (*report.problems, *report.notes))
 
 
 def test_rows_without_the_time_that_most_have_are_counted(tmp_path):
@@ -149,7 +171,7 @@ def test_a_key_that_some_clicks_lack_goes_before_a_kind_of_events_and_what_looks
     ]
     report = report_on(tmp_path, messages(bodies))
     assert report.proposal.declaration["key"] == "user_id"
-    assert "user_id is missing in 29 of 400 events studied, which take part in no rule by it" in report.hints
+    assert report.without_key == "29 events without user_id take part in no rule by it"
     assert "id" not in report.proposal.declaration  # five events share theirs with another event
     assert any(hint.startswith("id looks like an id (395 of 400 values differ)") for hint in report.hints)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from astrocyte.agents.loading import load_rules
+from astrocyte.pipeline.analysis.inspect.report import NothingFound
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
 from astrocyte.pipeline.analysis.inspect.starter import make_starter
 from astrocyte.pipeline.analysis.offline import run_rules
@@ -21,7 +22,6 @@ from astrocyte.pipeline.console import say, short
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.settings import Settings
-from astrocyte.schemas.errors import InvalidSettings
 from tests.support.logs import write_log
 
 START_S = 1_759_055_400
@@ -175,7 +175,7 @@ def test_messages_that_are_json_arrays_are_called_that(tmp_path):
     assert "CSV" not in shown
     assert "the messages are JSON arrays; give each event a message or line of its own" in shown
     assert "refused 30 (decode), such as x[0]@0: expected a JSON object, got a JSON array of 2" in shown
-    with pytest.raises(InvalidSettings, match="the messages are JSON arrays"):
+    with pytest.raises(NothingFound, match="the messages are JSON arrays"):
         run("inspect", path, "--write", str(tmp_path / "x.yaml"))
 
 

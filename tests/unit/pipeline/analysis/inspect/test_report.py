@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from astrocyte.pipeline.analysis.inspect.columns import field_stats, key_stats
-from astrocyte.pipeline.analysis.inspect.report import span_text
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
+from astrocyte.pipeline.analysis.inspect.spans import span_text
 from astrocyte.pipeline.analysis.inspect.text import render
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.frames import Frame

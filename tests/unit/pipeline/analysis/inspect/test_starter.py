@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import sys
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -22,7 +23,7 @@ from astrocyte.pipeline.analysis.inspect.report import NothingFound
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
 from astrocyte.pipeline.analysis.inspect.starter import make_starter
 from astrocyte.pipeline.analysis.offline import run_rules
-from astrocyte.pipeline.cli.app import app
+from astrocyte.pipeline.cli.app import app, main
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, record_line
 from astrocyte.pipeline.settings import Settings
@@ -38,6 +39,16 @@ def run(*arguments: str, stdin: bytes | None = None):
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def ended(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """Status, stdout and stderr of the command as a process has them."""
+    monkeypatch.setattr("sys.argv", ["astrocyte", *arguments])
+    monkeypatch.setattr("sys.path", list(sys.path))
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    said = capsys.readouterr()
+    return int(stopped.value.code or 0), said.out, said.err
 
 
 def clicks(users: int = 20) -> list[dict]:
@@ -168,8 +179,26 @@ def test_a_file_without_a_time_says_what_is_missing_and_ends_with_a_failure(tmp_
     done = run("inspect", "x.jsonl")
     assert done.exit_code == 1
     assert "no member is a time that can be read" in " ".join(done.stdout.split())
-    with pytest.raises(InvalidSettings, match="no rule file can be written: no member is a time"):
-        run("inspect", "x.jsonl", "--write", "x.yaml")
+
+
+def test_where_nothing_can_be_written_the_inspection_is_shown_and_then_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"when": f"28/Sep/2025:10:30:{n:02} +0200", "room": "attic", "value": n} for n in range(9)]
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    plain = ended(monkeypatch, capsys, "inspect", "x.jsonl")
+    status, shown, why = ended(monkeypatch, capsys, "inspect", "x.jsonl", "--write", "x.yaml")
+    assert "when looks like a time but is not ISO 8601" in shown
+    assert (status, shown) == plain[:2] == (1, shown)
+    assert why.startswith("astrocyte: no rule file can be written: no member is a time")
+    assert not (tmp_path / "x.yaml").exists()
+
+
+def test_a_file_that_cannot_be_written_hides_no_inspection(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clicks.jsonl").write_bytes(b"\n".join(map(orjson.dumps, clicks())))
+    status, shown, why = ended(monkeypatch, capsys, "inspect", "clicks.jsonl", "--write", "nowhere/x.yaml", "--json")
+    assert (orjson.loads(shown)["name"], status) == ("clicks.jsonl", 1)
+    assert "nowhere/x.yaml cannot be written" in why
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n"])

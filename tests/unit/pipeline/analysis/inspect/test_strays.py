@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from astrocyte.agents.loading import load_rules
+from astrocyte.pipeline.analysis.inspect.clocks.strays import usual_times
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
 from astrocyte.pipeline.analysis.inspect.starter import _commands, make_starter
-from astrocyte.pipeline.analysis.inspect.strays import usual_times
 from astrocyte.pipeline.analysis.inspect.text import render
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
@@ -153,7 +153,8 @@ def test_the_device_whose_clock_is_ahead_is_named_and_its_clock_sets_no_lateness
     assert found.recommended_us == (1_000_000 if days > 1 else 1_800_000_000)
     lines = " ".join(report.problems)
     assert [key in lines for key in ("'u10'", "'u11'")] == [True, True], lines
-    assert "a lateness of 1s is enough" in lines
+    assert ("a lateness of 1s is enough" in lines) == (days < 1)
+    assert (f"{days}d ahead of Kafka's time" in lines) == (days > 1)
 
 
 def test_events_without_a_key_that_are_ahead_are_named(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from astrocyte.pipeline.analysis.inspect.forms import Forms
@@ -16,7 +16,18 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, time_us, unit_of
 from astrocyte.schemas.values import single
 
-__all__ = ["ROWS", "SHARE", "OddTimes", "Proposal", "Seen", "numbers_of_time", "odd_line", "propose_time", "snake"]
+__all__ = [
+    "ROWS",
+    "SHARE",
+    "OddTimes",
+    "Proposal",
+    "Seen",
+    "looks_like_times",
+    "numbers_of_time",
+    "propose_time",
+    "snake",
+    "with_keys",
+]
 
 _FROM_US: Final = 631_152_000 * 1_000_000
 """The year 1990: a number that stands for an earlier time is rather a count or an id."""
@@ -69,6 +80,8 @@ class Proposal:
     """Members that might serve as time or key as well, and what cannot be read."""
     problems: list[str] = field(default_factory=list)
     """Messages of another form than nearly all others."""
+    odd: OddTimes | None = None
+    """Events that have no time of these days."""
     problem: str | None = None
     """Why no event can be read, also with the declaration."""
 
@@ -80,6 +93,10 @@ class OddTimes:
     path: str
     example: Any
     rows: list[int]
+    keys: frozenset[str] = frozenset()
+    """Keys of these events, where all have one."""
+    line: str = ""
+    """A sentence on them."""
 
 
 def propose_time(
@@ -153,8 +170,8 @@ def _own_time(
     return OddTimes(name or where, events[odd[0]].time, odd)
 
 
-def odd_line(odd: OddTimes, proposal: Proposal, events: Sequence[Event], seen: Sequence[Seen]) -> str:
-    """How many events have no time of these days, with an example and the keys that have it."""
+def with_keys(odd: OddTimes, proposal: Proposal, events: Sequence[Event], seen: Sequence[Seen]) -> OddTimes:
+    """The same with the keys that have these times, and a sentence that says how many events do and names the keys."""
     declared = proposal.declaration.get("key")
     path = declared if isinstance(declared, str) else (declared or {}).get("path", (declared or {}).get("field", "key"))
     keys: dict[int, Any] = {row: event.key for row, event in enumerate(events)}
@@ -162,14 +179,16 @@ def odd_line(odd: OddTimes, proposal: Proposal, events: Sequence[Event], seen: S
     if field is not None:
         keys = dict(zip(field.rows, field.values, strict=True))
     found = Counter(single.key_text(keys[row]) for row in odd.rows if keys.get(row) is not None)
+    names = sorted(map(str, found))
     whose = ""
     if 0 < len(found) <= _KEYS_NAMED:
-        whose = f", all of {short(path)} {', '.join(repr(short(str(key))) for key in sorted(map(str, found)))}"
+        whose = f", all of {short(path)} {', '.join(repr(short(name)) for name in names)}"
     count, are = len(odd.rows), "is" if len(odd.rows) == 1 else "are"
-    return (
+    line = (
         f"{count:,} of {len(events):,} values of {short(odd.path)} studied {are} no time of these days, such as "
         f"{short(str(odd.example))}{whose}: correct them before they are sent, or refuse them by a validator"
     )
+    return replace(odd, keys=frozenset(names) if found.total() == count else frozenset(), line=line)
 
 
 def numbers_of_time(forms: Forms, contract: Contract) -> list[float]:
@@ -252,6 +271,17 @@ def _time_candidate(each: Seen, events: int, least: float) -> _TimeCandidate | N
 
 def _is_date_like(values: Sequence[Any]) -> bool:
     return bool(values) and all(isinstance(value, str) and _DATE_LIKE.search(value) for value in values[:50])
+
+
+def looks_like_times(name: str, values: Sequence[Any]) -> bool:
+    """Whether the values of a member of that name, as `snake` gives it, are times or dates, in whatever form."""
+    if _is_date_like(values):
+        return True
+    if values and all(isinstance(value, str) for value in values[:50]):
+        return all(
+            len(value) >= 8 and _number(value) is None and _time(value, None) is not None for value in values[:50]
+        )
+    return bool(_TIME_WORDS.search(name)) and _unit(values, SHARE) is not None
 
 
 def snake(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Events of a sample whose clocks seem wrong: times far from nearly all others, and keys far from all others.
+"""Events of a sample whose clocks seem wrong: ahead of Kafka's time, or far from nearly all others.
 
 Figures leave them out and name them.
 """
@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.schemas.frames import Frame
+from astrocyte.pipeline.analysis.inspect.clocks.ahead import Ahead, ahead_of
+from astrocyte.pipeline.analysis.inspect.clocks.rows import Rows, Taken, sources_of
 from astrocyte.schemas.times import DOUBTED_US
-from astrocyte.schemas.values.mixed import concat_columns, key_column
 
 __all__ = ["Apart", "Clocks", "Stray", "clocks_of", "usual_times"]
 
@@ -80,11 +80,13 @@ class Clocks:
     usual: tuple[int, int] | None = None
     """First and last time of the events that are neither strays nor of a wrong clock."""
     strays: list[Stray] = field(default_factory=list)
+    ahead: list[Ahead] = field(default_factory=list)
+    """Keys with events that are ahead of Kafka's time, or that a worker would hold."""
     apart: list[Apart] = field(default_factory=list)
     enough_us: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """Lateness that each event needs where the keys ``apart`` are left out; empty without any."""
     lags_us: dict[int, NDArray[np.int64]] = field(default_factory=dict)
-    """The same by partition where only those with wrong clocks are left out; empty where no clock is wrong."""
+    """The same by partition where only the events of wrong clocks are left out; empty where no clock is wrong."""
 
     @property
     def wrong(self) -> list[Apart]:
@@ -92,9 +94,15 @@ class Clocks:
         return [each for each in self.apart if each.is_wrong]
 
     @property
+    def leave_out(self) -> bool:
+        """Whether figures leave out events of wrong clocks."""
+        return bool(self.wrong) or any(each.is_left_out for each in self.ahead)
+
+    @property
     def left_out(self) -> int:
         """Number of events that are strays or of wrong clocks."""
-        return len(self.strays) + sum(each.events for each in self.wrong)
+        ahead = sum(each.events for each in self.ahead if each.is_left_out)
+        return len(self.strays) + sum(each.events for each in self.wrong) + ahead
 
     @property
     def usual_span_us(self) -> int:
@@ -102,41 +110,42 @@ class Clocks:
         return 0 if self.usual is None else self.usual[1] - self.usual[0]
 
 
-def clocks_of(frames: Mapping[int, Iterable[Frame]], *, tolerance_us: int) -> Clocks:
+def clocks_of(taken: Mapping[int, Iterable[Taken]], *, tolerance_us: int) -> Clocks:
     """Which keys and events of a sample are far from the others, and which clocks are wrong by more than a tolerance.
 
-    A clock that is ahead of all other keys of its partition is wrong. One that is behind is wrong if it is so by nearly
-    the same time in all events (its 10th and 90th percentile differ by at most a tenth of the median), or shows a time
-    before 1980; else the events rather were sent late.
+    ``taken``: by partition. What is ahead of Kafka's time (`ahead_of`) is left out of all that follows. A clock that is
+    ahead of all other keys of its partition is wrong. One that is behind is wrong if it is so by nearly the same time
+    in all events (its 10th and 90th percentile differ by at most a tenth of the median), or shows a time before 1980;
+    else the events rather were sent late.
     """
-    every, names = _sources(frames)
-    times = np.concatenate([np.empty(0, np.int64), *(rows[1] for rows in every)])
-    usual = usual_times(times)
+    every, names = sources_of(taken)
+    ahead, every = ahead_of(every, names, tolerance_us=tolerance_us)
+    usual = usual_times(np.concatenate([np.empty(0, np.int64), *(rows.times for rows in every)]))
     if usual is None:
-        return Clocks()
+        return Clocks(ahead=ahead)
     found, left = _all_apart([_within(rows, usual) for rows in every], names)
     numbers = {name: number for number, name in enumerate(names[:-1])} | {None: -1}
     base = [numbers[each.key] for each in found]
     found = [replace(each, is_wrong=_is_wrong(each, numbers[each.key], every, base, tolerance_us)) for each in found]
     wrong = [numbers[each.key] for each in found if each.is_wrong]
-    kept = [_only(rows, ~np.isin(rows[2], wrong)) for rows in every] if wrong else every
+    kept = [rows.only(~np.isin(rows.keys, wrong)) for rows in every] if wrong else every
     if wrong:
-        usual = usual_times(np.concatenate([np.empty(0, np.int64), *(rows[1] for rows in kept)])) or usual
+        usual = usual_times(np.concatenate([np.empty(0, np.int64), *(rows.times for rows in kept)])) or usual
         found = [replace(each, events=_count(every, numbers[each.key])) if each.is_wrong else each for each in found]
     strays = [
-        Stray(number, time_us, names[key])
-        for number, stamps, keys in kept
-        for far in [(stamps < usual[0]) | (stamps > usual[1])]
-        for time_us, key in zip(stamps[far].tolist(), keys[far].tolist(), strict=True)
+        Stray(rows.partition, time_us, names[key])
+        for rows in kept
+        for far in [rows.only((rows.times < usual[0]) | (rows.times > usual[1]))]
+        for time_us, key in zip(far.times.tolist(), far.keys.tolist(), strict=True)
     ]
     lags: dict[int, NDArray[np.int64]] = {}
-    for rows in (_within(rows, usual) for rows in kept) if wrong else ():
-        lags[rows[0]] = np.concatenate([lags.get(rows[0], np.empty(0, np.int64)), _lags(rows[1])])
-    enough = np.concatenate([np.empty(0, np.int64), *(_lags(rows[1]) for rows in left if found)])
-    return Clocks(usual, strays, found, enough, lags)
+    for rows in (_within(rows, usual) for rows in kept) if wrong or any(each.is_left_out for each in ahead) else ():
+        lags[rows.partition] = np.concatenate([lags.get(rows.partition, np.empty(0, np.int64)), _lags(rows.times)])
+    enough = np.concatenate([np.empty(0, np.int64), *(_lags(rows.times) for rows in left if found)])
+    return Clocks(usual, strays, ahead, found, enough, lags)
 
 
-def _all_apart(left: list[_Rows], names: Sequence[str | None]) -> tuple[list[Apart], list[_Rows]]:
+def _all_apart(left: list[Rows], names: Sequence[str | None]) -> tuple[list[Apart], list[Rows]]:
     """Few keys without which a much smaller lateness is enough, and the events of the others.
 
     One key may hide another whose time is less far from the others: each time some were found, the rest is searched.
@@ -149,8 +158,8 @@ def _all_apart(left: list[_Rows], names: Sequence[str | None]) -> tuple[list[Apa
 
 
 def _apart(
-    left: list[_Rows], names: Sequence[str | None], known: Sequence[Apart], total: int
-) -> tuple[list[Apart], list[_Rows]] | None:
+    left: list[Rows], names: Sequence[str | None], known: Sequence[Apart], total: int
+) -> tuple[list[Apart], list[Rows]] | None:
     """``known`` and the keys without which the lateness is much smaller; None where there are no such."""
     widest = first = _widest(left)
     found = list(known)
@@ -159,7 +168,7 @@ def _apart(
     while widest.lag_us * _LESS > first.lag_us:
         choices = []
         for event, ahead in ((widest.newest, True), (widest.late, False)):
-            rest = [_only(each, each[2] != event.key) for each in left]
+            rest = [each.only(each.keys != event.key) for each in left]
             count = sum(map(_size, left)) - sum(map(_size, rest))
             apart = Apart(names[event.key], count, widest.partition, event.time_us, ahead)
             choices.append((_widest(rest), count, rest, apart))
@@ -170,14 +179,14 @@ def _apart(
     return found, left
 
 
-def _is_wrong(each: Apart, key: int, sources: Sequence[_Rows], apart: Sequence[int], tolerance_us: int) -> bool:
+def _is_wrong(each: Apart, key: int, sources: Sequence[Rows], apart: Sequence[int], tolerance_us: int) -> bool:
     """Whether the clock of a key is wrong, from the times of its events and of the keys that are not ``apart``."""
     leads = [np.empty(0, np.int64)]
-    for _, times, keys in sources:
-        base = ~np.isin(keys, apart)
+    for rows in sources:
+        base = ~np.isin(rows.keys, apart)
         if base.any():
-            newest = np.maximum.accumulate(np.where(base, times, int(times[base][0])))
-            leads.append((times - newest)[keys == key])
+            newest = np.maximum.accumulate(np.where(base, rows.times, int(rows.times[base][0])))
+            leads.append((rows.times - newest)[rows.keys == key])
     lead = np.concatenate(leads)
     if not len(lead):
         return False
@@ -187,49 +196,20 @@ def _is_wrong(each: Apart, key: int, sources: Sequence[_Rows], apart: Sequence[i
     return bool(middle > tolerance_us and (high - low <= middle / 10 or each.time_us < DOUBTED_US))
 
 
-_Rows = tuple[int, NDArray[np.int64], NDArray[np.int32]]
-"""Partition, times and numbers of the keys of the events of one source."""
+def _within(rows: Rows, span: tuple[int, int]) -> Rows:
+    return rows.only((rows.times >= span[0]) & (rows.times <= span[1]))
 
 
-def _sources(frames: Mapping[int, Iterable[Frame]]) -> tuple[list[_Rows], list[str | None]]:
-    """The events of each source, and the keys by number; no key is the number -1."""
-    kept = [(number, frame) for number, every in frames.items() for frame in every if frame.num_rows]
-    if not kept:
-        return [], [None]
-    encoded = concat_columns([key_column(frame.column("key")) for _, frame in kept]).dictionary_encode()
-    numbers = encoded.indices.fill_null(-1).to_numpy()
-    parts: dict[tuple[int, str], list[tuple[NDArray[np.int64], NDArray[np.int32]]]] = {}
-    first = 0
-    for number, frame in kept:
-        parts.setdefault((number, frame.origin), []).append(
-            (frame.timestamps(), numbers[first : first + frame.num_rows])
-        )
-        first += frame.num_rows
-    sources = [
-        (number, np.concatenate([times for times, _ in each]), np.concatenate([keys for _, keys in each]))
-        for (number, _), each in parts.items()
-    ]
-    return sources, [*encoded.dictionary.to_pylist(), None]
-
-
-def _within(rows: _Rows, span: tuple[int, int]) -> _Rows:
-    return _only(rows, (rows[1] >= span[0]) & (rows[1] <= span[1]))
-
-
-def _count(sources: Sequence[_Rows], key: int) -> int:
-    return sum(int((keys == key).sum()) for _, _, keys in sources)
-
-
-def _only(rows: _Rows, chosen: NDArray[np.bool_]) -> _Rows:
-    return rows[0], rows[1][chosen], rows[2][chosen]
+def _count(sources: Sequence[Rows], key: int) -> int:
+    return sum(int((rows.keys == key).sum()) for rows in sources)
 
 
 def _lags(times: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.maximum.accumulate(times) - times
 
 
-def _size(rows: _Rows) -> int:
-    return len(rows[1])
+def _size(rows: Rows) -> int:
+    return len(rows.times)
 
 
 class _Event(NamedTuple):
@@ -246,14 +226,14 @@ class _Widest(NamedTuple):
     newest: _Event = _Event(-1, 0)
 
 
-def _widest(sources: Sequence[_Rows]) -> _Widest:
+def _widest(sources: Sequence[Rows]) -> _Widest:
     best = _Widest()
-    for number, times, keys in sources:
-        if len(times):
-            lags = _lags(times)
+    for rows in sources:
+        if len(rows.times):
+            lags = _lags(rows.times)
             at = int(lags.argmax())
-            newest = int(times[: at + 1].argmax())
+            newest = int(rows.times[: at + 1].argmax())
             if lags[at] > best.lag_us:
-                events = (_Event(int(keys[each]), int(times[each])) for each in (at, newest))
-                best = _Widest(int(lags[at]), number, *events)
+                events = (_Event(int(rows.keys[each]), int(rows.times[each])) for each in (at, newest))
+                best = _Widest(int(lags[at]), rows.partition, *events)
     return best

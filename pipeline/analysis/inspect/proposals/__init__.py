@@ -1,0 +1,1 @@
+"""Proposing a declaration of a stream from a sample of its messages."""
