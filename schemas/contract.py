@@ -37,6 +37,7 @@ __all__ = [
     "key_text",
     "read_event",
     "read_frame_row",
+    "scoped_id",
     "shared_topics",
     "time_member",
 ]
@@ -180,12 +181,12 @@ def is_uuid(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
-def scoped_id(scope: str, value: Any) -> str:
-    """Id of an event from a value that is unique within ``scope`` only; a UUID is taken as it is."""
-    text = value if isinstance(value, str) else json_text(value)
-    if is_uuid(text):
-        return text
-    whole = f"{scope}:{text}"
+def scoped_id(scope: str, text: str) -> str:
+    """Id of an event from text that is unique within ``scope`` only, a UUID too: requests and traces have some.
+
+    Colons of the scope are percent-encoded, so that no two pairs have one id.
+    """
+    whole = f"{scope.replace('%', '%25').replace(':', '%3A')}:{text}"
     return whole if len(whole) <= _MOST_ID else str(hash_id(scope, text))
 
 
@@ -221,7 +222,7 @@ def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None
 
 
 def key_of(value: Any) -> str | None:
-    """The key that a Python value states: bytes are read as a Kafka key, any other value by `single.key_text`."""
+    """The key or id that a value states: bytes are read as a Kafka key, any other value by `single.key_text`."""
     if isinstance(value, bytes | bytearray | memoryview):
         return key_text(bytes(value))
     return single.key_text(value)
@@ -348,7 +349,7 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
         event.fields["event_id_"] = event.event_id
     if event.type is not None:
         event.fields["type_"] = event.type
-    event.event_id = scoped_id(str(body["source"]), body["id"])
+    event.event_id = scoped_id(str(body["source"]), key_of(body["id"]) or "")
     event.type = str(body["type"])
     if body.get("time") is not None:
         if event.time is not None:
@@ -443,10 +444,10 @@ def _apply(declaration: StreamDeclaration, event: Event) -> None:
         if event.time is None:
             raise InvalidEvent(f"the declared time {path!r} is missing or null")
     if declaration.id is not None:
-        value = _lookup(event, declaration.id)
-        if value is None:
+        own_id = key_of(_lookup(event, declaration.id))
+        if own_id is None:
             raise InvalidEvent(f"the declared id {declaration.id!r} is missing or null")
-        event.event_id = scoped_id(declaration.name, value)
+        event.event_id = scoped_id(declaration.name, own_id)
     for name, spec in declaration.fields.items():
         if spec.path is not None:
             event.fields[column_name(name)] = _lookup(event, spec.path)
