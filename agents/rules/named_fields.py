@@ -9,7 +9,7 @@ from astrocyte.agents.expressions.nodes import Aggregate, Field, Node, children
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import Window
 
-__all__ = ["NamedField", "named_fields", "reads_of"]
+__all__ = ["NamedField", "correlated_fields", "named_fields", "reads_of"]
 
 _ALWAYS: Final = frozenset({"timestamp", "key", "type", "simulation_id"})
 """Fields that every event has."""
@@ -35,6 +35,16 @@ def named_fields(ruleset: RuleSet) -> tuple[NamedField, ...]:
         reader = f"statistic {spec.name!r}"
         found.update(dict.fromkeys(NamedField(reader, (stream,), name) for stream, name, _ in spec.reads()))
     return tuple(each for each in found if each.field not in _ALWAYS)
+
+
+def correlated_fields(ruleset: RuleSet) -> dict[str, set[str]]:
+    """The fields by which rules and windows correlate, by the stream that they read."""
+    found: dict[str, set[str]] = {}
+    readers = [(rule.by, rule.streams) for rule in ruleset.rules]
+    for by, streams in (*readers, *((window.by, (window.source,)) for window in ruleset.windows)):
+        for stream in streams if by is not None else ():
+            found.setdefault(stream, set()).add(str(by))
+    return found
 
 
 def _of_rule(rule: Rule) -> Iterable[NamedField]:

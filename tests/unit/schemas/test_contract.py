@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
 from itertools import combinations
 
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from astrocyte import load_rules, match
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.ingest.dicts import frames_of
+from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.shift import Shift, shift_record
 from astrocyte.schemas.contract import scoped_id
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import parse_ids
+from astrocyte.schemas.json.text import dumps, loads
 from tests.support.declared import message, read
 
 UUID = "73ef885b-fdf0-87c8-90be-1d60884f4e8b"
@@ -73,3 +85,126 @@ def test_events_of_one_declared_id_are_one_whatever_form_the_id_has(values):
     _, _, frames = read("{name: s, id: uid}", *(message({"uid": value}) for value in values))
     for (one, word), (other, other_word) in combinations(zip(values, words_of(frames), strict=True), 2):
         assert (word == other_word) == (one == other)
+
+
+def offline(rules, path):
+    """Bodies of the multi events of a file, and the causes for which events were not used."""
+    _, outputs = run_rules(rules, [path], lateness_us=10_000_000, list_unused=True)
+    outputs = list(outputs)
+    made = [orjson.loads(record.value) for output in outputs for record in output.multi_events]
+    return [body["metadata"] for body in made], [each.cause for output in outputs for each in output.unused]
+
+
+WIDE = [20_250_928_103_000_000_000 + number for number in range(3)]
+"""Integers beyond 64 bits that are one float."""
+KEYED = "rules: [{name: r, by: %s, within: 1h, seq: [{as: a, stream: s}, {as: b, stream: s}], emit: {v: a.v}}]"
+
+
+def wide_bodies(**fields):
+    return [
+        {"v": 2 * number + again, "stream": "s", "timestamp": f"2025-09-28T10:30:0{2 * number + again}Z"}
+        | {name: of(value) for name, of in fields.items()}
+        for number, value in enumerate(WIDE)
+        for again in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("declared", ["", "streams: [{name: s, key: acct}]\n", "streams: [{name: s, id: n}]\n"])
+@pytest.mark.parametrize("of", [int, Decimal, lambda value: Decimal(f"{value}.00")])
+def test_integers_beyond_64_bits_are_told_apart_as_key_id_and_field_of_by(declared, of, tmp_path):
+    bodies = wide_bodies(acct=of)
+    bodies = [body | {"n": 10 * body["acct"] + body["v"]} for body in bodies]
+    rules = load_rules(declared + KEYED % "acct")
+    pushed = Engine(rules)
+    for body in bodies:
+        pushed.push_event(body)
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(map(dumps, bodies)))
+    logged, _ = offline(rules, path)
+    assert [each.emit["v"] for each in match(rules, bodies)] == [0, 2, 4]
+    assert sorted(each.emit["v"] for each in pushed.flush().matches) == [0, 2, 4]
+    assert [each["v"] for each in logged] == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("declared", "keys", "bodies"),
+    [
+        ("{name: s}", WIDE, [{"v": 1}] * 3),
+        ("{name: s, key: {field: acct, reading: json}}", WIDE, [{"v": 1}] * 3),
+        ("{name: s, decoder: debezium}", [{"id": each} for each in WIDE], [{"op": "c", "ts_ms": 1, "after": {}}] * 3),
+        ("{name: s}", [None] * 3, [{"key": each} for each in WIDE]),
+        ("{name: s, key: acct}", [None] * 3, [{"acct": each} for each in WIDE]),
+        ("{name: s, key: acct, fields: {acct: string}}", [None] * 3, [{"acct": each} for each in WIDE]),
+        ("{name: s, key: acct, decoder: {name: csv, columns: [acct]}}", [None] * 3, WIDE),
+    ],
+)
+def test_a_key_has_all_digits_of_an_integer_in_every_form(declared, keys, bodies):
+    messages = [
+        message(dumps(body) if isinstance(body, dict) else str(body).encode(), key=None if key is None else dumps(key))
+        for key, body in zip(keys, bodies, strict=True)
+    ]
+    rows, letters, _ = read(declared, *messages)
+    assert letters == []
+    assert [row["key"] for row in rows] == list(map(str, WIDE))
+    assert all(row.get("acct", row["key"]) == row["key"] for row in rows)
+
+
+@pytest.mark.parametrize("role", ["key", "id"])
+def test_a_key_or_id_of_declared_text_takes_the_digits_of_an_integer(role):
+    declared = f"{{name: s, {role}: a, fields: {{a: string, b: string}}}}"
+    rows, letters, _ = read(declared, *(message(dumps({"a": each})) for each in (*WIDE, 7, "7", 7.5)))
+    assert [row["a"] for row in rows] == [*map(str, WIDE), "7", "7"]
+    assert [letter.reason for letter in letters] == ["field 'a' is 7.5; expected string"]
+    columns = {"timestamp": [1, 2], "key": ["k", "k"], "a": [7, 8], "b": ["x", 8]}
+    rows, letters, _ = read(declared, message(encode_frame(Frame.from_columns("s", "", columns))))
+    assert [row["a"] for row in rows] == ["7"]
+    assert [letter.reason for letter in letters] == ["field 'b' is 8; expected string"]
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(38, 0), pa.decimal128(38, 10)])
+@pytest.mark.parametrize("name", ["key", "acct"])
+def test_decimal_numbers_of_a_parquet_file_are_told_apart_as_keys_and_ids(kind, name, tmp_path):
+    numbers = pa.array([Decimal(each) for each in WIDE], kind)
+    table = pa.table({"timestamp": [1_759_055_400] * 3, name: numbers, "v": [0, 1, 2]})
+    pq.write_table(table, tmp_path / "events.parquet")
+    for declared in (f"key: {name}", f"id: {name}"):
+        rules = load_rules(f"streams: [{{name: s, {declared}}}]\n{KEYED % name}")
+        assert offline(rules, tmp_path / "events.parquet") == ([], [])
+    frame = Frame.from_columns("s", "", {"timestamp": [1, 2, 3], "key": numbers})
+    assert decode_frame(encode_frame(frame)).values("key") == list(map(str, WIDE))
+
+
+BYTES = [b"\x00\x01", b"abc", b"", b"\xff", "ü".encode(), b"0x00"]
+
+
+def test_bytes_are_one_key_in_kafka_frames_parquet_and_python(tmp_path):
+    wanted = ["0x0001", "abc", "", "0xff", "ü", "0x00"]
+    rows, _, _ = read("{name: s}", *(message({"v": 1}, key=key) for key in BYTES))
+    assert [row["key"] for row in rows] == wanted
+    frame = Frame.from_columns("s", "", {"timestamp": range(6), "key": pa.array(BYTES), "v": [1] * 6})
+    assert frame.values("key") == wanted
+    packed = Frame.from_columns("s", "", {"timestamp": range(6), "key": pa.array(BYTES).dictionary_encode()})
+    assert packed.values("key") == wanted
+    found = frames_of([{"stream": "s", "timestamp": 1, "key": key} for key in BYTES], ["s"])
+    assert [key for each in found for key in each.values("key")] == wanted
+    pq.write_table(pa.table({"timestamp": [1_759_055_400] * 6, "key": BYTES}), tmp_path / "events.parquet")
+    rules = load_rules("rules: [{name: r, by: key, seq: [{as: a, stream: s}], emit: {k: a.key}}]")
+    assert sorted(each["k"] for each in offline(rules, tmp_path / "events.parquet")[0]) == sorted(wanted)
+
+
+@given(
+    st.recursive(
+        st.integers() | st.floats(allow_nan=False) | st.text(max_size=30) | st.text("0123456789,:[ "),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    )
+)
+def test_json_text_of_integers_of_any_length_is_read_as_it_was_written(value):
+    text = json.dumps(value).encode()
+    assert loads(text) == value
+    assert loads(b"[NaN, %b]" % text)[1] == value
+    assert loads(dumps({"": value}))[""] == value
+
+
+def test_a_replayed_record_keeps_the_digits_of_its_integers():
+    record = ConsumedRecord("mono.s", 0, 0, 0, None, dumps({"timestamp": 1_759_055_400, "acct": WIDE[1]}))
+    assert loads(shift_record(record, Shift(event_us=1_000_000)).value)["acct"] == WIDE[1]
