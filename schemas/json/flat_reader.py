@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.json.kafka_keys import key_text
-from astrocyte.schemas.times import PER_UNIT, TIME_NAMES, time_us, unit_of, us_from_ms
+from astrocyte.schemas.times import CEILING_US, PER_UNIT, TIME_NAMES, time_us, unit_of, us_from_ms, us_of_floats
 from astrocyte.schemas.values.mixed import MIXED, column_of, members
 
 __all__ = ["flat_columns"]
@@ -99,7 +99,10 @@ def _times(values: list[Any]) -> NDArray[np.int64] | None:
     factor, divisor = PER_UNIT[unit]
     if kinds == {int}:
         return np.array(values, np.int64) * factor // divisor
-    return np.rint(np.array(values) * factor / divisor).astype(np.int64)
+    numbers = np.array(values)
+    if time_us(most) >= CEILING_US or (numbers < 0).any():
+        return np.array([time_us(value) for value in values], np.int64)
+    return us_of_floats(numbers, unit)
 
 
 def _keys(records: Sequence[_Record]) -> pa.Array:
