@@ -73,7 +73,7 @@ class Contract:
     declaration: StreamDeclaration | None = None
     event_type: EventType | None = None
     exact: tuple[str, ...] = ()
-    """Columns by which events are told apart: an integer beyond 64 bits in them, or of declared text, is its digits."""
+    """Columns that distinguish events: an integer beyond 64 bits in them, or of declared text, is its digits."""
 
     @property
     def key_field(self) -> str:
@@ -155,7 +155,7 @@ class Contracts:
         """`Contract.exact` by stream."""
 
     def _exact_columns(self, correlated: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
-        """By stream, the fields that tell events apart and have no other type than text; ``key`` is text already."""
+        """By stream, the fields that distinguish events and have no other type than text; ``key`` is text already."""
         found: dict[str, tuple[str, ...]] = {}
         for stream in {*correlated, *self.declared}:
             event_type, declaration = self.catalog.find(stream), self.declared.get(stream)

@@ -144,7 +144,7 @@ class StreamDeclaration(_Part):
 
     @property
     def identifying(self) -> frozenset[str]:
-        """The fields by which events of the stream are told apart."""
+        """The fields that distinguish the events of the stream."""
         return frozenset({self.key.field} if self.id is None else {self.key.field, self.id})
 
     @property

@@ -206,7 +206,7 @@ class EventFiles:
             raise InvalidLog(f"{path}: {error}") from None
 
     def _identifying(self) -> frozenset[str]:
-        """Columns whose values are keys or ids: any decimal number, and bytes, are told apart in them."""
+        """Columns whose values are keys or ids, in which decimal numbers keep their digits and bytes are text."""
         names = {field_name(column) for columns in self.contracts.exact.values() for column in columns}
         for declaration in self.contracts.declared.values():
             names |= {*declaration.identifying, declaration.key.path or declaration.key.field}

@@ -111,7 +111,7 @@ def wide_bodies(**fields):
 
 @pytest.mark.parametrize("declared", ["", "streams: [{name: s, key: acct}]\n", "streams: [{name: s, id: n}]\n"])
 @pytest.mark.parametrize("of", [int, Decimal, lambda value: Decimal(f"{value}.00")])
-def test_integers_beyond_64_bits_are_told_apart_as_key_id_and_field_of_by(declared, of, tmp_path):
+def test_integers_beyond_64_bits_are_distinct_as_key_id_and_field_of_by(declared, of, tmp_path):
     bodies = wide_bodies(acct=of)
     bodies = [body | {"n": 10 * body["acct"] + body["v"]} for body in bodies]
     rules = load_rules(declared + KEYED % "acct")
@@ -163,7 +163,7 @@ def test_a_key_or_id_of_declared_text_takes_the_digits_of_an_integer(role):
 
 @pytest.mark.parametrize("kind", [pa.decimal128(38, 0), pa.decimal128(38, 10)])
 @pytest.mark.parametrize("name", ["key", "acct"])
-def test_decimal_numbers_of_a_parquet_file_are_told_apart_as_keys_and_ids(kind, name, tmp_path):
+def test_decimal_numbers_of_a_parquet_file_are_distinct_as_keys_and_ids(kind, name, tmp_path):
     numbers = pa.array([Decimal(each) for each in WIDE], kind)
     table = pa.table({"timestamp": [1_759_055_400] * 3, name: numbers, "v": [0, 1, 2]})
     pq.write_table(table, tmp_path / "events.parquet")
