@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclaration
@@ -26,7 +24,6 @@ from astrocyte.schemas.values import single
 from astrocyte.schemas.values.single import json_text
 
 __all__ = [
-    "CONTROLS",
     "ENVELOPES",
     "FRAME_ROW",
     "Contract",
@@ -34,10 +31,9 @@ __all__ = [
     "Event",
     "envelope_of",
     "is_uuid",
-    "key_of",
-    "key_text",
     "read_event",
     "read_frame_row",
+    "scoped_id",
     "shared_topics",
     "time_member",
 ]
@@ -48,15 +44,11 @@ FRAME_ROW: Final = "frame_row"
 _UUID: Final = re.compile(
     r"(?:.*_)?(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})", re.IGNORECASE | re.ASCII
 )
-CONTROLS: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
-"""Pattern of the control characters that make a key of bytes in UTF-8 a binary one."""
-_CONTROLS: Final = re.compile(CONTROLS)
 _MOST_ID: Final = 100
 """Longest id that is kept as text; stores have a limit, so longer ones are hashed."""
 _PLAIN_ATTRIBUTES: Final = frozenset(
     {"specversion", "time", "type", "datacontenttype", "dataschema", "data", "data_base64"}
 )
-_BYTES: Final[Mapping[KeyReading, int]] = {"int32": 4, "int64": 8}
 
 
 @dataclass(slots=True)
@@ -81,6 +73,8 @@ class Contract:
     stream: str
     declaration: StreamDeclaration | None = None
     event_type: EventType | None = None
+    exact: tuple[str, ...] = ()
+    """Columns that distinguish events: an integer beyond 64 bits in them, or of declared text, is its digits."""
 
     @property
     def key_field(self) -> str:
@@ -114,6 +108,10 @@ class Contract:
             return frozenset()
         return frozenset(self.declaration.column_types)
 
+    def is_text(self, column: str) -> bool:
+        """Whether a column is declared to hold text."""
+        return self.declaration is not None and self.declaration.column_types.get(column) == "string"
+
     def skips(self, value: bytes | None) -> bool:
         """Whether a message holds no event by declaration: Debezium follows each deletion with a tombstone."""
         return value is None and self.decoder == DEBEZIUM
@@ -140,8 +138,12 @@ class Contracts:
         catalog: Catalog = CATALOG,
         *,
         topics: Mapping[str, str] | None = None,
+        correlated: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
-        """``topics``: topic by stream, where an undeclared stream is in another than ``mono.<stream>``."""
+        """``topics``: topic by stream, where an undeclared stream is in another than ``mono.<stream>``.
+
+        ``correlated``: fields by which rules correlate, by stream.
+        """
         self.catalog = catalog
         self.declared = {each.name: each for each in declarations}
         self.topics = dict(topics or {})
@@ -150,6 +152,23 @@ class Contracts:
         for _, reason in shared_topics(self.topics):
             raise InvalidRule(reason)
         self._streams = {topic: stream for stream, topic in self.topics.items()}
+        self.exact = self._exact_columns(correlated or {})
+        """`Contract.exact` by stream."""
+
+    def _exact_columns(self, correlated: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+        """By stream, the fields that distinguish events and have no other type than text; ``key`` is text already."""
+        found: dict[str, tuple[str, ...]] = {}
+        for stream in {*correlated, *self.declared}:
+            event_type, declaration = self.catalog.find(stream), self.declared.get(stream)
+            fields, types = set(correlated.get(stream, ())), {} if event_type is None else dict(event_type.fields)
+            if declaration is not None:
+                fields |= declaration.identifying
+                types |= declaration.types
+            fields -= {"key", "type", "timestamp"}
+            found[stream] = tuple(
+                sorted(column_name(field) for field in fields if types.get(field) in (None, "string"))
+            )
+        return found
 
     def topic_of(self, stream: str) -> str:
         """Topic of a stream."""
@@ -166,14 +185,14 @@ class Contracts:
         stream = stream_of(topic) or topic
         if stream in self.topics and topic == mono_topic(stream):
             stream = topic  # this stream is in another topic
-        return Contract(stream, None, self.catalog.find(stream))
+        return Contract(stream, None, self.catalog.find(stream), self.exact.get(stream, ()))
 
     def of_stream(self, stream: str) -> Contract:
         """Contract of a stream."""
-        return Contract(stream, self.declared.get(stream), self.catalog.find(stream))
+        return Contract(stream, self.declared.get(stream), self.catalog.find(stream), self.exact.get(stream, ()))
 
 
-# -- ids and keys ----------------------------------------------------------------------------------------------------
+# -- ids ----------------------------------------------------------------------------------------------------
 
 
 def is_uuid(text: str) -> bool:
@@ -181,64 +200,13 @@ def is_uuid(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
-def scoped_id(scope: str, value: Any) -> str:
-    """Id of an event from a value that is unique within ``scope`` only; a UUID is taken as it is."""
-    text = value if isinstance(value, str) else json_text(value)
-    if is_uuid(text):
-        return text
-    whole = f"{scope}:{text}"
-    return whole if len(whole) <= _MOST_ID else str(hash_id(scope, text))
+def scoped_id(scope: str, text: str) -> str:
+    """Id of an event from text that is unique within ``scope`` only, a UUID too: requests and traces have some.
 
-
-def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None:
-    """A Kafka key as text. Raises InvalidEvent if it is not of the declared reading.
-
-    Without a declaration, UTF-8 without control characters is text; any other key is binary and is written in
-    hexadecimal (``0x00000000000004d2``), so that no two keys become one.
+    Colons of the scope are percent-encoded, so that no two pairs have one id.
     """
-    if key is None:
-        return None
-    if reading == "hex":
-        return "0x" + key.hex()
-    if reading in ("int32", "int64"):
-        if len(key) != _BYTES[reading]:
-            raise InvalidEvent(
-                f"the key has {len(key)} bytes; expected {_BYTES[reading]} by key: {{reading: {reading}}}"
-            )
-        return str(int.from_bytes(key, "big", signed=True))
-    try:
-        text = key.decode()
-    except UnicodeDecodeError:
-        if reading is not None:
-            raise InvalidEvent(
-                f"the key 0x{key.hex()} is not UTF-8; expected {reading} by key: {{reading: ...}}"
-            ) from None
-        return "0x" + key.hex()
-    if reading == "json":
-        return _json_key(text)
-    if reading is None and not text.isprintable() and _CONTROLS.search(text):
-        return "0x" + key.hex()
-    return text
-
-
-def key_of(value: Any) -> str | None:
-    """The key that a Python value states: bytes are read as a Kafka key, any other value by `single.key_text`."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return key_text(bytes(value))
-    return single.key_text(value)
-
-
-def _json_key(text: str) -> str | None:
-    """Key of JSON: of an object with one member, that member; a wrapper with a schema is opened."""
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text
-    if isinstance(found, dict) and found.keys() == {"schema", "payload"}:
-        found = with_decimals(found["payload"], found["schema"])
-    if isinstance(found, dict) and len(found) == 1:
-        found = next(iter(found.values()))
-    return single.key_text(found)
+    whole = f"{scope.replace('%', '%25').replace(':', '%3A')}:{text}"
+    return whole if len(whole) <= _MOST_ID else str(hash_id(scope, text))
 
 
 # -- envelopes -------------------------------------------------------------------------------------------------------
@@ -312,7 +280,7 @@ def _read_json(body: Mapping[str, Any], contract: Contract) -> Event:
         elif name == "type":
             event.type = None if value is None else json_text(value)
         elif name == "key":
-            event.key = key_of(value)
+            event.key = single.key_text(value)
         else:
             fields[column_name(name)] = value
     return event
@@ -350,14 +318,14 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
         event.fields["event_id_"] = event.event_id
     if event.type is not None:
         event.fields["type_"] = event.type
-    event.event_id = scoped_id(str(body["source"]), body["id"])
+    event.event_id = scoped_id(str(body["source"]), single.key_text(body["id"]) or "")
     event.type = str(body["type"])
     if body.get("time") is not None:
         if event.time is not None:
             event.fields["timestamp_"] = event.time
         event.time = body["time"]
     if body.get("partitionkey") is not None:
-        event.key = key_of(body["partitionkey"])
+        event.key = single.key_text(body["partitionkey"])
     return event
 
 
@@ -413,6 +381,10 @@ def read_event(
     _settle_key(event, contract, key)
     if contract.declaration is not None:
         contract.declaration.read_numbers(event.fields)
+    for name in contract.exact:
+        value = event.fields.get(name)
+        if single.is_wide(value) or (type(value) is int and contract.is_text(name)):
+            event.fields[name] = single.key_text(value)
     return event
 
 
@@ -449,10 +421,10 @@ def _apply(declaration: StreamDeclaration, event: Event) -> None:
         if event.time is None:
             raise InvalidEvent(f"the declared time {path!r} is missing or null")
     if declaration.id is not None:
-        value = _lookup(event, declaration.id)
-        if value is None:
+        own_id = single.key_text(_lookup(event, declaration.id))
+        if own_id is None:
             raise InvalidEvent(f"the declared id {declaration.id!r} is missing or null")
-        event.event_id = scoped_id(declaration.name, value)
+        event.event_id = scoped_id(declaration.name, own_id)
     for name, spec in declaration.fields.items():
         if spec.path is not None:
             event.fields[column_name(name)] = _lookup(event, spec.path)

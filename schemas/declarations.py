@@ -164,6 +164,11 @@ class StreamDeclaration(_Part):
         return self.decoder is None or self.decoder.name != DEBEZIUM
 
     @property
+    def identifying(self) -> frozenset[str]:
+        """The fields that distinguish the events of the stream."""
+        return frozenset({self.key.field} if self.id is None else {self.key.field, self.id})
+
+    @property
     def types(self) -> dict[str, FieldType]:
         """Declared types by field."""
         return {name: field.type for name, field in self.fields.items() if field.type is not None}

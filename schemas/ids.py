@@ -13,6 +13,7 @@ distributed, as for a sample, use `mixed`.
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Sequence
 from functools import lru_cache
@@ -54,6 +55,11 @@ _HASH_48: Final = np.uint64(0xFFFF_FFFF_FFFF_0000)
 _GOLDEN: Final = np.uint64(0x9E37_79B9_7F4A_7C15)
 _SECOND: Final = np.uint64(0xD1B5_4A32_D192_ED03)
 
+_UUID: Final = re.compile(
+    r"(?:evt_dna_[0-9]+_)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})",
+    re.IGNORECASE | re.ASCII,
+)
+"""A UUID, also as the dna envelope writes the id of an event."""
 _UUID_LENGTH: Final = 36
 _HYPHENS: Final = [8, 13, 18, 23]
 _DIGITS: Final = [place for place in range(_UUID_LENGTH) if place not in _HYPHENS]
@@ -136,11 +142,10 @@ def place_ids(topic: str, partition: int, offsets: NDArray[np.int64], rows: NDAr
 
 def derived_id(text: str, *parts: str) -> str:
     """An id that is a function of another one and the parts. Ids with the same parts sort as those they are made of."""
-    try:
-        own = uuid.UUID(text.rpartition("_")[2])
-    except ValueError:
+    own = _UUID.fullmatch(text)
+    if own is None:
         return str(hash_id(*parts, text))
-    return str(uuid.UUID(int=own.int ^ (int(_prefix(*parts)) << 64)))
+    return str(uuid.UUID(int=uuid.UUID(own[1]).int ^ (int(_prefix(*parts)) << 64)))
 
 
 def mixed(ids: Ids) -> NDArray[np.uint64]:
@@ -196,18 +201,16 @@ def format_ids(ids: Ids) -> list[str]:
 def parse_ids(strings: Sequence[str]) -> Ids:
     """Ids of strings; shape [n, 2].
 
-    A UUID is taken as it is, with or without a prefix that ends in an underscore (``evt_dna_<ms>_<uuid>``); any
-    other string is hashed.
+    A UUID is taken as it is, also in the form of the dna envelope (``evt_dna_<ms>_<uuid>``). Any other string is
+    hashed whole: ``req_<uuid>`` and ``evt_<uuid>`` are two ids.
     """
     canonical = _canonical_ids(strings)
     if canonical is not None:
         return canonical
     values = bytearray()
     for text in strings:
-        try:
-            values += uuid.UUID(text.rpartition("_")[2]).bytes
-        except ValueError:
-            values += hash_id(text).bytes
+        own = _UUID.fullmatch(text)
+        values += hash_id(text).bytes if own is None else bytes.fromhex(own[1].replace("-", ""))
     return ids_from_bytes(bytes(values))
 
 

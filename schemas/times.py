@@ -11,6 +11,7 @@ import re
 from calendar import isleap
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -39,6 +40,7 @@ __all__ = [
     "us_from_iso",
     "us_from_ms",
     "us_from_numpy",
+    "us_of_floats",
     "usual_datetime",
     "utc_from_us",
 ]
@@ -72,6 +74,8 @@ _BOUNDS: Final[tuple[tuple[float, TimeUnit], ...]] = ((1e11, "s"), (1e14, "ms"),
 """A number whose magnitude is below the bound is in this unit: the readings of one number in two units are always a
 factor of 1000 apart, and only one of them lies between the years 1973 and 5138."""
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+_MOST_CHARACTERS: Final = 400
+"""Of a number in text."""
 _BASIC_DATE: Final = re.compile(r"[0-9]{8}", re.ASCII)
 _CLOCK: Final = r"[0-9]{2}(:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?)?"
 _ISO: Final = re.compile(
@@ -158,22 +162,43 @@ def time_us(value: Any, unit: TimeUnit | None = None) -> int:
     """Microseconds since 1970 of a time as events carry it. Raises InvalidEvent.
 
     ISO 8601 text, a datetime, or a number, also as text (64-bit numbers are written so by protobuf and OTLP). ``unit``
-    is the unit of numbers; without one their magnitude decides. Text of eight digits is a date where no unit is given.
+    is the unit of numbers; without one their magnitude decides, text of eight digits is a date, and a number in text
+    has to be a time between 1980 and 2100: others are years, months or codes. Finer digits than microseconds are cut,
+    of a float those of the shortest text that stands for it.
     """
     if unit is None and (type(value) is float or type(value) is int):
         return _us_from_number(value, None, value)
     if type(value) is str:
-        if _NUMBER.fullmatch(value) and (unit is not None or not _BASIC_DATE.fullmatch(value)):
-            return _us_from_number(int(value) if value.lstrip("+-").isdigit() else Decimal(value), unit, value)
+        if _is_number(value) and (unit is not None or not _BASIC_DATE.fullmatch(value)):
+            found = _us_from_number(int(value) if value.lstrip("+-").isdigit() else Decimal(value), unit, value)
+            if unit is None and not DOUBTED_US <= found < CEILING_US:
+                raise InvalidEvent(
+                    f"timestamp {value!r} is between the years 1980 and 2100 in no unit; declare its unit, or {_WANTED}"
+                )
+            return found
         try:
             return us_from_iso(value)
         except ValueError:
             raise InvalidEvent(f"timestamp {value!r}; {_WANTED}") from None
     if isinstance(value, datetime):
         return us_from_datetime(value)
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | np.integer | np.floating):
         raise InvalidEvent(f"timestamp {value!r} of type {type(value).__name__}; {_WANTED}")
     return _us_from_number(value.item() if isinstance(value, np.generic) else value, unit, value)
+
+
+def us_of_floats(numbers: NDArray[np.float64], unit: TimeUnit) -> NDArray[np.int64]:
+    """`time_us` of finite numbers of one unit, which are times of the years 1970 to 2100."""
+    factor, divisor = PER_UNIT[unit]
+    nearest = np.rint(numbers * factor / divisor)
+    # In these years a float stands for one whole number of microseconds at most, to which its shortest text is rounded;
+    # any other lies on the same side of its neighbours as its text.
+    cut: NDArray[np.int64] = (nearest - (nearest * divisor / factor > numbers)).astype(np.int64)
+    return cut
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= _MOST_CHARACTERS and _NUMBER.fullmatch(text) is not None
 
 
 def event_time_us(value: Any, unit: TimeUnit) -> int:
@@ -212,7 +237,8 @@ def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given:
     kind = unit or unit_of(number)
     if kind is not None and (isinstance(number, int) or math.isfinite(number)):
         factor, divisor = PER_UNIT[kind]
-        result = number * factor // divisor if isinstance(number, int) else round(number * factor / divisor)
+        exact = number if isinstance(number, int) else Fraction(str(number))
+        result = exact * factor // divisor
         if NEVER_US < result < -NEVER_US:
             return result
     raise InvalidEvent(f"timestamp {given!r} is out of range; {_WANTED}")

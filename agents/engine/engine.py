@@ -38,6 +38,7 @@ from astrocyte.agents.ingest.dicts import frame_of, is_plain, normalised, read_e
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
+from astrocyte.agents.rules.named_fields import correlated_fields
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidRule
@@ -117,7 +118,7 @@ class Engine:
             self._early.update(wanted[0][0])
         if self._entrance is not None:
             self._entrance.update(ruleset)
-        self._contracts = Contracts(ruleset.streams, self._catalog)
+        self._contracts = Contracts(ruleset.streams, self._catalog, correlated=correlated_fields(ruleset))
         self.ruleset = ruleset
         self._tables.update(ruleset.rules)
         self._ranks = {each.name: MADE_BY_WINDOW for each in (*ruleset.windows, *ruleset.insight)}
@@ -223,7 +224,7 @@ class Engine:
         """
         stream: Any = event.get("stream")
         row: dict[str, Any] | None = None
-        if isinstance(stream, str) and stream not in self._contracts.declared and is_plain(event):
+        if isinstance(stream, str) and is_plain(event, stream, self._contracts):
             row = {name: value for name, value in event.items() if name != "stream"}
             if stream not in self._read:
                 return []

@@ -53,6 +53,8 @@ def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[i
             frame = frame.with_column(column, pa.nulls(frame.num_rows, arrow_type(kind)))
         elif frame.column(column).type != arrow_type(kind):
             given = [declaration.read_number(column, value) for value in frame.values(column)]
+            if kind == "string" and field_name(column) in declaration.identifying:
+                given = [str(value) if type(value) is int else value for value in given]
             if kind == "json":
                 noted = non_finite_reasons(field_name(column), given) | noted
             values, bad = _typed(given, column, kind)

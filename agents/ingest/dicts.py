@@ -135,10 +135,11 @@ def carried(name: str, value: Any) -> Any:
     return value
 
 
-def is_plain(event: Mapping[str, Any]) -> bool:
-    """Whether an event that names its stream is a row already: `normalised` would change nothing."""
+def is_plain(event: Mapping[str, Any], stream: str, contracts: Contracts) -> bool:
+    """Whether an event of a stream is a row already: `normalised` would change nothing."""
     return (
-        type(event.get("timestamp")) is int
+        stream not in contracts.declared
+        and type(event.get("timestamp")) is int
         and "key" in event
         and (event["key"] is None or type(event["key"]) is str)
         and type(event.get("type")) is str
@@ -147,6 +148,7 @@ def is_plain(event: Mapping[str, Any]) -> bool:
         and "seq" not in event
         and (event.get("event_id") is None or type(event["event_id"]) is str)
         and all(type(name) is str and name.isascii() for name in event)
+        and not any(single.is_wide(event.get(name)) for name in contracts.exact.get(stream, ()))
     )
 
 

@@ -6,6 +6,7 @@ comment inside it would hide the rest. Depth and size, aliases written out, are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,8 @@ MOST_CHARACTERS: Final = 1_000_000
 MOST_VALUES: Final = 200_000
 """Values of one file; what an alias repeats counts again."""
 MAX_DEPTH: Final = 64
+_INTEGER: Final = "tag:yaml.org,2002:int"
+_OCTAL: Final = re.compile(r"[+-]?0_*[0-7][0-7_]*", re.ASCII)
 _EXPRESSIONS: Final = frozenset({"where", "until", "confidence"})
 _OF_EXPRESSIONS: Final = frozenset({"emit", "select", "set"})
 
@@ -126,11 +129,16 @@ def read_document(text: str, file: str | None = None) -> Document:
 
 
 def _faults(node: yaml.Node, seen: set[int], parent: str) -> Iterator[tuple[str, Any]]:
-    """Repeated keys, and comments that folding would extend; each node once, however often an alias repeats it."""
+    """Repeated keys, integers of another base than they look, and comments that folding would extend.
+
+    Each node is looked at once, however often an alias repeats it.
+    """
     if id(node) in seen:
         return
     seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, yaml.ScalarNode):
+        yield from _other_base(node)
+    elif isinstance(node, yaml.MappingNode):
         first: dict[tuple[str, str], Any] = {}
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -145,6 +153,19 @@ def _faults(node: yaml.Node, seen: set[int], parent: str) -> Iterator[tuple[str,
     elif isinstance(node, yaml.SequenceNode):
         for each in node.value:
             yield from _faults(each, seen, "")
+
+
+def _other_base(node: yaml.ScalarNode) -> Iterator[tuple[str, Any]]:
+    """An integer that YAML reads in octal for its leading zero, or in base 60 for its colons."""
+    if node.tag != _INTEGER or not (":" in node.value or _OCTAL.fullmatch(node.value)):
+        return
+    number = yaml.SafeLoader("").construct_yaml_int(node)
+    how = "in base 60" if ":" in node.value else "as an octal number"
+    advice = f"write {number}" if ":" in node.value else f"write it without the zero, or {number} for that number"
+    yield (
+        f"YAML reads {node.value} {how}, as {number}; {advice}, or put it in quotation marks for text",
+        node.start_mark,
+    )
 
 
 def _folded_comment(node: yaml.Node) -> Iterator[tuple[str, Any]]:

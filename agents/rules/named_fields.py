@@ -11,7 +11,16 @@ from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import Step
 from astrocyte.agents.rules.windows import Window
 
-__all__ = ["NamedField", "NumberRead", "correlated_by", "expressions_of", "named_fields", "number_reads_of", "reads_of"]
+__all__ = [
+    "NamedField",
+    "NumberRead",
+    "correlated_by",
+    "correlated_fields",
+    "expressions_of",
+    "named_fields",
+    "number_reads_of",
+    "reads_of",
+]
 
 _ALWAYS: Final = frozenset({"timestamp", "key", "type", "simulation_id"})
 """Fields that every event has."""
@@ -98,6 +107,11 @@ def _guard(condition: Node | None, name: str) -> Node | None:
         and name not in {field.name for field in number_reads(part)}
     )
     return And(kept) if len(kept) > 1 else next(iter(kept), None)
+
+
+def correlated_fields(ruleset: RuleSet) -> dict[str, set[str]]:
+    """The fields by which rules and windows correlate, by the stream that they read."""
+    return {stream: {each for each in by if each is not None} for stream, by in correlated_by([ruleset]).items()}
 
 
 def _of_rule(rule: Rule) -> Iterable[NamedField]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from astrocyte.pipeline.topology.plan import KeyGroup
-from astrocyte.schemas.contract import key_text
+from astrocyte.schemas.json.kafka_keys import key_text
 from astrocyte.schemas.json.reader import KafkaRecord
 
 __all__ = ["KeyPlaces"]

@@ -21,6 +21,7 @@ from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.ids import event_ids, format_ids
 from astrocyte.schemas.json.cloudevents import OWN_SOURCE
+from astrocyte.schemas.json.kafka_keys import key_text
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, ce_type
 from astrocyte.schemas.json.types import shown
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings
@@ -152,12 +153,12 @@ class StreamEncoder:
         """The event's key: that of the call, else the mapping's, else the field that is the key of the stream."""
         given = next((each for each in (stated, own, fields.get(self.key_field)) if each is not None), None)
         try:
-            key = contract.key_of(given)
+            key = single.key_text(given)
         except _FAULTS as error:
             raise InvalidEvent(
                 f"key {shown(given)} of an event of stream {self.stream!r} cannot be read: {error}"
             ) from error
-        if key is not None and not key.isprintable() and contract.key_text(key.encode()) != key:
+        if key is not None and not key.isprintable() and key_text(key.encode()) != key:
             raise InvalidEvent(f"key {key!r} has control characters, with which it is read as binary; expected text")
         return key
 
@@ -261,6 +262,8 @@ def _json_value(name: str, value: Any) -> Any:
     found = carried(name, value)
     if isinstance(found, float) and not math.isfinite(found):
         raise InvalidEvent(f"field {name!r} is {found}; JSON has finite numbers only: send None, or leave it out")
+    if single.is_wide(value):
+        return orjson.Fragment(str(int(value)))  # who reads it as a key or an id needs all digits
     if found is value or not single.is_nested(value):
         return found
     if "null" in str(found) and (bad := first_non_finite(name, value)) is not None:

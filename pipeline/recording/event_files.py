@@ -24,12 +24,13 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.csv_header import doubts_of, repeated
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import GZIP, json_object, read_lines
+from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.contract import Contracts, time_member
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.text import dumps
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.values.mixed import is_binary, plain_column, to_list
-from astrocyte.schemas.values.single import json_text
+from astrocyte.schemas.values.single import is_whole, json_text, key_text, plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -189,8 +190,9 @@ class EventFiles:
                 if twice := repeated(file.schema_arrow.names):
                     raise InvalidLog(f"{path}: several columns are called {twice[0]!r}; give each a name of its own")
                 times = {column.name for column in file.schema_arrow if any(test(column.type) for test in kinds)}
+                identifying = self._identifying()
                 for batch in file.iter_batches():
-                    for body in _plain_rows(batch, path):
+                    for body in _plain_rows(batch, path, identifying):
                         number += 1
                         try:
                             name = self._time_name(self._stream_of(body, path, number), body) if times else None
@@ -202,6 +204,13 @@ class EventFiles:
                             yield _Row(number, b"", None, f"row {number}: {error}")
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are bytes in the file
             raise InvalidLog(f"{path}: {error}") from None
+
+    def _identifying(self) -> frozenset[str]:
+        """Columns whose values are keys or ids, in which decimal numbers keep their digits and bytes are text."""
+        names = {field_name(column) for columns in self.contracts.exact.values() for column in columns}
+        for declaration in self.contracts.declared.values():
+            names |= {*declaration.identifying, declaration.key.path or declaration.key.field}
+        return frozenset(names | {"key"})
 
     def _time_name(self, stream: str, body: Mapping[str, Any]) -> str | None:
         """The member of an event of a stream that is its time, unless it is declared to be in microseconds."""
@@ -244,16 +253,25 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return any(is_binary(each) or _holds_bytes(each) for each in inner)
 
 
-def _plain_rows(batch: pa.RecordBatch, path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a batch in the form that events have (`schemas.values.mixed.plain_column`), as those of a frame."""
+def _plain_rows(batch: pa.RecordBatch, path: str | Path, identifying: frozenset[str]) -> list[dict[str, Any]]:
+    """Rows of a batch in the form that events have (`schemas.values.mixed.plain_column`), as those of a frame.
+
+    Decimal numbers and bytes of the columns ``identifying`` are as keys have them (`schemas.values.single.key_text`).
+    """
     import pyarrow as pa
 
-    columns = {}
+    columns: dict[str, list[Any]] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name == "metadata" and pa.types.is_struct(column.type):  # whose members are fields
             inner = pa.RecordBatch.from_arrays(column.flatten(), names=[field.name for field in column.type])
             nulls = column.is_null().to_pylist()
-            columns[name] = [None if null else row for null, row in zip(nulls, _plain_rows(inner, path), strict=True)]
+            columns[name] = [
+                None if null else row for null, row in zip(nulls, _plain_rows(inner, path, identifying), strict=True)
+            ]
+        elif name in identifying and pa.types.is_decimal(column.type):
+            columns[name] = [int(value) if is_whole(value) else plain(value) for value in column.to_pylist()]
+        elif name in identifying and is_binary(column.type):
+            columns[name] = [key_text(value) for value in column.to_pylist()]
         else:
             try:
                 values = to_list(plain_column(column))

@@ -18,6 +18,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import derived_id
+from astrocyte.schemas.json.text import dumps, loads
 from astrocyte.schemas.partitioning import partition_of, split_by_partition
 from astrocyte.schemas.times import (
     CEILING_US,
@@ -70,13 +71,13 @@ def shift_record(record: ConsumedRecord, shift: Shift) -> ConsumedRecord:
         value = encode_frame(_shift_frame(frame, shift))
         return stamped._replace(value=value, headers=_headers(record.headers, shift, original))
     try:
-        body = orjson.loads(record.value)
+        body = loads(record.value)
     except orjson.JSONDecodeError:
         return stamped
     if not isinstance(body, dict):
         return stamped
     original = _shift_body(body, shift)
-    return stamped._replace(value=orjson.dumps(body), headers=_headers(record.headers, shift, original))
+    return stamped._replace(value=dumps(body), headers=_headers(record.headers, shift, original))
 
 
 def first_event_us(record: ConsumedRecord) -> int | None:
@@ -88,7 +89,7 @@ def first_event_us(record: ConsumedRecord) -> int | None:
             times = decode_frame(record.value).timestamps()
             times = times[are_event_times(times)]
             return int(times.min()) if len(times) else None
-        body = orjson.loads(record.value)
+        body = loads(record.value)
     except (AstrocyteError, orjson.JSONDecodeError):
         return None
     if not isinstance(body, dict):
@@ -130,12 +131,12 @@ def rename_stream(record: ConsumedRecord, stream: str) -> ConsumedRecord:
             frame = frame.with_ids(frame.ids())
         return record._replace(value=encode_frame(replace(frame, stream=stream)))
     try:
-        body = orjson.loads(record.value)
+        body = loads(record.value)
     except orjson.JSONDecodeError:
         return record
     if not isinstance(body, dict) or "source_stream" not in body:
         return record
-    return record._replace(value=orjson.dumps(body | {"source_stream": f"stream:{stream}"}))
+    return record._replace(value=dumps(body | {"source_stream": f"stream:{stream}"}))
 
 
 def _as_origin(frame: Frame, partition: int, recorded: int) -> Frame:

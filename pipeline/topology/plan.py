@@ -15,6 +15,7 @@ from typing import Final
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.rules.circles import refuse_circles
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.named_fields import correlated_fields
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts, shared_topics
@@ -280,7 +281,7 @@ def contracts_of(
         for stream in sorted((read | {*streams}) - made - declared)
         if stream in existing and mono_topic(stream) not in existing
     }
-    contracts = Contracts(ruleset.streams, catalog, topics=topics)
+    contracts = Contracts(ruleset.streams, catalog, topics=topics, correlated=correlated_fields(ruleset))
     listed = [event_type.stream for event_type in catalog]
     others = dict.fromkeys([*sorted(read - made), *streams, *listed])
     for _, reason in shared_topics(contracts.topics | {each: contracts.topic_of(each) for each in others}):

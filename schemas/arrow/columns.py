@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from astrocyte.schemas.arrow.stream import PLAIN_TYPES
 from astrocyte.schemas.errors import InvalidFrame
-from astrocyte.schemas.values.mixed import column_of, key_column, plain_column
+from astrocyte.schemas.values.mixed import column_of, is_binary, key_column, plain_column
 from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, python_values
 
 __all__ = ["RESERVED", "TEXT", "column_name", "field_name", "frame_column", "frame_columns", "non_finite_of"]
@@ -87,6 +87,10 @@ def _plain(name: str, column: pa.Array) -> pa.Array:
         text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)
         return column.cast(pa.utf8()) if text else column
     if name in ("key", "type") and column.type != TEXT:
-        column = key_column(plain_column(column))
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        # Keys have all digits of decimal numbers, and bytes are read as those of a Kafka key.
+        exact = pa.types.is_decimal(column.type) or is_binary(column.type)
+        column = key_column(column if exact else plain_column(column))
         return (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).cast(TEXT)
     return plain_column(column)

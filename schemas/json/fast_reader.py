@@ -17,10 +17,9 @@ import pyarrow.json as pj
 
 from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.catalog import EventType
-from astrocyte.schemas.contract import CONTROLS
 from astrocyte.schemas.json.text import nesting
 from astrocyte.schemas.values.mixed import typed_column
-from astrocyte.schemas.values.single import MOST_LEVELS
+from astrocyte.schemas.values.single import CONTROLS, MOST_LEVELS
 
 __all__ = ["JSON_MONO_KEYS", "SIMULATION", "uniform_columns"]
 

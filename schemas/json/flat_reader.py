@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.columns import column_name
-from astrocyte.schemas.contract import key_text
-from astrocyte.schemas.times import PER_UNIT, TIME_NAMES, time_us, unit_of, us_from_ms
-from astrocyte.schemas.values.mixed import column_of
+from astrocyte.schemas.json.kafka_keys import key_text
+from astrocyte.schemas.times import CEILING_US, PER_UNIT, TIME_NAMES, time_us, unit_of, us_from_ms, us_of_floats
+from astrocyte.schemas.values.mixed import MIXED, column_of, members
 
 __all__ = ["flat_columns"]
 
@@ -65,10 +65,19 @@ def flat_columns(records: Sequence[_Record]) -> dict[str, Any] | None:
         columns: dict[str, Any] = {"timestamp": times, "key": _keys(records)}
         for name in names:
             if name != time_name:
-                columns[column_name(name)] = column_of([body[name] for body in bodies])
+                column = columns[column_name(name)] = column_of([body[name] for body in bodies])
+                if _may_be_rounded(column):
+                    return None
     except (orjson.JSONDecodeError, TypeError, pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
         return None  # the general reader finds the record that is wrong, and says why
     return columns
+
+
+def _may_be_rounded(column: pa.Array) -> bool:
+    """Whether a number of the column may be an integer beyond 64 bits, of which the parser here makes a float."""
+    parts = members(column).values() if column.type == MIXED else (column,)
+    floats = (part.drop_null().to_numpy() for part in parts if pa.types.is_floating(part.type))
+    return any((np.abs(values) >= 2.0**63).any() for values in floats)
 
 
 def _kafka_times(records: Sequence[_Record]) -> NDArray[np.int64] | None:
@@ -90,7 +99,10 @@ def _times(values: list[Any]) -> NDArray[np.int64] | None:
     factor, divisor = PER_UNIT[unit]
     if kinds == {int}:
         return np.array(values, np.int64) * factor // divisor
-    return np.rint(np.array(values) * factor / divisor).astype(np.int64)
+    numbers = np.array(values)
+    if time_us(most) >= CEILING_US or (numbers < 0).any():
+        return np.array([time_us(value) for value in values], np.int64)
+    return us_of_floats(numbers, unit)
 
 
 def _keys(records: Sequence[_Record]) -> pa.Array:

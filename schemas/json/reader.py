@@ -22,7 +22,6 @@ from astrocyte.schemas.contract import (
     FRAME_ROW,
     Contract,
     envelope_of,
-    key_text,
     read_event,
     read_frame_row,
 )
@@ -33,6 +32,7 @@ from astrocyte.schemas.json.cloudevents import OWN_SOURCE, cloud_event
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
+from astrocyte.schemas.json.kafka_keys import key_text
 from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import misfit_reason, misfits
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms

@@ -22,7 +22,20 @@ import pyarrow as pa
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import is_in_calendar, iso_interval, us_from_datetime, us_from_numpy, usual_datetime
 
-__all__ = ["LEAST", "MOST", "MOST_LEVELS", "is_nested", "json_text", "key_text", "nearest_float", "number_of", "plain"]
+__all__ = [
+    "LEAST",
+    "MOST",
+    "MOST_LEVELS",
+    "bytes_text",
+    "is_nested",
+    "is_whole",
+    "is_wide",
+    "json_text",
+    "key_text",
+    "nearest_float",
+    "number_of",
+    "plain",
+]
 
 LEAST: Final = -(2**63)
 MOST: Final = 2**64 - 1
@@ -34,11 +47,16 @@ _NARROWED: Final = ("Integer exceeds", "numpy.datetime64")
 """In orjson's errors: values that it does not write, and `_narrowed` replaces."""
 MOST_LEVELS: Final = 254
 """Nesting that orjson writes at most."""
+CONTROLS: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+"""Pattern of the control characters that make a key of bytes in UTF-8 a binary one."""
+_CONTROLS: Final = re.compile(CONTROLS)
+_MOST_DIGITS: Final = 400
+"""Digits of an integer that is a key; no float has as many."""
 _US: Final = timedelta(microseconds=1)
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _NOT_FINITE: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 """As JSON is often extended by them, and as protobuf writes them in quotes."""
-_MOST_DIGITS: Final = 19
+_MOST_EXPONENT: Final = 19
 """Power of ten of the first digit of an integer of 64 bits, at most."""
 
 
@@ -107,7 +125,7 @@ def number_of(text: str, *, whole: bool) -> int | float | None:
         return float(text)
     try:
         number = Decimal(text)
-        if number.adjusted() > _MOST_DIGITS or number != number.to_integral_value():
+        if number.adjusted() > _MOST_EXPONENT or number != number.to_integral_value():
             return None
     except DecimalException:  # an exponent that no Decimal has
         return None
@@ -169,8 +187,43 @@ def _json_default(value: Any) -> Any:
     return list(value) if isinstance(value, set | frozenset | np.ndarray) else plain(value)
 
 
+def is_wide(value: Any) -> bool:
+    """Whether a value is an integer, also as a decimal number, that as a field would become the nearest float."""
+    if isinstance(value, Decimal):
+        return value.is_finite() and not LEAST <= value <= MOST and is_whole(value)
+    return isinstance(value, int) and not LEAST <= value <= MOST
+
+
+def is_whole(value: Decimal | None) -> bool:
+    """Whether a decimal number is an integer, of a size that some float has."""
+    return (
+        value is not None
+        and value.is_finite()
+        and value.adjusted() < _MOST_DIGITS
+        and value == value.to_integral_value()
+    )
+
+
+def bytes_text(value: bytes) -> str:
+    """Bytes as a key or id: text where they are UTF-8 without control characters, else hexadecimal (``0x00ff``)."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return "0x" + value.hex()
+    return "0x" + value.hex() if not text.isprintable() and _CONTROLS.search(text) else text
+
+
 def key_text(value: Any) -> str | None:
-    """The text by which a value serves as a key: equal numbers have equal strings; None for null and NaN."""
+    """The text by which a value serves as a key or an id; None for null and NaN.
+
+    Equal numbers have equal text, integers of any length their digits; bytes are read as those of a Kafka key.
+    """
+    while isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes_text(bytes(value))
+    if is_wide(value):
+        return str(int(value))
     found = plain(value)
     if found is None or isinstance(found, str):
         return found
@@ -179,6 +232,6 @@ def key_text(value: Any) -> str | None:
     if isinstance(found, float):
         if math.isnan(found):
             return None
-        if LEAST <= found <= MOST and found.is_integer():
+        if found.is_integer():
             return str(int(found))
     return str(found)

@@ -107,7 +107,7 @@ ARROWS: dict[str, dict[str, str]] = {
     "schemas": {
         "arrow": "errors values",
         "event_types": "catalog frames",
-        "json": "arrow catalog contract errors frames ids times values",
+        "json": "arrow catalog contract declarations errors frames ids times values",
         "tables": "catalog errors",
         "values": "errors times",
     },

@@ -45,11 +45,19 @@ def test_strings_and_bytes_of_ids_round_trip(values):
     assert format_ids(ids_from_bytes(b"".join(value.bytes for value in values))) == strings
 
 
-def test_a_foreign_id_is_hashed_and_a_prefixed_uuid_is_itself():
+VALUE = uuid.UUID("6f0c4b1e-93d7-4c55-8f0a-2b7f5e1d9a34")
+
+
+def test_a_foreign_id_is_hashed_and_that_of_the_dna_envelope_is_the_uuid_in_it():
     first, second, third = format_ids(parse_ids(["order-17", "order-17", "order-18"]))
     assert first == second != third
-    value = uuid.UUID("6f0c4b1e-93d7-4c55-8f0a-2b7f5e1d9a34")
-    assert format_ids(parse_ids([f"evt_dna_1703001234567_{value.hex}"])) == [str(value)]
+    assert format_ids(parse_ids([f"evt_dna_1703001234567_{VALUE.hex}"])) == [str(VALUE)]
+
+
+def test_a_prefix_of_a_uuid_is_part_of_the_id():
+    prefixed = [f"{before}{VALUE}" for before in ("", "req_", "evt_", "a:", "a:req_", "uuid:", "urn:uuid:", "{")]
+    assert len(set(format_ids(parse_ids(prefixed)))) == len(prefixed)
+    assert len({derived_id(text, "lap", "2") for text in prefixed}) == len(prefixed)
 
 
 @given(
@@ -57,6 +65,8 @@ def test_a_foreign_id_is_hashed_and_a_prefixed_uuid_is_itself():
         st.uuids().map(str)
         | st.uuids().map(lambda value: str(value).upper())
         | st.uuids().map(lambda value: value.hex)
+        | st.uuids().map(lambda value: f"evt_dna_17_{value.hex}")
+        | st.uuids().map(lambda value: f"req_{value}")
         | st.text(max_size=40)
         | st.text("0123456789abcdefg-é", min_size=36, max_size=36),
         max_size=6,
@@ -67,12 +77,13 @@ def test_ids_of_a_batch_are_those_of_its_strings_one_by_one(strings):
 
 
 def _one_id(text):
-    """By the uuid module, which takes any spelling of a UUID."""
+    """By the uuid module, of the spellings that are ids: with hyphens, without, and that of the dna envelope."""
+    bare = text.removeprefix("evt_dna_17_").lower()
     try:
-        value = uuid.UUID(text.rpartition("_")[2])
+        value = uuid.UUID(bare)
     except ValueError:
-        value = hash_id(text)
-    return ids_from_bytes(value.bytes)
+        value = None
+    return ids_from_bytes((hash_id(text) if value is None or bare not in (str(value), value.hex) else value).bytes)
 
 
 NUMBERS = st.lists(st.integers(-(2**60), 2**60) | st.integers(0, 9), unique=True, max_size=9)

@@ -19,9 +19,10 @@ from astrocyte.pipeline.analysis.inspect.proposals.proposal import (
 )
 from astrocyte.pipeline.console import short
 from astrocyte.schemas.arrow.columns import column_name
-from astrocyte.schemas.contract import Contract, Event, is_uuid, key_text, read_event
+from astrocyte.schemas.contract import Contract, Event, is_uuid, read_event
 from astrocyte.schemas.declarations import DEBEZIUM
 from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.json.kafka_keys import key_text
 from astrocyte.schemas.values import single
 
 __all__ = ["propose"]

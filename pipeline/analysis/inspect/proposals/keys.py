@@ -13,9 +13,10 @@ import orjson
 from astrocyte.pipeline.analysis.inspect.forms import Opened
 from astrocyte.pipeline.analysis.inspect.proposals.proposal import SHARE, Proposal, Seen, looks_like_times, snake
 from astrocyte.pipeline.console import short
-from astrocyte.schemas.contract import Event, key_text
+from astrocyte.schemas.contract import Event
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading
 from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.json.kafka_keys import key_text
 from astrocyte.schemas.values import single
 
 __all__ = ["ID_NAMES", "NAMED", "POSITIONS", "identifies", "key_rank", "propose_key", "repartitioned"]

@@ -45,6 +45,21 @@ def test_a_comment_in_a_block_ends_with_its_line():
     assert found.condition(found.steps[0]) == wanted.condition(wanted.steps[0])
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("010", "YAML reads 010 as an octal number, as 8; write it without the zero, or 8 for that number"),
+        ("[1, 017]", "YAML reads 017 as an octal number, as 15"),
+        ("1:30", "YAML reads 1:30 in base 60, as 90; write 90, or put it in quotation marks for text"),
+    ],
+)
+def test_an_integer_that_yaml_reads_in_another_base_is_refused_with_the_right_spelling(value, message):
+    ((line, found),) = problems(f"{STEP}        times: {value}\n")
+    assert line == 6
+    assert message in found
+    assert load_rules(f"{STEP}        times: 0x10\n    within: 5s\n").rules[0].steps[0].times == 16
+
+
 NINE = "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefghij", "bcdefghijk", strict=True))
 MERGED = "".join(
     f"{b}: &{b} {{<<: [{', '.join(['*' + a] * 9)}]}}\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)

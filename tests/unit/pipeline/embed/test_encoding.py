@@ -202,7 +202,7 @@ def test_a_mapping_is_the_same_event_in_emit_and_in_match(value):
         (5.0, "5"),
         (0.5, "0.5"),
         (True, "true"),
-        (2**70, str(float(2**70))),
+        (2**70, str(2**70)),
         ("a", "a"),
         ("", ""),
         (None, None),
