@@ -18,9 +18,9 @@ from astrocyte.agents.engine.output import FailedRow
 from astrocyte.agents.ingest.copies import Originals
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
-from astrocyte.agents.ingest.not_numbers import NumberFields
-from astrocyte.agents.ingest.reasons import reason_kind
-from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
+from astrocyte.agents.ingest.unused.counts import Cause, FieldsSeen, Unused
+from astrocyte.agents.ingest.unused.not_numbers import NumberFields
+from astrocyte.agents.ingest.unused.reasons import reason_kind
 from astrocyte.agents.ingest.validate import Passed
 from astrocyte.agents.matches.records import FailedMatch, match_letter
 from astrocyte.agents.matches.table import MatchTable

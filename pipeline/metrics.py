@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
-from astrocyte.agents.ingest.unused import Unused
+from astrocyte.agents.ingest.unused.counts import Unused
 
 __all__ = [
     "DecoderMetrics",

@@ -16,7 +16,7 @@ from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
-from astrocyte.agents.ingest.unused import FieldsSeen, Unused
+from astrocyte.agents.ingest.unused.counts import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import orjson
 
 from astrocyte.agents.domain import DomainOutput
-from astrocyte.agents.ingest.unused import line_of
+from astrocyte.agents.ingest.unused.counts import line_of
 from astrocyte.pipeline.analysis.offline import OfflineRun
 from astrocyte.schemas.contract import Contract, Contracts, read_event
 from astrocyte.schemas.errors import AstrocyteError

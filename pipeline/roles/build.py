@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import mode
 
-from astrocyte.agents.ingest.unused import FieldsSeen, Unused
+from astrocyte.agents.ingest.unused.counts import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions

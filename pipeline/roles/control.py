@@ -16,7 +16,7 @@ from astrocyte.agents.controllers.base import CONTROLLERS, Controller, check_mad
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import row_letter
-from astrocyte.agents.ingest.unused import Unused
+from astrocyte.agents.ingest.unused.counts import Unused
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.roles.acceptance import EVERYTHING, Acceptance
 from astrocyte.pipeline.roles.output_records import letter_record

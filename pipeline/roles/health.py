@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from astrocyte.agents.ingest.unused import Unused
+from astrocyte.agents.ingest.unused.counts import Unused
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.pipeline.kafka.client import admin_client, consumer_client, partition_counts, topic_partitions
 from astrocyte.pipeline.role_registry import role_names

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from astrocyte.agents.ingest.faults import OperatorFailed
-from astrocyte.agents.ingest.unused import Cause, Unused, UnusedCount, line_of
+from astrocyte.agents.ingest.unused.counts import Cause, Unused, UnusedCount, line_of
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.pipeline.state.lost import InputReset, SnapshotsLost
 from astrocyte.schemas.errors import AstrocyteError, PluginError

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from astrocyte.agents.expressions.nodes import Compare, Constant, Field, Member, Node, Text, walk
-from astrocyte.agents.ingest.unused import line_of
+from astrocyte.agents.ingest.unused.counts import line_of
 from astrocyte.agents.rules.insight import StatisticSpec
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import format_duration

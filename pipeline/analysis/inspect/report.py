@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.ingest.reasons import reason_kind
+from astrocyte.agents.ingest.unused.reasons import reason_kind
 from astrocyte.pipeline.analysis.inspect.clock_lines import clock_lines
 from astrocyte.pipeline.analysis.inspect.clocks.strays import Stray
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats

@@ -20,7 +20,7 @@ import pyarrow as pa
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import reason_of
 from astrocyte.agents.ingest.letters import dead_letter, row_record
-from astrocyte.agents.ingest.unused import Unused
+from astrocyte.agents.ingest.unused.counts import Unused
 from astrocyte.agents.sinks.base import Rejected, Sink, Sourced, SourcedFrame, SourcedRecords, written
 from astrocyte.pipeline.roles.acceptance import EVERYTHING, Acceptance
 from astrocyte.pipeline.roles.output_records import letter_record

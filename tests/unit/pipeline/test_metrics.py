@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.ingest.unused import Unused
+from astrocyte.agents.ingest.unused.counts import Unused
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline import metrics
 from astrocyte.pipeline.kafka.partition_end import Position

@@ -8,8 +8,8 @@ import pytest
 
 from astrocyte.agents.domain import Domain
 from astrocyte.agents.event_time.clock_guard import ClockGuard, Waiting
-from astrocyte.agents.ingest.reasons import reason_kind
-from astrocyte.agents.ingest.unused import OTHERS, Unused
+from astrocyte.agents.ingest.unused.counts import OTHERS, Unused
+from astrocyte.agents.ingest.unused.reasons import reason_kind
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet

@@ -44,8 +44,9 @@ def messages(events, streams, *, as_json=False) -> list[ConsumedRecord]:
             if frame.has(name) and kind in ("int32", "float32"):
                 frame = frame.with_column(name, frame.column(name).cast(arrow_type(kind), safe=False))
         # Several frames of a stream, so that offsets differ.
-        for start in range(0, frame.num_rows, 16):
-            part = frame.take(np.arange(start, min(start + 16, frame.num_rows)))
+        rows = max(16, frame.num_rows // 8)
+        for start in range(0, frame.num_rows, rows):
+            part = frame.take(np.arange(start, min(start + rows, frame.num_rows)))
             if as_json:
                 found += json_messages(part, offset=offsets.get(frame.stream, 0))
                 offsets[frame.stream] = offsets.get(frame.stream, 0) + part.num_rows

@@ -9,7 +9,7 @@ from astrocyte import load_rules
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.decoders import Decoders
-from astrocyte.agents.ingest.unused import Unused
+from astrocyte.agents.ingest.unused.counts import Unused
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.pipeline.roles.health import correlate_summary, remedy
 from astrocyte.pipeline.roles.output_records import stats_record

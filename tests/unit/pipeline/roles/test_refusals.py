@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from astrocyte import Controller, Frame, decode_frame, encode_frame
-from astrocyte.agents.ingest.unused import Unused
+from astrocyte.agents.ingest.unused.counts import Unused
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.testing import multi_event
 from astrocyte.pipeline.roles import worker

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.expressions.columns import predicate
 from astrocyte.agents.expressions.values import Columns
-from astrocyte.agents.ingest.unused import kind_of, rows_of_kinds
+from astrocyte.agents.ingest.unused.counts import kind_of, rows_of_kinds
 from astrocyte.agents.rules.named_fields import NumberRead
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.types import shown

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.agents.ingest.reasons import reason_kind
+from astrocyte.agents.ingest.unused.reasons import reason_kind
 from astrocyte.agents.rules.named_fields import NamedField
 from astrocyte.schemas.declarations import member_field
 from astrocyte.schemas.events import DeadLetter
