@@ -3,12 +3,15 @@
 import asyncio
 import json
 import os
+import re
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,6 +23,7 @@ from astrocyte.pipeline.roles.worker import RoleProcesses
 from astrocyte.pipeline.settings import load_settings
 from tests.support.broker import kcat
 from tests.support.brokers import read_all
+from tests.support.kafka import free_port
 from tests.support.kernels import COMPILING, some_kernels
 from tests.support.waiting import wait_until
 
@@ -35,6 +39,23 @@ def astrocyte(
     )
     assert done.returncode == status, done.stderr
     return done
+
+
+@contextmanager
+def serving(*arguments: str, cwd: Path) -> Iterator[str]:
+    """A command that serves a page until Ctrl-C, with its address; no browser is opened."""
+    command = [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()", *arguments]
+    log = cwd / "page.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=cwd, env={**os.environ, "BROWSER": "true"}, stdout=out, stderr=out)
+    try:
+        found = wait_until(lambda: re.search(r"page ready at (\S+)", log.read_text()), 120, log.read_text)
+        yield found[1]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def demo(folder: Path, *more: str, **options: Mapping[str, str]) -> tuple[dict[str, object], str]:
@@ -119,7 +140,13 @@ def test_the_printed_commands_work_as_printed(first):
             counts={"processed": 0, "late": 0, "dead": 0}, seconds=0.0, run="",
             rules=(Path("axons"),), world={},
         ).commands()  # fmt: skip
-    tap, explain, verify = (astrocyte(*shlex.split(line)[1:], cwd=folder) for line in lines)
+    (page,) = [line for line in lines if "astrocyte page" in line]
+    tap, explain, verify = (astrocyte(*shlex.split(line)[1:], cwd=folder) for line in lines if line != page)
+    with (
+        serving(*shlex.split(page)[1:], "--port", str(free_port()), cwd=folder) as address,
+        urllib.request.urlopen(address, timeout=60) as answer,
+    ):
+        assert "Astrocyte" in answer.read().decode()
     assert len(tap.stdout.splitlines()) == 5
     assert "mono.axon_1[" in explain.stdout
     assert "\nequal: lost = 0, twice = 0, wrong = 0, unexpected = 0, events missing = 0" in verify.stdout
