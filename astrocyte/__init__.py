@@ -25,6 +25,8 @@ from astrocyte._lazy import lazy
 
 if TYPE_CHECKING:
     from astrocyte.agents.controllers.base import Controller, register_controller
+    from astrocyte.agents.controllers.difficulty import DifficultyController
+    from astrocyte.agents.controllers.genetic import GeneticController
     from astrocyte.agents.engine.engine import Engine
     from astrocyte.agents.engine.entrance import RefusedEvent
     from astrocyte.agents.engine.matching import match
@@ -63,6 +65,7 @@ _HOME = {
     "Consumer": "pipeline.embed.consumer",
     "ConsumerCounts": "pipeline.embed.consumer",
     "Controller": "agents.controllers.base",
+    "DifficultyController": "agents.controllers.difficulty",
     "Engine": "agents.engine.engine",
     "EngineOutput": "agents.engine.output",
     "Event": "pipeline.embed.handlers",
@@ -70,6 +73,7 @@ _HOME = {
     "ExperimentDatabase": "agents.stores.experiment",
     "ExperimentRunner": "pipeline.experiments.runner",
     "Frame": "schemas.frames",
+    "GeneticController": "agents.controllers.genetic",
     "Group": "agents.rules.steps",
     "InvalidRules": "agents.rules.problems",
     "KarmaQueue": "pipeline.embed.karma",
@@ -111,6 +115,7 @@ __all__ = [
     "Consumer",
     "ConsumerCounts",
     "Controller",
+    "DifficultyController",
     "Engine",
     "EngineOutput",
     "Event",
@@ -118,6 +123,7 @@ __all__ = [
     "ExperimentDatabase",
     "ExperimentRunner",
     "Frame",
+    "GeneticController",
     "Group",
     "InvalidRules",
     "KarmaQueue",

@@ -27,19 +27,23 @@ from astrocyte.sink import SourcedFrame
 
 
 class Lines:
-    """The value of each event as a line."""
+    """The value of each event as a line, once: what was not acknowledged before a restart comes again."""
 
     def __init__(self, context):
         self.name, self.path = context.name, Path(context.require("path"))
 
     async def open(self):
         self.path.touch()
+        self.known = set(self.path.read_text().split())
 
     async def write(self, batch):
         with self.path.open("a") as file:
             for item in batch:
                 for row in item.frame.rows() if isinstance(item, SourcedFrame) else ():
-                    file.write(f"{row['value']!r}\\n")
+                    line = repr(row["value"])
+                    if line not in self.known:
+                        self.known.add(line)
+                        file.write(line + "\\n")
         return []
 
     async def close(self):
