@@ -10,7 +10,7 @@ from astrocyte.agents.ingest.decoders import DECODERS
 from astrocyte.agents.rules.circles import refuse_circles
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
-from astrocyte.agents.rules.yaml import read_rules
+from astrocyte.agents.rules.reading.yaml import read_rules
 from astrocyte.schemas.contract import shared_topics
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.topics import mono_topic

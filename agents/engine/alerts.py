@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from astrocyte.agents.engine.provisional import held_us
+from astrocyte.agents.engine.arrival.provisional import held_us
 from astrocyte.agents.matches.grouped import MOST_KEYS, GroupedAlert, after_pause
 from astrocyte.agents.matches.table import CONFIRMED, FINAL, MatchTable
 from astrocyte.agents.rules.model import Rule, format_duration

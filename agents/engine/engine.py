@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.engine.alerts import AlertPacing
-from astrocyte.agents.engine.early import Consistency, early_pass
+from astrocyte.agents.engine.arrival.early import Consistency, early_pass
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
 from astrocyte.agents.engine.output import EngineOutput, FailedRow

@@ -32,7 +32,7 @@ _PARTS: Final = (
     "inspect",
     "log",
     "letters",
-    "rules",
+    "correlation.rules",
     "verify",
     "evolution.phylogeny",
     "evolution.analyze",

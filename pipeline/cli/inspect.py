@@ -14,7 +14,7 @@ from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
 if TYPE_CHECKING:
-    from astrocyte.pipeline.analysis.inspect.starter import Starter
+    from astrocyte.pipeline.analysis.inspect.starting.starter import Starter
 
 __all__ = ["register"]
 
@@ -67,7 +67,7 @@ def inspect_command(
     if rules and write is not None:
         raise InvalidSettings("--rules checks rules and --write makes a file of new ones; give one of them")
     if write is not None:
-        from astrocyte.pipeline.analysis.inspect.starter import make_starter, refuse_to_replace, write_starter
+        from astrocyte.pipeline.analysis.inspect.starting.starter import make_starter, refuse_to_replace, write_starter
 
         refuse_to_replace(write, overwrite=force)
     limit_client_log()

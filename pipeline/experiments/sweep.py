@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from astrocyte.agents.rules.documents import read_document
+from astrocyte.agents.rules.reading.documents import read_document
 from astrocyte.pipeline.experiments.measures import Measure, parse_measure
 from astrocyte.schemas.errors import InvalidSettings
 

@@ -43,7 +43,7 @@ from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
 
 if TYPE_CHECKING:
     from astrocyte.agents.domain import Domain
-    from astrocyte.pipeline.roles.correlate import Correlator
+    from astrocyte.pipeline.roles.correlation.correlate import Correlator
 
 __all__ = ["build_app", "build_control", "build_correlate", "build_insight", "build_repartition"]
 
@@ -108,7 +108,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     # Only these roles load the kernels and their compiler: a third of its start and 80 MB.
     from astrocyte.agents.domain import Domain, DomainGroup
     from astrocyte.agents.engine.engine import Engine
-    from astrocyte.pipeline.roles.correlate import Correlator
+    from astrocyte.pipeline.roles.correlation.correlate import Correlator
     from astrocyte.pipeline.roles.stalls import StallWatch
 
     live, rules_start, known = rules_now(settings, app.watch)

@@ -28,7 +28,7 @@ RETIRED = {
 EXPLAIN = {"docs/glossary.md", "CHANGELOG.md", "tests/docs/test_words.py"}
 ACCEPT = {  # files that accept a former name, or say so
     "agents/rules/validators.py": "saccule",
-    "agents/rules/yaml.py": "saccule",
+    "agents/rules/reading/yaml.py": "saccule",
     "docs/rules.md": "saccule",
     "pipeline/settings.py": "rekey",
     "tests/unit/agents/ingest/test_validate.py": "saccule",

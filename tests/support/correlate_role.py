@@ -12,7 +12,7 @@ from faust.types import TP
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.loading import load_rules
-from astrocyte.pipeline.roles.correlate import Correlator
+from astrocyte.pipeline.roles.correlation.correlate import Correlator
 from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshots import SnapshotParts, parts_of
 from astrocyte.pipeline.transport.commits import CommitTracker

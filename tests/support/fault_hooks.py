@@ -34,7 +34,7 @@ from aiokafka.errors import CommitFailedError, RequestTimedOutError
 
 from astrocyte.pipeline.transport.producer import ConfirmedProducer
 
-_CORRELATE = "astrocyte.pipeline.roles.correlate:Correlator"
+_CORRELATE = "astrocyte.pipeline.roles.correlation.correlate:Correlator"
 _CONSUMER = "astrocyte.pipeline.transport.consumer:Consumer"
 _SINK = "astrocyte.pipeline.roles.sink.runner:SinkRunner"
 _REPARTITION = "astrocyte.pipeline.roles.repartition:RepartitionRunner"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.cli import log as cli_log
-from astrocyte.pipeline.cli import rules as cli_rules
+from astrocyte.pipeline.cli.correlation import rules as cli_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.shift import repartition

@@ -41,8 +41,14 @@ ARROWS: dict[str, dict[str, str]] = {
         "explain": "compiler operator",
         "sequence": "compiler operator rows values",
     },
+    "agents/engine": {
+        "arrival": "tables",
+    },
     "agents/insight": {
         "statistics": "descent distributions followed genealogy rows series statistic",
+    },
+    "agents/rules": {
+        "reading": "insight model named_fields problems select steps validators windows",
     },
     "agents/sinks": {
         "audit": "base sql",
@@ -81,6 +87,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/analysis/inspect": {
         "proposals": "forms",
+        "starting": "columns numerals proposals report run sample",
     },
     "pipeline/analysis/report": {
         "sections": "content palette text",
@@ -91,6 +98,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "storage": "protocol settings",
     },
     "pipeline/cli": {
+        "correlation": "options",
         "evolution": "options",
     },
     "pipeline/page": {
@@ -102,6 +110,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "shipped": "cells evolution_models intervals loop_measures report steered study",
     },
     "pipeline/roles": {
+        "correlation": "idleness output_records refusals stalls",
         "sink": "acceptance output_records refusals worker worker_app",
     },
     "schemas": {

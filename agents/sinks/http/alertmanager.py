@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import orjson
 
-from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedRecords
-from astrocyte.agents.sinks.http.server import HttpServer, NotTaken, alerts_of, post
+from astrocyte.agents.sinks.base import Rejected, Sourced
+from astrocyte.agents.sinks.http.server import HttpServer, Row, alerts_of, one_by_one, post
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.times import iso_from_us, us_from_iso
 
@@ -58,7 +58,7 @@ class AlertmanagerSink:
         rows = alerts_of(batch)
         refused: list[Rejected] = []
         for at in range(0, len(rows), _MOST):
-            refused += await self._send(rows[at : at + _MOST])
+            refused += await one_by_one(rows[at : at + _MOST], self._send)
         return refused
 
     async def close(self) -> None:
@@ -66,20 +66,12 @@ class AlertmanagerSink:
         for server in self._servers:
             await server.close()
 
-    async def _send(self, rows: list[tuple[SourcedRecords, int]]) -> list[Rejected]:
+    async def _send(self, rows: list[Row]) -> None:
         now_us = self._now_us()
         alerts = [posted_alert(item.records[row], now_us, self._resolve_after_us) for item, row in rows]
         body = orjson.dumps(alerts)
-        try:
-            await post(self._servers, body, _JSON, self._retry)
-        except NotTaken as error:  # of a list with one wrong alert, it may have taken the others
-            if len(rows) == 1:
-                item, row = rows[0]
-                return [item.rejected(row, str(error))]
-            half = len(rows) // 2
-            return await self._send(rows[:half]) + await self._send(rows[half:])
+        await post(self._servers, body, _JSON, self._retry)
         self.written += len(rows)
-        return []
 
 
 def posted_alert(alert: Mapping[str, Any], now_us: int, resolve_after_us: int) -> dict[str, Any]:

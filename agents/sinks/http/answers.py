@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["REFUSED", "TRANSIENT", "run_concurrently", "wait_hint"]
+__all__ = ["REFUSED", "TRANSIENT", "run_concurrently", "server_parts", "wait_hint"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -16,6 +17,16 @@ TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""
 REFUSED: Final = frozenset({400, 413, 422})
 """Statuses that say that what was sent can never be taken."""
+
+
+def server_parts(url: str) -> SplitResult | None:
+    """The parts of the address of an HTTP server; None for what is none."""
+    try:
+        parts = urlsplit(url)
+        found = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if found else None
 
 
 def wait_hint(headers: Mapping[str, str]) -> float | None:

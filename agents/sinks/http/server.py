@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 
-from astrocyte.agents.sinks.base import SinkError, Sourced, SourcedRecords
-from astrocyte.agents.sinks.http.answers import REFUSED, TRANSIENT, wait_hint
+from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords
+from astrocyte.agents.sinks.http.answers import REFUSED, TRANSIENT, server_parts, wait_hint
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.tls import tls_context, tls_fault
 
-__all__ = ["HttpServer", "NotTaken", "alerts_of", "post", "server_of"]
+__all__ = ["HttpServer", "NotTaken", "Row", "alerts_of", "one_by_one", "post", "server_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +173,24 @@ async def post(servers: Sequence[HttpServer], body: bytes, headers: Mapping[str,
     )
 
 
-def alerts_of(batch: Sequence[Sourced]) -> list[tuple[SourcedRecords, int]]:
+Row = tuple[SourcedRecords, int]
+"""An alert of a batch, as its item and its number there."""
+
+
+async def one_by_one(rows: list[Row], send: Callable[[list[Row]], Awaitable[None]]) -> list[Rejected]:
+    """Send alerts in one request; of a request that can never be taken, halve after halve, until those are known."""
+    try:
+        await send(rows)
+    except NotTaken as error:
+        if len(rows) == 1:
+            item, row = rows[0]
+            return [item.rejected(row, str(error))]
+        half = len(rows) // 2
+        return await one_by_one(rows[:half], send) + await one_by_one(rows[half:], send)
+    return []
+
+
+def alerts_of(batch: Sequence[Sourced]) -> list[Row]:
     """Every alert of a batch, as its item and its number there."""
     return [
         (item, row)
@@ -192,12 +208,8 @@ def server_of(settings: Mapping[str, Any], url: str, *, name: str, setting: str)
 
 def _shown_address(url: str, name: str, setting: str) -> str:
     """Scheme, host and port. Raises SinkError for what is no address of a server, and never shows it."""
-    try:
-        parts = urlsplit(url)
-        found = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        found = False
-    if not found:
+    parts = server_parts(url)
+    if parts is None:
         raise SinkError(f"ASTROCYTE_{setting}_URL is no address of {name}; expected one such as http://host:9000/path")
     if "@" in parts.netloc:
         raise SinkError(

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import orjson
 
-from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords
+from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
 from astrocyte.agents.sinks.http.answers import run_concurrently
-from astrocyte.agents.sinks.http.server import HttpServer, NotTaken, alerts_of, post
+from astrocyte.agents.sinks.http.server import HttpServer, Row, alerts_of, one_by_one, post
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.json.cloudevents import EXTENSIONS, OWN_SOURCE
 
@@ -64,30 +64,22 @@ class WebhookSink:
         """Post the batch's alerts; see `agents.sinks.base.Sink`."""
         rows = alerts_of(batch)
         parts = [rows[at : at + self._most_events] for at in range(0, len(rows), self._most_events)]
-        refused = await run_concurrently(parts, self._send, self._in_flight)
+        refused = await run_concurrently(parts, lambda part: one_by_one(part, self._send), self._in_flight)
         return [each for part in refused for each in part]
 
     async def close(self) -> None:
         """Close the connections."""
         await self._server.close()
 
-    async def _send(self, rows: list[tuple[SourcedRecords, int]]) -> list[Rejected]:
+    async def _send(self, rows: list[Row]) -> None:
         events = [cloud_event_of(item.records[row]) for item, row in rows]
         several = self._most_events > 1
         body = orjson.dumps(events if several else events[0])
         headers = {"Content-Type": _SEVERAL if several else _ONE}
         if self._key is not None:
             headers |= _signature(self._key, events, body, self._now_us() // 1_000_000)
-        try:
-            await post([self._server], body, headers, self._retry)
-        except NotTaken as error:
-            if len(rows) == 1:
-                item, row = rows[0]
-                return [item.rejected(row, str(error))]
-            half = len(rows) // 2
-            return await self._send(rows[:half]) + await self._send(rows[half:])
+        await post([self._server], body, headers, self._retry)
         self.written += len(rows)
-        return []
 
 
 def cloud_event_of(alert: Mapping[str, Any]) -> dict[str, Any]:

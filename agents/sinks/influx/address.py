@@ -5,9 +5,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.http.answers import server_parts
 from astrocyte.agents.tls import tls_context, tls_fault
 
 __all__ = ["check_address", "influx_tls", "unreachable"]
@@ -15,12 +15,8 @@ __all__ = ["check_address", "influx_tls", "unreachable"]
 
 def check_address(url: str) -> None:
     """Raises SinkError for what is no address, and for one with a user or password, which the client cannot send."""
-    try:
-        parts = urlsplit(url)
-        found = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        found = False
-    if not found:
+    parts = server_parts(url)
+    if parts is None:
         raise SinkError(f"InfluxDB address {url!r}; expected one such as http://host:8086")
     if "@" in parts.netloc:
         raise SinkError(

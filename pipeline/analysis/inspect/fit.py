@@ -15,7 +15,7 @@ from astrocyte.pipeline.analysis.inspect.columns import FieldStats
 from astrocyte.pipeline.analysis.inspect.report import REASONS, Fit, Inspection, RuleResult, StreamReport
 from astrocyte.pipeline.analysis.inspect.sample import Sample
 from astrocyte.pipeline.analysis.inspect.spans import span_text
-from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
+from astrocyte.pipeline.analysis.inspect.starting.trial import Trial, try_rules
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.times import unit_of

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrocyte import Engine, Rule, load_rules
-from astrocyte.agents.engine.immediate import is_order_free
+from astrocyte.agents.engine.arrival.immediate import is_order_free
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US
 

@@ -16,7 +16,7 @@ from astrocyte.pipeline.analysis.ancestry import Ancestry
 from astrocyte.pipeline.analysis.explain import Explained, SourceEvent, explain, render
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.origins import LogOrigin, SqlOrigin
-from astrocyte.pipeline.cli import rules as cli_rules
+from astrocyte.pipeline.cli.correlation import rules as cli_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.roles.output_records import producer_records

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from astrocyte.pipeline.analysis.explain import NoSuchEvent, explain, render
 from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
-from astrocyte.pipeline.cli import rules as cli_rules
+from astrocyte.pipeline.cli.correlation import rules as cli_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import Alert, LineageEntry, MultiEvent

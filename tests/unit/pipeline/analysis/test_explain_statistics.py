@@ -12,7 +12,7 @@ from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.pipeline.analysis.ancestry import Ancestry
 from astrocyte.pipeline.analysis.explain import explain, render
 from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
-from astrocyte.pipeline.cli import rules as cli_rules
+from astrocyte.pipeline.cli.correlation import rules as cli_rules
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.roles.sink.decode import decode_for_sink
 from astrocyte.schemas.json.reader import RawRecord

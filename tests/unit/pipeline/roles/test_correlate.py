@@ -106,7 +106,7 @@ async def test_storing_a_large_state_is_a_cost_by_its_size_however_long_the_brok
         worker.now_s += 300.0
 
     broker.waits = outage
-    monkeypatch.setattr("astrocyte.pipeline.roles.correlate.pack_state", lambda _state: bytes(40 << 20))
+    monkeypatch.setattr("astrocyte.pipeline.roles.correlation.correlate.pack_state", lambda _state: bytes(40 << 20))
     assert await stored_after(worker, 2.0)
     assert not await stored_after(worker, 19.0)
     assert await stored_after(worker, 2.0)
@@ -122,7 +122,7 @@ async def test_a_large_state_is_stored_less_often_but_at_least_once_a_minute(mon
             worker.now_s += seconds
             return pack_state(state)
 
-        monkeypatch.setattr("astrocyte.pipeline.roles.correlate.pack_state", pack)
+        monkeypatch.setattr("astrocyte.pipeline.roles.correlation.correlate.pack_state", pack)
 
     slow(2.0)
     assert await stored_after(worker, 2.0)

@@ -15,7 +15,7 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.roles.correlate import Correlator
+from astrocyte.pipeline.roles.correlation.correlate import Correlator
 from astrocyte.pipeline.roles.repartition import RepartitionRunner
 from astrocyte.pipeline.topology.plan import decoders_of, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner

@@ -11,7 +11,7 @@ import pytest
 from astrocyte.agents.domain import Domain
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
-from astrocyte.pipeline.analysis.inspect.starter import make_starter
+from astrocyte.pipeline.analysis.inspect.starting.starter import make_starter
 from astrocyte.pipeline.analysis.inspect.text import render
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record

@@ -12,7 +12,7 @@ import pytest
 from astrocyte.pipeline.analysis.inspect.proposals.keys import key_rank
 from astrocyte.pipeline.analysis.inspect.proposals.proposal import Seen
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
-from astrocyte.pipeline.analysis.inspect.starter import make_starter
+from astrocyte.pipeline.analysis.inspect.starting.starter import make_starter
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.settings import Settings
 from tests.support.logs import write_log

@@ -9,7 +9,7 @@ import pytest
 
 from astrocyte.pipeline.analysis.inspect.report import Inspection
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
-from astrocyte.pipeline.analysis.inspect.starter import make_starter
+from astrocyte.pipeline.analysis.inspect.starting.starter import make_starter
 from astrocyte.pipeline.analysis.inspect.text import render
 from astrocyte.pipeline.settings import Settings
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inspect.report import NothingFound
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
-from astrocyte.pipeline.analysis.inspect.starter import make_starter
+from astrocyte.pipeline.analysis.inspect.starting.starter import make_starter
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.console import say, short

@@ -12,7 +12,7 @@ import pytest
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inspect.clocks.strays import usual_times
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
-from astrocyte.pipeline.analysis.inspect.starter import _commands, make_starter
+from astrocyte.pipeline.analysis.inspect.starting.starter import _commands, make_starter
 from astrocyte.pipeline.analysis.inspect.text import render
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord

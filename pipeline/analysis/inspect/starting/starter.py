@@ -19,8 +19,8 @@ from astrocyte.pipeline.analysis.inspect.numerals import number_spec
 from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again
 from astrocyte.pipeline.analysis.inspect.sample import Sample, stream_name
-from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, every_event, set_apart, suggest
-from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
+from astrocyte.pipeline.analysis.inspect.starting.suggest import Suggestion, every_event, set_apart, suggest
+from astrocyte.pipeline.analysis.inspect.starting.trial import Trial, try_rules
 from astrocyte.pipeline.console import printable, short
 from astrocyte.pipeline.topology.plan import contracts_of
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings

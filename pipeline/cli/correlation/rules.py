@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from astrocyte.pipeline.cli.correlation.publish import publish_command
+from astrocyte.pipeline.cli.correlation.score import score_command
 from astrocyte.pipeline.cli.options import (
     AsJson,
     Lateness,
@@ -21,8 +23,6 @@ from astrocyte.pipeline.cli.options import (
     read,
     refuse_swapped,
 )
-from astrocyte.pipeline.cli.publish import publish_command
-from astrocyte.pipeline.cli.score import score_command
 from astrocyte.pipeline.console import counted, pipe_may_close, print_json, printable, say
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings

@@ -25,9 +25,9 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.metrics import SnapshotFigures
+from astrocyte.pipeline.roles.correlation.partition import Partition
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records, stats_record, waiting_of
-from astrocyte.pipeline.roles.partition import Partition
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
 from astrocyte.pipeline.roles.stalls import StallWatch, Standing
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost

@@ -1,7 +1,7 @@
 """The eventual pass: events matched on arrival, before the watermark has passed them.
 
-Its matches are provisional until the ordered pass confirms or retracts them (`agents.engine.provisional`). An event
-that is older than one before it is matched as if it had the same time; the match has the time of its own events.
+Its matches are provisional until the ordered pass confirms or retracts them (`agents.engine.arrival.provisional`). An
+event that is older than one before it is matched as if it had the same time; the match has the time of its own events.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.cep.rows import Prepared
-from astrocyte.agents.engine.provisional import Provisional, with_own_times
-from astrocyte.agents.engine.single_matches import Recent, Singles, single_matches
+from astrocyte.agents.engine.arrival.provisional import Provisional, with_own_times
+from astrocyte.agents.engine.arrival.single_matches import Recent, Singles, single_matches
 from astrocyte.agents.engine.tables import GivenTables, MatchTables
 from astrocyte.agents.event_time.event_store import EventStore
 from astrocyte.agents.matches.table import Match, MatchTable

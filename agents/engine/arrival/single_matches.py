@@ -14,7 +14,7 @@ import numpy as np
 
 from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
-from astrocyte.agents.engine.provisional import own_time_us
+from astrocyte.agents.engine.arrival.provisional import own_time_us
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.expressions.numbers import is_number
 from astrocyte.agents.expressions.scalar import Evaluate, compile_scalar

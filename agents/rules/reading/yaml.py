@@ -11,11 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from astrocyte.agents.expressions.kind_checks import kind_messages, types_of
 from astrocyte.agents.expressions.parser import Field, Node, walk
-from astrocyte.agents.rules.documents import MOST_CHARACTERS, read_document
 from astrocyte.agents.rules.insight import STATISTIC_SPECS, SeriesSpec, StatisticSpec, TargetSpec
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
 from astrocyte.agents.rules.named_fields import expressions_of, reads_of
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
+from astrocyte.agents.rules.reading.documents import MOST_CHARACTERS, read_document
 from astrocyte.agents.rules.select import RESULT_FIELDS
 from astrocyte.agents.rules.steps import Group, Step
 from astrocyte.agents.rules.validators import Validator

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from astrocyte.agents.engine.eventual import EventualPass
-from astrocyte.agents.engine.immediate import ImmediatePass
+from astrocyte.agents.engine.arrival.eventual import EventualPass
+from astrocyte.agents.engine.arrival.immediate import ImmediatePass
 from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.event_store import EventStore
 from astrocyte.schemas.errors import InvalidSettings

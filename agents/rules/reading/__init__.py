@@ -1,0 +1,1 @@
+"""Rule files: from YAML to rules, with the place of every problem."""

@@ -1,0 +1,1 @@
+"""A starter: the declaration and rules that fit what was seen, tried before they are written."""

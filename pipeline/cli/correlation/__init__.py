@@ -1,0 +1,1 @@
+"""Commands over rules: checked, explained, published, scored."""

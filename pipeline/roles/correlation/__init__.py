@@ -1,0 +1,1 @@
+"""The role correlate: domains of the partitions that a worker has."""
