@@ -1,55 +1,35 @@
-"""A real Prometheus for tests. Absent, the test is skipped with the reason; in CI absence is a failure."""
+"""A real Prometheus for tests."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 
 import pytest
 
-from astrocyte.pipeline.roles.parent import killed_with_parent
-from tests.support.kafka import free_port
-from tests.support.waiting import wait_until
+from tests.support.http_process import HttpProcess, program
 
-__all__ = ["Prometheus", "program", "prometheus"]
+__all__ = ["Prometheus", "prometheus", "promtool"]
 
 
-def program(name: str) -> str:
-    """Path of a program of Debian's package prometheus; skips the test where it is absent, but fails it in CI."""
-    found = shutil.which(name)
-    if found is None:
-        reason = f"{name} is not installed (Debian: apt-get install prometheus)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+def promtool() -> str:
+    """Path of the program that checks and tries rules."""
+    return program("prometheus", "promtool")
 
 
-class Prometheus:
+class Prometheus(HttpProcess):
     """A server with a configuration of the test."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         file = folder / "prometheus.yml"
         file.write_text(json.dumps(config))  # JSON is YAML
-        self.url = f"http://127.0.0.1:{free_port()}"
-        self._log = folder / "log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                killed_with_parent(
-                    [program("prometheus"), f"--config.file={file}", f"--storage.tsdb.path={folder}/data",
-                     f"--web.listen-address={self.url.removeprefix('http://')}"]
-                ),
-                stdout=log, stderr=log,
-            )  # fmt: skip
-        wait_until(self._ready, 60, lambda: f"Prometheus: {self._log.read_text()[-1000:]}")
+        path = program("prometheus", "prometheus")
+        super().__init__([path, f"--config.file={file}", f"--storage.tsdb.path={folder}/data"], folder)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Series of an instant query; fails the test with what the server says of a wrong one."""
@@ -60,18 +40,6 @@ class Prometheus:
         except HTTPError as error:
             pytest.fail(f"{expression}: {error.read().decode()}")
         return found
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait(20)
-
-    def _ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=10) as answer:
-                return bool(answer.status == 200)
-        except (URLError, ConnectionError):
-            return False
 
 
 @pytest.fixture

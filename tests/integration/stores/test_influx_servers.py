@@ -13,14 +13,7 @@ from astrocyte.agents.sinks.influx.setup import setup_influx
 from astrocyte.agents.sinks.influx.sink import InfluxSink
 from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.schemas.frames import Frame
-
-
-async def written(sink, *batches):
-    await sink.open()
-    try:
-        return [rejected for batch in batches for rejected in await sink.write(batch)]
-    finally:
-        await sink.close()
+from tests.support.written import written
 
 
 async def test_victoria_metrics_accepts_every_line(victoria):

@@ -14,7 +14,7 @@ import yaml
 
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.watch.web import Answer, serve
-from tests.support.prometheus import program
+from tests.support.prometheus import promtool
 
 DOCKER = Path(__file__).parents[3] / "docker"
 BOARDS = DOCKER / "grafana/boards"
@@ -125,9 +125,7 @@ def fired(tmp_path, name, series):
     }
     file = tmp_path / "test.yml"
     file.write_text(json.dumps(test))
-    done = subprocess.run(
-        [program("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([promtool(), "test", "rules", str(file)], capture_output=True, text=True, check=False)
     return done.returncode == 0, done.stdout + done.stderr
 
 
@@ -184,7 +182,7 @@ def test_the_health_check_of_a_worker_with_a_token_sends_it():
 
 
 def test_prometheus_scrapes_the_workers_with_the_token_and_has_the_rules():
-    subprocess.run([program("promtool"), "check", "rules", str(RULES)], check=True, capture_output=True)
+    subprocess.run([promtool(), "check", "rules", str(RULES)], check=True, capture_output=True)
     config = yaml.safe_load((DOCKER / "prometheus/prometheus.yml").read_text())
     (job,) = config["scrape_configs"]
     assert job["authorization"]["credentials_file"] == "/run/secrets/metrics_token"

@@ -11,6 +11,7 @@ from astrocyte.agents.sinks.testing import SinkUnderTest, alert, check_sink
 from astrocyte.schemas.times import us_from_iso
 from tests.support.http_receiver import http_receiver
 from tests.support.notices import RetryNotices
+from tests.support.written import written
 
 NOW_US = us_from_iso("2025-01-01T00:10:00Z")
 NOWHERE = "http://127.0.0.1:1/api/v2/alerts"
@@ -24,14 +25,6 @@ def sink_to(*urls, notices=None):
 
 def alerts(*numbers):
     return [SourcedRecords("alerts", [alert(number) for number in numbers], "alerts", 2, 40)]
-
-
-async def written(sink, batch):
-    await sink.open()
-    try:
-        return await sink.write(batch)
-    finally:
-        await sink.close()
 
 
 def ids(receiver):

@@ -17,6 +17,7 @@ from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.json.reader import RawRecord, records_to_frame
 from tests.support.http_receiver import http_receiver
 from tests.support.notices import RetryNotices
+from tests.support.written import written
 
 NOW_US = 1_735_689_700_000_000
 SECRET = "whsec_" + base64.b64encode(b"a key of 24 random bytes").decode()
@@ -36,14 +37,6 @@ def webhook(receiver, notices=None, *, url=None, token=None, timeout_s=30.0, ret
 
 def alerts(*numbers, **more):
     return [SourcedRecords("alerts", [alert(number) | more for number in numbers], "alerts", 2, 40)]
-
-
-async def written(sink, batch):
-    await sink.open()
-    try:
-        return await sink.write(batch)
-    finally:
-        await sink.close()
 
 
 def events_of(receiver):

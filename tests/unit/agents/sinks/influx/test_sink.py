@@ -13,6 +13,7 @@ from astrocyte.agents.sinks.testing import START_US, SinkUnderTest, check_sink, 
 from astrocyte.schemas.frames import Frame
 from tests.support.influx_stub import TOKEN, Answer, InfluxStub, influx_stub
 from tests.support.notices import RetryNotices
+from tests.support.written import written
 
 
 def sink_on(stub, notices=None, **options):
@@ -27,14 +28,6 @@ def batch_of(rows=20, **columns):
         index = frame.batch.schema.get_field_index(name)
         frame = Frame(frame.stream, frame.run, frame.batch.set_column(index, name, values))
     return [SourcedFrame(frame, "mono.problem_solving", 0, 5)]
-
-
-async def written(sink, batch):
-    await sink.open()
-    try:
-        return await sink.write(batch)
-    finally:
-        await sink.close()
 
 
 async def test_influx_sink_keeps_the_contract():
