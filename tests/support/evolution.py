@@ -11,7 +11,23 @@ import pyarrow as pa
 from astrocyte.schemas.catalog import CATALOG, arrow_type
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["TRAITS", "evolution_log", "frames_of"]
+__all__ = ["EVERY_STATISTIC", "TRAITS", "evolution_log", "frames_of"]
+
+EVERY_STATISTIC = """insight:
+  - {statistic: selection, size: 400ms, traits: [metabolism, tpu_cores]}
+  - {statistic: price, size: 200ms}
+  - {statistic: diversity, size: 300ms, traits: [metabolism]}
+  - {statistic: mutations, size: 400ms, traits: [metabolism]}
+  - {name: warnings, statistic: early_warning, size: 600ms, every: 300ms, series: [total_population], resamples: 19}
+  - {name: outlook, statistic: forecast, size: 400ms, every: 100ms, horizons: [50ms, 100ms]}
+  - name: leads
+    statistic: trends
+    size: 600ms
+    interval: 10ms
+    resamples: 19
+    series: [{stream: genome_data, field: metabolism}, {stream: population_metrics, field: avg_energy}]
+"""
+"""A section with each statistic, for logs of `evolution_log` of some hundred milliseconds."""
 
 TRAITS = ("metabolism", "tpu_cores")
 Row = tuple[str, str, dict[str, Any]]

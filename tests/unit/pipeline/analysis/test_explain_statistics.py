@@ -17,27 +17,12 @@ from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.roles.sink.decode import decode_for_sink
 from astrocyte.schemas.json.reader import RawRecord
 from tests.support.broker import BrokerThread
-from tests.support.evolution import evolution_log, frames_of
+from tests.support.evolution import EVERY_STATISTIC, evolution_log, frames_of
 from tests.support.logs import T0_US, frame_messages, produce, write_log
 from tests.unit.pipeline.analysis.test_ancestry import events_at, outputs_of
 
 MS = 1_000
-STATISTICS = """
-insight:
-  - {statistic: selection, size: 400ms, traits: [metabolism, tpu_cores]}
-  - {statistic: price, size: 200ms}
-  - {statistic: diversity, size: 300ms, traits: [metabolism]}
-  - {statistic: mutations, size: 400ms, traits: [metabolism]}
-  - {name: warnings, statistic: early_warning, size: 600ms, every: 300ms, series: [total_population], resamples: 19}
-  - {name: outlook, statistic: forecast, size: 400ms, every: 100ms, horizons: [50ms, 100ms]}
-  - name: leads
-    statistic: trends
-    size: 600ms
-    interval: 10ms
-    resamples: 19
-    series: [{stream: genome_data, field: metabolism}, {stream: population_metrics, field: avg_energy}]
-rules:
-"""
+STATISTICS = f"{EVERY_STATISTIC}rules:\n"
 LOG = evolution_log(ticks=800, start_us=T0_US, tick_us=MS)
 app = typer.Typer()
 cli_rules.register(app)

@@ -10,25 +10,14 @@ import pytest
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.offline import run_rules
-from tests.support.evolution import evolution_log, frames_of
+from tests.support.evolution import EVERY_STATISTIC, evolution_log, frames_of
 from tests.support.logs import T0_US, frame_messages, json_messages, write_log
 
 MS = 1_000
 LATENESS = 100 * MS
-RULES = """
-insight:
-  - {statistic: selection, size: 400ms, traits: [metabolism, tpu_cores]}
-  - {statistic: price, size: 200ms}
-  - {statistic: diversity, size: 300ms, traits: [metabolism]}
-  - {statistic: mutations, size: 400ms, traits: [metabolism]}
-  - {name: warnings, statistic: early_warning, size: 600ms, every: 300ms, series: [total_population], resamples: 19}
-  - {name: outlook, statistic: forecast, size: 400ms, every: 100ms, horizons: [50ms, 100ms]}
-  - name: leads
-    statistic: trends
-    size: 600ms
-    interval: 10ms
-    resamples: 19
-    series: [{stream: genome_data, field: metabolism}, {stream: population_metrics, field: avg_energy}]
+RULES = (
+    EVERY_STATISTIC
+    + """\
 rules:
   - name: lineages
     by: key
@@ -46,6 +35,7 @@ rules:
     any: [{as: s, stream: selection}]
     emit: {individuals: "s.individuals"}
 """
+)
 LOG = evolution_log(ticks=800, start_us=T0_US, tick_us=MS)
 
 
