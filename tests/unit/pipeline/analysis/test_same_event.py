@@ -51,12 +51,20 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "type": st.none() | WORDS,
     "any": st.none() | FLOATS | COUNTS | WORDS | st.booleans(),
 }
+
+
+def one_key_an_id(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events, those of one id with the key of the first: of two keys each partition has its own first event."""
+    keys: dict[str, str] = {}
+    return [{**event, "customer": keys.setdefault(event["order"], event["customer"])} for event in events]
+
+
 declared_events = st.lists(
     st.fixed_dictionaries(
         {**FIELDS, "at": TIMES_MS, "customer": WORDS, "order": WORDS | st.uuids().map(str)}
     ),
     min_size=1, max_size=6,
-)  # fmt: skip
+).map(one_key_an_id)  # fmt: skip
 
 
 def plain(event_ids: st.SearchStrategy[Any]) -> st.SearchStrategy[list[dict[str, Any]]]:
