@@ -8,8 +8,9 @@ do (`schemas.ids`), so that events without an id of their own keep the order in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -91,34 +92,48 @@ class Pending(Generic[Rows]):
             return None, self
         return self._take(np.flatnonzero(ready)), self._take(np.flatnonzero(~ready))
 
+    def oldest_us(self) -> int:
+        """Time of the oldest row, of which there is at least one."""
+        return int(self.rows.t[0] if self.ascending else self.rows.t.min())
+
     def _take(self, chosen: NDArray[np.integer] | slice) -> Pending[Rows]:
         return Pending(self.rows.take(chosen), self.refs[chosen], self.rank, self.stream, self.run, self.first_seq,
                        self.last_seq, self.by_sequence, self.ascending)  # fmt: skip
 
 
 class Reorder(Generic[Rows]):
-    """Rows that wait for the watermark."""
+    """Rows that wait for the watermark.
+
+    A step costs what its rows cost, not what waits: the frames are found by their oldest row.
+    """
 
     def __init__(self) -> None:
-        self._waiting: list[Pending[Rows]] = []
+        self._waiting: dict[int, Pending[Rows]] = {}
+        """Frames by number, in the order in which they came."""
+        self._by_oldest: list[tuple[int, int]] = []
+        """Heap of the oldest time and the number of each frame."""
+        self._pushed = 0
 
     def __len__(self) -> int:
-        return sum(len(part.rows) for part in self._waiting)
+        return sum(len(part.rows) for part in self._waiting.values())
 
     def push(self, part: Pending[Rows]) -> None:
         """Add rows to the buffer."""
         if len(part.rows):
-            self._waiting.append(part)
+            self._wait(self._pushed, part)
+            self._pushed += 1
+
+    def _wait(self, number: int, part: Pending[Rows]) -> None:
+        self._waiting[number] = part
+        heappush(self._by_oldest, (part.oldest_us(), number))
 
     def refs(self) -> list[NDArray[np.int64]]:
         """Handles of the events in the buffer."""
-        return [part.refs for part in self._waiting]
+        return [part.refs for part in self._waiting.values()]
 
     def oldest_us(self) -> int | None:
         """Oldest event time in the buffer; None if it is empty."""
-        return min(
-            (int(part.rows.t[0] if part.ascending else part.rows.t.min()) for part in self._waiting), default=None
-        )
+        return self._by_oldest[0][0] if self._by_oldest else None
 
     def pop(self, before_us: int, store: EventStore) -> tuple[Rows, NDArray[np.int64]] | None:
         """Rows older than ``before_us`` in processing order, with their handles; None where there are none."""
@@ -131,28 +146,31 @@ class Reorder(Generic[Rows]):
 
     def older(self, before_us: int) -> list[Pending[Rows]]:
         """Rows older than ``before_us``, frame by frame; they wait no longer."""
+        numbers = []
+        while self._by_oldest and self._by_oldest[0][0] < before_us:
+            numbers.append(heappop(self._by_oldest)[1])
         ready: list[Pending[Rows]] = []
-        waiting: list[Pending[Rows]] = []
-        for part in self._waiting:
-            older, newer = part.split(before_us)
-            if older is not None:
-                ready.append(older)
-            if newer is not None:
-                waiting.append(newer)
-        self._waiting = waiting
+        for number in sorted(numbers):
+            older, newer = self._waiting[number].split(before_us)
+            assert older is not None
+            ready.append(older)
+            if newer is None:
+                del self._waiting[number]
+            else:
+                self._wait(number, newer)
         return ready
 
     def clear(self) -> None:
         """Drop all rows."""
-        self._waiting = []
+        self._waiting, self._by_oldest = {}, []
 
     def rows(self) -> Iterator[Rows]:
         """The pending rows alone."""
-        return (part.rows for part in self._waiting)
+        return (part.rows for part in self._waiting.values())
 
-    def parts(self) -> Sequence[Pending[Rows]]:
+    def parts(self) -> Collection[Pending[Rows]]:
         """The pending rows, frame by frame."""
-        return self._waiting
+        return self._waiting.values()
 
 
 def _ordered(parts: list[Pending[Rows]], store: EventStore) -> tuple[Rows, NDArray[np.int64]]:

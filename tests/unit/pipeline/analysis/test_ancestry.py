@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -30,6 +31,8 @@ from tests.unit.pipeline.rules.test_shipped_rules import CASES
 
 app = typer.Typer()
 cli_rules.register(app)
+BEGIN_US = 19_675 * 86_400_000_000
+"""Event time of the cases' zero: a time that Kafka timestamps confirm, so that no event waits for another clock."""
 WINDOWED = ("evolutionary_breakthrough", "stagnation", "runaway_mutation", "resource_depletion",
             "bottleneck_and_recovery", "extinction_risk", "training_stops", "karma_breakthrough",
             "evolution_stalls")  # fmt: skip
@@ -40,6 +43,7 @@ def messages(events, streams, *, as_json=False) -> list[ConsumedRecord]:
     found, offsets = [], {}
     for frame in frames_of(events, streams):
         frame = Frame(frame.stream, "run-1", frame.batch, first_seq=frame.first_seq)
+        frame = frame.with_column("timestamp", pa.array(frame.timestamps() + BEGIN_US))
         for name, kind in CATALOG[frame.stream].fields.items():
             if frame.has(name) and kind in ("int32", "float32"):
                 frame = frame.with_column(name, frame.column(name).cast(arrow_type(kind), safe=False))
@@ -127,7 +131,7 @@ def test_a_window_leads_to_exactly_the_events_of_its_key_and_span(tmp_path, kind
     tree, _ = traced(tmp_path, "stagnation", kinds=kinds)
     before = tree.sources[0]
     assert before.made_of.rule == "window novelty"
-    spans = [{source.time_us // 5_000_000 for source in each.made_of.sources} for each in tree.sources]
+    spans = [{(source.time_us - BEGIN_US) // 5_000_000 for source in each.made_of.sources} for each in tree.sources]
     assert spans == [{0}, {1}, {2}, {3}, {4}]
     assert [len(each.made_of.sources) for each in tree.sources] == [225, 225, 225, 225, 140]
     assert before.made_of.key == "run-1"
