@@ -25,6 +25,7 @@ __all__ = [
     "EPOCH",
     "NEVER_US",
     "PER_UNIT",
+    "SURE_FROM_US",
     "TIME_NAMES",
     "TimeUnit",
     "are_event_times",
@@ -55,6 +56,8 @@ CEILING_US: Final = 4_102_444_800 * 1_000_000
 """The year 2100: an event time at or after it is in the wrong unit, or its producer's clock is wrong."""
 DOUBTED_US: Final = 315_532_800 * 1_000_000
 """The year 1980: an earlier event time in a declared unit is rather a number in another unit."""
+SURE_FROM_US: Final = 100_000_000 * 1_000_000
+"""March 1973: a number without a declared unit that stands for an earlier time was small, and may count anything."""
 
 TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
 """Members of a JSON event that hold its time: the first that is not null counts."""

@@ -192,11 +192,20 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
             offsets = np.array([records[row].offset for row in index], np.int64)
             end = records[-1].offset
             received = [sources[first + row] for row in index]
+            made = None if run.sources is None else [records[row] for row in index]
             numbered = run.numbers
             numbers = None if numbered is None else np.array([numbered[first + row] for row in index], np.int64)
             frames.append(
                 SourcedFrame(
-                    decoded, run.topic, run.partition, int(offsets[0]), offsets, end, received=received, numbers=numbers
+                    decoded,
+                    run.topic,
+                    run.partition,
+                    int(offsets[0]),
+                    offsets,
+                    end,
+                    received,
+                    made=made,
+                    numbers=numbers,
                 )
             )
 

@@ -22,7 +22,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.times import SURE_FROM_US, iso_from_us
 
 __all__ = [
     "REASONS",
@@ -163,6 +163,9 @@ class StreamReport:
         if odd is not None and not (odd.keys and odd.keys <= named):
             lines.append(odd.line)
         reading = self.reading
+        if self.is_proposed and self.proposal is not None and self.proposal.small is not None:
+            small = int((reading.times_us() < SURE_FROM_US).sum())
+            lines.append(self.proposal.small.line(small))
         makes_late = bool((reading.all_lags_us() > self.usual_span_us).any())
         lines += clock_lines(reading.clocks, reading.refused_clocks, self.key_field, makes_late=makes_late)
         return lines
