@@ -53,6 +53,7 @@ def decode_chunk(
     contract = decoders.contracts.of_topic(topic)
     if contract.declaration is not None:
         records = [record for record in records if not contract.skips(record.value)]
+    exact = contract.exact_columns
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
     for decoder, retried, run in _runs(records, decoders.chosen(records, contract)):
@@ -63,7 +64,7 @@ def decode_chunk(
         for record in run:
             try:
                 made = (
-                    decode_frame(record.value or b"")
+                    decode_frame(record.value or b"", exact=exact)
                     if decoder is ARROW
                     else run_decoder(decoder, record, topic, partition)
                 )
