@@ -104,6 +104,11 @@ class Contract:
         return None if self.declaration is None or self.declaration.decoder is None else self.declaration.decoder.name
 
     @property
+    def has_declared_id(self) -> bool:
+        """Whether a member is declared that identifies the events."""
+        return self.declaration is not None and self.declaration.id is not None
+
+    @property
     def reading(self) -> KeyReading | None:
         """Declared reading of Kafka keys."""
         if self.declaration is None:

@@ -286,12 +286,13 @@ def encode_frame(frame: Frame) -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode_frame(payload: bytes | memoryview, *, bounded: bool = True, exact: Collection[str] = ()) -> Frame:
+def decode_frame(payload: bytes | memoryview, *, bounded: bool = True, exact: Collection[str] | None = ()) -> Frame:
     """Frame of the bytes, its columns as views into them.
 
     Everything is checked here, once, so that no value of a frame can fail later: see `schemas.arrow.stream`, which also
     bounds what the bytes may unpack to, unless ``bounded`` is False (for bytes that this program wrote). The columns
-    ``exact`` distinguish events: see `schemas.arrow.columns.frame_columns`. Raises InvalidFrame.
+    ``exact`` distinguish events, and None keeps all as they came: see `schemas.arrow.columns.frame_columns`. Raises
+    InvalidFrame.
     """
     schema, batch = read_stream(payload, most_bytes=MOST_BYTES if bounded else None)
     try:
@@ -354,7 +355,7 @@ def _weight(meta: Mapping[str, str]) -> float:
     return found
 
 
-def _usual(batch: pa.RecordBatch, stream: str, exact: Collection[str]) -> pa.RecordBatch:
+def _usual(batch: pa.RecordBatch, stream: str, exact: Collection[str] | None) -> pa.RecordBatch:
     """A batch of another writer with columns of the types that frames have. Raises InvalidFrame."""
     names, given = batch.schema.names, batch.columns
     if len(set(names)) < len(names):
