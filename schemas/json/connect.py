@@ -22,7 +22,7 @@ _VARIABLE: Final = "io.debezium.data.VariableScaleDecimal"
 _MOST_SCALE: Final = 1_000
 """Digits after the point, either way: databases have at most some hundreds."""
 _EXACT: Final = 10**15
-"""Decimals of at most 15 digits are told apart by the nearest floats, whose shortest text they are."""
+"""Decimals of at most 15 digits have different nearest floats, whose shortest text they are."""
 
 
 def with_decimals(value: Any, schema: Any) -> Any:
