@@ -19,6 +19,7 @@ from astrocyte.agents.ingest.copies import Originals
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
 from astrocyte.agents.ingest.unused.counts import Cause, FieldsSeen, Unused
+from astrocyte.agents.ingest.unused.doubted_times import doubted_times
 from astrocyte.agents.ingest.unused.not_numbers import NumberFields
 from astrocyte.agents.ingest.unused.reasons import reason_kind
 from astrocyte.agents.ingest.validate import Passed
@@ -34,7 +35,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, is_retried
 from astrocyte.schemas.partitioning import KeySample
-from astrocyte.schemas.times import DOUBTED_US, PER_UNIT, fitting_unit, iso_from_us
+from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import KEYED_PREFIX, METRICS_PREFIX, metrics_topic
 
 __all__ = ["OUTCOMES", "Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent", "accounted", "lacking"]
@@ -273,21 +274,12 @@ class Accounting:
             self.unused.add("no_number", kept.stream, example, detail=found.field, count=found.rows)
 
     def dated(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
-        """Count the rows of another stream, and those of JSON records that a declared unit dates before 1980."""
+        """Count the rows of another stream, and those of JSON records whose times are rather none."""
         self._foreign(intake, kept, rows, contract)
-        time = None if contract.declaration is None else contract.declaration.time
-        if time is None or time.unit is None or intake.sourced.offsets is None or not intake.counted:
-            return
-        times_us = kept.timestamps()
-        doubted = np.flatnonzero(times_us < DOUBTED_US)
-        if not len(doubted):
-            return
-        first_us = int(times_us[doubted[0]])
-        factor, divisor = PER_UNIT[time.unit]
-        better = fitting_unit(first_us * divisor // factor)
-        example = f"{intake.place(int(rows[doubted[0]]))} of {iso_from_us(first_us)}"
-        example += f"; did you mean unit: {better}?" if better is not None else ""
-        self.unused.add("unit", kept.stream, example, detail=time.unit, count=len(doubted))
+        found = doubted_times(intake.sourced, kept, rows, contract) if intake.counted else None
+        if found is not None:
+            example = f"{intake.place(int(rows[found.row]))}{found.example}"
+            self.unused.add(found.cause, kept.stream, example, detail=found.detail, count=found.rows)
 
     def _foreign(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
         """Count the rows of a frame of another stream than its topic carries."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from astrocyte.schemas.arrow.columns import column_name
-from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
+from astrocyte.schemas.catalog import CATALOG, WHOLE, Catalog, EventType
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule
 from astrocyte.schemas.ids import hash_id
@@ -74,7 +74,16 @@ class Contract:
     declaration: StreamDeclaration | None = None
     event_type: EventType | None = None
     exact: tuple[str, ...] = ()
-    """Columns that distinguish events: an integer beyond 64 bits in them, or of declared text, is its digits."""
+    """Columns that distinguish events: see `schemas.values.single.distinguishing`."""
+
+    @property
+    def exact_columns(self) -> frozenset[str]:
+        """Columns of Arrow in which decimal numbers keep their digits and bytes are text.
+
+        They are those that distinguish events, and those that are declared to hold integers or text.
+        """
+        types = {} if self.declaration is None else self.declaration.column_types
+        return frozenset(self.exact) | {name for name, kind in types.items() if kind in WHOLE or kind == "string"}
 
     @property
     def key_field(self) -> str:
@@ -93,6 +102,11 @@ class Contract:
     def decoder(self) -> str | None:
         """Declared decoder."""
         return None if self.declaration is None or self.declaration.decoder is None else self.declaration.decoder.name
+
+    @property
+    def has_declared_id(self) -> bool:
+        """Whether a member is declared that identifies the events."""
+        return self.declaration is not None and self.declaration.id is not None
 
     @property
     def reading(self) -> KeyReading | None:
@@ -382,9 +396,9 @@ def read_event(
     if contract.declaration is not None:
         contract.declaration.read_numbers(event.fields)
     for name in contract.exact:
-        value = event.fields.get(name)
-        if single.is_wide(value) or (type(value) is int and contract.is_text(name)):
-            event.fields[name] = single.key_text(value)
+        if name in event.fields:
+            value = single.distinguishing(event.fields[name])
+            event.fields[name] = str(value) if type(value) is int and contract.is_text(name) else value
     return event
 
 

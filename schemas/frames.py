@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -286,11 +286,12 @@ def encode_frame(frame: Frame) -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode_frame(payload: bytes | memoryview, *, bounded: bool = True) -> Frame:
+def decode_frame(payload: bytes | memoryview, *, bounded: bool = True, exact: Collection[str] | None = ()) -> Frame:
     """Frame of the bytes, its columns as views into them.
 
     Everything is checked here, once, so that no value of a frame can fail later: see `schemas.arrow.stream`, which also
-    bounds what the bytes may unpack to, unless ``bounded`` is False (for bytes that this program wrote). Raises
+    bounds what the bytes may unpack to, unless ``bounded`` is False (for bytes that this program wrote). The columns
+    ``exact`` distinguish events, and None keeps all as they came: see `schemas.arrow.columns.frame_columns`. Raises
     InvalidFrame.
     """
     schema, batch = read_stream(payload, most_bytes=MOST_BYTES if bounded else None)
@@ -299,7 +300,7 @@ def decode_frame(payload: bytes | memoryview, *, bounded: bool = True) -> Frame:
         frame = Frame(
             stream=meta["stream"],
             run=meta["run"],
-            batch=_usual(batch, meta["stream"]),
+            batch=_usual(batch, meta["stream"], exact),
             first_seq=_number(meta, "seq", _LEAST_SEQ, _MOST_SEQ, 0),
             version=_number(meta, "version", 0, _MOST_VERSION, 1),
             origin=meta.get("origin", ""),
@@ -354,13 +355,13 @@ def _weight(meta: Mapping[str, str]) -> float:
     return found
 
 
-def _usual(batch: pa.RecordBatch, stream: str) -> pa.RecordBatch:
+def _usual(batch: pa.RecordBatch, stream: str, exact: Collection[str] | None) -> pa.RecordBatch:
     """A batch of another writer with columns of the types that frames have. Raises InvalidFrame."""
     names, given = batch.schema.names, batch.columns
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidFrame(f"frame of stream {stream!r}: two columns are called {twice!r}; give each a name of its own")
-    columns = frame_columns(names, given, stream)
+    columns = frame_columns(names, given, stream, exact)
     if any(made is not each for made, each in zip(columns, given, strict=True)):
         if reasons := non_finite_of(zip(names, given, columns, strict=True)):
             names, columns = [*names, NON_FINITE], [*columns, reasons_column(reasons, batch.num_rows)]

@@ -24,12 +24,14 @@ __all__ = [
     "DOUBTED_US",
     "EPOCH",
     "NEVER_US",
+    "NS_FROM_US",
     "PER_UNIT",
     "TIME_NAMES",
     "TimeUnit",
     "are_event_times",
     "event_time_us",
     "fitting_unit",
+    "is_doubted",
     "is_in_calendar",
     "iso_from_us",
     "iso_interval",
@@ -55,6 +57,9 @@ CEILING_US: Final = 4_102_444_800 * 1_000_000
 """The year 2100: an event time at or after it is in the wrong unit, or its producer's clock is wrong."""
 DOUBTED_US: Final = 315_532_800 * 1_000_000
 """The year 1980: an earlier event time in a declared unit is rather a number in another unit."""
+NS_FROM_US: Final = 10**15
+"""September 2001: an earlier time in nanoseconds of an undeclared unit is rather a count of 100 ns from another year,
+as Windows (1601) and .NET (the year 1) have it, of which those of these days are read as 1974 and 1990."""
 
 TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
 """Members of a JSON event that hold its time: the first that is not null counts."""
@@ -229,6 +234,12 @@ def unit_of(number: int | float | Decimal) -> TimeUnit | None:
         if magnitude < bound:
             return name
     return None
+
+
+def is_doubted(number: float) -> bool:
+    """Whether a number that was read as a time without a declared unit is rather none (DOUBTED_US, NS_FROM_US)."""
+    unit = unit_of(number)
+    return time_us(number) < (NS_FROM_US if unit == "ns" else DOUBTED_US)
 
 
 def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given: Any) -> int:

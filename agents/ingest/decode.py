@@ -53,6 +53,7 @@ def decode_chunk(
     contract = decoders.contracts.of_topic(topic)
     if contract.declaration is not None:
         records = [record for record in records if not contract.skips(record.value)]
+    exact = contract.exact_columns
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
     for decoder, retried, run in _runs(records, decoders.chosen(records, contract)):
@@ -63,7 +64,7 @@ def decode_chunk(
         for record in run:
             try:
                 made = (
-                    decode_frame(record.value or b"")
+                    decode_frame(record.value or b"", exact=exact)
                     if decoder is ARROW
                     else run_decoder(decoder, record, topic, partition)
                 )
@@ -192,11 +193,20 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
             offsets = np.array([records[row].offset for row in index], np.int64)
             end = records[-1].offset
             received = [sources[first + row] for row in index]
+            made = None if run.sources is None else [records[row] for row in index]
             numbered = run.numbers
             numbers = None if numbered is None else np.array([numbered[first + row] for row in index], np.int64)
             frames.append(
                 SourcedFrame(
-                    decoded, run.topic, run.partition, int(offsets[0]), offsets, end, received=received, numbers=numbers
+                    decoded,
+                    run.topic,
+                    run.partition,
+                    int(offsets[0]),
+                    offsets,
+                    end,
+                    received,
+                    made=made,
+                    numbers=numbers,
                 )
             )
 

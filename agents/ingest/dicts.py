@@ -91,6 +91,9 @@ def _row_of(event: Mapping[str, Any], stream: str, contracts: Contracts) -> dict
         row["event_id"] = found.event_id
     types: Mapping[str, FieldType] = {}
     if declaration is not None:
+        for name in contract.exact_columns.intersection(row):
+            if type(row[name]) not in _READY:
+                row[name] = single.distinguishing(row[name])
         row.update(conforming(row, declaration, stream))
         types = declaration.column_types
     check_names(row)
@@ -148,7 +151,7 @@ def is_plain(event: Mapping[str, Any], stream: str, contracts: Contracts) -> boo
         and "seq" not in event
         and (event.get("event_id") is None or type(event["event_id"]) is str)
         and all(type(name) is str and name.isascii() for name in event)
-        and not any(single.is_wide(event.get(name)) for name in contracts.exact.get(stream, ()))
+        and all(single.distinguishing(event.get(name)) is event.get(name) for name in contracts.exact.get(stream, ()))
     )
 
 

@@ -83,7 +83,8 @@ class SourcedFrame:
     """Offset of the last record read, where records without rows (refused ones) followed."""
     received: Sequence[KafkaRecord] | None = None
     """The message of each row, as it was received, where each row was a record of its own."""
-
+    made: Sequence[KafkaRecord] | None = None
+    """The JSON record of each row, where a decoder made it of the message."""
     numbers: NDArray[np.int64] | None = None
     """Number of each row inside its message, where that is not the number of the row, or a record of its own."""
 
@@ -109,6 +110,7 @@ class SourcedFrame:
             offset=self.offset if offsets is None or not len(rows) else int(offsets[0]),
             offsets=offsets,
             received=None if self.received is None else [self.received[row] for row in rows.tolist()],
+            made=None if self.made is None else [self.made[row] for row in rows.tolist()],
             numbers=None if numbers is None else numbers[rows],
         )
 

@@ -237,7 +237,12 @@ def replay_command(
     shift_by: Annotated[
         str | None, typer.Option(metavar="T", help="Move event times by this duration: 1h, -2d.")
     ] = None,
-    loop: Annotated[bool, typer.Option("--loop", "-l", help="Repeat the log until Ctrl-C.")] = False,
+    rules: Annotated[
+        list[str] | None, typer.Option("--rules", help="Rule file that declares the times of streams; repeatable.")
+    ] = None,
+    loop: Annotated[
+        bool, typer.Option("--loop", "-l", help="Repeat the log until Ctrl-C, each lap as new events after the last.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be sent; needs no broker.")] = False,
     start_paused: Annotated[bool, typer.Option("--start-paused", "-p", help="Wait for SPACE at the start.")] = False,
     keys: Annotated[
@@ -269,7 +274,14 @@ def replay_command(
         until_ms = (start_ms if start_ms is not None else first_ms_of(paths)) + parse_span_us(duration) // 1000
     tempo_rate = parse_rate(rate)
     remaps = parse_remap(remap or [])
-    plan = make_plan(paths, Selection(start_ms, until_ms, tuple(topics or ()), tuple(exclude or ()), remaps))
+    contracts = None
+    if rules:
+        from astrocyte.pipeline.topology.plan import contracts_of
+        from astrocyte.pipeline.topology.rule_files import read_rule_files
+
+        contracts = contracts_of(read_rule_files(rules))
+    selection = Selection(start_ms, until_ms, tuple(topics or ()), tuple(exclude or ()), remaps)
+    plan = make_plan(paths, selection, contracts)
     moved: Shift | None = None
     if shift:
         moved = shift_to_now(plan, now_us=now_us)

@@ -29,8 +29,8 @@ from astrocyte.schemas.contract import Contracts, time_member
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.text import dumps
 from astrocyte.schemas.times import iso_from_us
-from astrocyte.schemas.values.mixed import is_binary, plain_column, to_list
-from astrocyte.schemas.values.single import is_whole, json_text, key_text, plain
+from astrocyte.schemas.values.mixed import exact_column, is_binary, plain_column, to_list
+from astrocyte.schemas.values.single import json_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -190,9 +190,9 @@ class EventFiles:
                 if twice := repeated(file.schema_arrow.names):
                     raise InvalidLog(f"{path}: several columns are called {twice[0]!r}; give each a name of its own")
                 times = {column.name for column in file.schema_arrow if any(test(column.type) for test in kinds)}
-                identifying = self._identifying()
+                exact = self._exact_columns()
                 for batch in file.iter_batches():
-                    for body in _plain_rows(batch, path, identifying):
+                    for body in _plain_rows(batch, path, exact):
                         number += 1
                         try:
                             name = self._time_name(self._stream_of(body, path, number), body) if times else None
@@ -205,10 +205,13 @@ class EventFiles:
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are bytes in the file
             raise InvalidLog(f"{path}: {error}") from None
 
-    def _identifying(self) -> frozenset[str]:
-        """Columns whose values are keys or ids, in which decimal numbers keep their digits and bytes are text."""
+    def _exact_columns(self) -> frozenset[str]:
+        """Columns in which decimal numbers keep their digits and bytes are text (`Contract.exact_columns`)."""
         names = {field_name(column) for columns in self.contracts.exact.values() for column in columns}
-        for declaration in self.contracts.declared.values():
+        for stream, declaration in self.contracts.declared.items():
+            columns = map(field_name, self.contracts.of_stream(stream).exact_columns)
+            paths = {name: spec.path or name for name, spec in declaration.fields.items()}
+            names |= {paths.get(name, name) for name in columns}
             names |= {*declaration.identifying, declaration.key.path or declaration.key.field}
         return frozenset(names | {"key"})
 
@@ -253,10 +256,10 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return any(is_binary(each) or _holds_bytes(each) for each in inner)
 
 
-def _plain_rows(batch: pa.RecordBatch, path: str | Path, identifying: frozenset[str]) -> list[dict[str, Any]]:
+def _plain_rows(batch: pa.RecordBatch, path: str | Path, exact: frozenset[str]) -> list[dict[str, Any]]:
     """Rows of a batch in the form that events have (`schemas.values.mixed.plain_column`), as those of a frame.
 
-    Decimal numbers and bytes of the columns ``identifying`` are as keys have them (`schemas.values.single.key_text`).
+    Columns ``exact`` are as `schemas.values.mixed.exact_column` has them.
     """
     import pyarrow as pa
 
@@ -266,15 +269,11 @@ def _plain_rows(batch: pa.RecordBatch, path: str | Path, identifying: frozenset[
             inner = pa.RecordBatch.from_arrays(column.flatten(), names=[field.name for field in column.type])
             nulls = column.is_null().to_pylist()
             columns[name] = [
-                None if null else row for null, row in zip(nulls, _plain_rows(inner, path, identifying), strict=True)
+                None if null else row for null, row in zip(nulls, _plain_rows(inner, path, exact), strict=True)
             ]
-        elif name in identifying and pa.types.is_decimal(column.type):
-            columns[name] = [int(value) if is_whole(value) else plain(value) for value in column.to_pylist()]
-        elif name in identifying and is_binary(column.type):
-            columns[name] = [key_text(value) for value in column.to_pylist()]
         else:
             try:
-                values = to_list(plain_column(column))
+                values = to_list(exact_column(column) if name in exact else plain_column(column))
             except ValueError as error:  # such as a date beyond the range of microseconds
                 raise InvalidLog(f"{path}, column {name!r}: {error}") from None
             if _holds_bytes(column.type):

@@ -28,6 +28,7 @@ from astrocyte.pipeline.recording.index import Totals, read_index
 from astrocyte.pipeline.recording.pacing import Tempo
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
+from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.times import us_from_ms
 from astrocyte.schemas.topics import is_derived, stream_of
@@ -84,6 +85,8 @@ class Plan:
     topics: dict[str, Totals] = field(default_factory=dict)
     """Replayed messages of each recorded topic."""
     config: dict[str, dict[str, str]] = field(default_factory=dict)
+    contracts: Contracts = field(default_factory=Contracts)
+    """Where the events of a stream have their time."""
 
     @property
     def total(self) -> int:
@@ -108,6 +111,11 @@ class Plan:
     def target(self, topic: str) -> str:
         """Topic into which messages of ``topic`` are sent."""
         return self.selection.remap.get(topic, topic)
+
+    def contract(self, topic: str) -> Contract:
+        """The contract of the messages of ``topic``: that of the topic into which they are sent, if it is declared."""
+        target = self.contracts.of_topic(self.target(topic))
+        return target if target.declaration is not None else self.contracts.of_topic(topic)
 
     def target_partitions(self) -> dict[str, int]:
         """Partition count with which each missing target topic is created."""
@@ -160,9 +168,9 @@ def parse_within_log(text: str, first_ms: int, *, now_us: int) -> int:
         return parse_time_us(text, now_us=now_us) // 1000
 
 
-def make_plan(paths: Sequence[str | Path], selection: Selection) -> Plan:
+def make_plan(paths: Sequence[str | Path], selection: Selection, contracts: Contracts | None = None) -> Plan:
     """Plan of a replay, from one pass over the logs or their indexes. Raises InvalidLog, InvalidSettings."""
-    plan = Plan(selection, tuple(str(path) for path in paths))
+    plan = Plan(selection, tuple(str(path) for path in paths), contracts=contracts or Contracts())
     for path in plan.paths:
         if path == "-":
             raise InvalidSettings("replay reads a log twice, so it cannot read standard input; give a file")
@@ -247,10 +255,10 @@ async def replay(
     """Send the plan's messages to ``broker`` at the tempo's rate, each delivery confirmed; returns the totals.
 
     A message keeps its partition where the topic has as many as were recorded; else frames are divided and other
-    messages placed by Kafka's hash of the key. Missing topics are created. ``loop`` repeats until ``stop`` is set;
-    with a shift every lap continues at the time at which the previous one ended. A broker that is unavailable for
-    ``timeout_s`` ends the replay. ``progress`` is called with the number of messages sent and the current time of the
-    log in milliseconds. Raises BrokerUnavailable, InvalidLog.
+    messages placed by Kafka's hash of the key. Missing topics are created. ``loop`` repeats until ``stop`` is set:
+    every further lap continues at the time at which the one before it ended, with events of other ids. A broker that is
+    unavailable for ``timeout_s`` ends the replay. ``progress`` is called with the number of messages sent and the
+    current time of the log in milliseconds. Raises BrokerUnavailable, InvalidLog.
     """
     if not plan.total:
         raise InvalidLog(f"{', '.join(plan.paths)}: no message to replay; check --topics, --start and --duration")
@@ -268,8 +276,9 @@ async def replay(
             done.laps += 1
             lap_us = round((plan.span_s + (0.001 if plan.span_s else 1.0)) * 1e6) * (done.laps - 1)
             lap_shift = None
-            if shift is not None:
-                lap_shift = Shift(shift.event_us + lap_us, shift.kafka_ms + lap_us // 1000, done.laps)
+            if shift is not None or done.laps > 1:
+                first = shift or Shift()
+                lap_shift = Shift(first.event_us + lap_us, first.kafka_ms + lap_us // 1000, done.laps)
             for due_us, record in _messages(plan):
                 due_us += lap_us
                 if stop is not None and stop.is_set():
@@ -305,7 +314,7 @@ async def _send(
     sender: _Sender, plan: Plan, counts: Mapping[str, int], record: ConsumedRecord, shift: Shift | None
 ) -> None:
     if shift is not None:
-        record = shift_record(record, shift)
+        record = shift_record(record, shift, plan.contract(record.topic))
     target = plan.target(record.topic)
     count = counts[target]
     stream = stream_of(target)
@@ -426,7 +435,7 @@ async def newer_events(plan: Plan, broker: str, shift: Shift | None = None) -> t
         for place, end in (await consumer.end_offsets(places)).items():
             for offset in range(end - 1, max(end - 1 - _LAST, -1), -1):
                 record = await read_at(consumer, place.topic, place.partition, offset)
-                time_us = None if record is None else first_event_us(record)
+                time_us = None if record is None else first_event_us(record, plan.contracts.of_topic(place.topic))
                 if time_us is not None:
                     newest_us = max(newest_us, time_us)
                     break
@@ -435,7 +444,14 @@ async def newer_events(plan: Plan, broker: str, shift: Shift | None = None) -> t
 
 
 def _first_event_us(plan: Plan) -> int | None:
-    return next((time for _, record in _messages(plan) if (time := first_event_us(record)) is not None), None)
+    return next(
+        (
+            time
+            for _, record in _messages(plan)
+            if (time := first_event_us(record, plan.contract(record.topic))) is not None
+        ),
+        None,
+    )
 
 
 def shift_to_now(plan: Plan, *, now_us: int) -> Shift:

@@ -6,6 +6,7 @@ its first row) and ``ce_timeshift``, the total shift in microseconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,14 +16,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
+from astrocyte.schemas.contract import Contract, Contracts, envelope_of, is_uuid, time_member
+from astrocyte.schemas.declarations import DEBEZIUM
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import derived_id
+from astrocyte.schemas.json.reader import LAP_HEADER
 from astrocyte.schemas.json.text import dumps, loads
 from astrocyte.schemas.partitioning import partition_of, split_by_partition
 from astrocyte.schemas.times import (
     CEILING_US,
-    TIME_NAMES,
+    TimeUnit,
     are_event_times,
     is_in_calendar,
     iso_from_us,
@@ -35,7 +39,12 @@ __all__ = ["Shift", "first_event_us", "rename_stream", "repartition", "shift_rec
 
 _MOST_US: Final = 2**62
 """Greatest shift: a sum of two such numbers is still a time."""
+_INSIDE: Final = ("after", "before", "data", "payload", "metadata")
+"""Members of envelopes whose own members are fields of the event."""
 _SECONDS_FIELDS: Final = ("created_at", "updated_at")
+
+
+_UNDECLARED: Final = Contracts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +60,15 @@ class Shift:
             raise InvalidSettings(f"shift of {self.event_us} us; expected less than 146,000 years")
 
 
-def shift_record(record: ConsumedRecord, shift: Shift) -> ConsumedRecord:
+def shift_record(record: ConsumedRecord, shift: Shift, contract: Contract | None = None) -> ConsumedRecord:
     """The message with its event times shifted: a frame's rows and watermark, a JSON record's time.
 
-    A later lap gets its own ids, else its events would count as duplicates of the first. A message that holds no
-    event keeps its bytes.
+    The time is the member that the ``contract`` of its stream declares, and the one that is read without a declaration.
+    A later lap gets its own ids, else its events would count as duplicates of the first: those that the message itself
+    marks as such are rewritten, and for declared ones it gets the header `LAP_HEADER`. A message that is no JSON object
+    keeps its bytes.
     """
+    contract = contract or _UNDECLARED.of_topic(record.topic)
     stamped = record
     if record.timestamp_ms >= 0:
         stamped = record._replace(timestamp_ms=record.timestamp_ms + shift.kafka_ms)
@@ -64,7 +76,7 @@ def shift_record(record: ConsumedRecord, shift: Shift) -> ConsumedRecord:
         return stamped
     if is_frame(record):
         try:
-            frame = decode_frame(record.value)
+            frame = decode_frame(record.value, exact=None)
         except AstrocyteError:
             return stamped
         original = int(frame.timestamps()[0]) if frame.num_rows else None
@@ -73,15 +85,18 @@ def shift_record(record: ConsumedRecord, shift: Shift) -> ConsumedRecord:
     try:
         body = loads(record.value)
     except orjson.JSONDecodeError:
-        return stamped
+        body = None
     if not isinstance(body, dict):
-        return stamped
-    original = _shift_body(body, shift)
+        return stamped._replace(headers=_of_lap(record.headers, shift))
+    original = _shift_body(body, shift, contract)
     return stamped._replace(value=dumps(body), headers=_headers(record.headers, shift, original))
 
 
-def first_event_us(record: ConsumedRecord) -> int | None:
-    """Least event time in the message between 1970 and 2100, or None where it holds no event of such a time."""
+def first_event_us(record: ConsumedRecord, contract: Contract | None = None) -> int | None:
+    """Least event time in the message between 1970 and 2100, or None where it holds no event of such a time.
+
+    The time is that of `shift_record`.
+    """
     if record.value is None:
         return None
     try:
@@ -94,7 +109,8 @@ def first_event_us(record: ConsumedRecord) -> int | None:
         return None
     if not isinstance(body, dict):
         return None
-    found = next((_time_us(body[name]) for name in TIME_NAMES if body.get(name) is not None), None)
+    places = _times(body, contract or _UNDECLARED.of_topic(record.topic))
+    found = next((_time_us(holder[name], unit) for holder, name, unit in places), None)
     return found if found is not None and 0 <= found < CEILING_US else None
 
 
@@ -107,7 +123,7 @@ def repartition(record: ConsumedRecord, recorded: int, count: int) -> list[Consu
     if is_frame(record):
         assert record.value is not None
         try:
-            frame = decode_frame(record.value)
+            frame = decode_frame(record.value, exact=None)
             parts = split_by_partition(_as_origin(frame, record.partition, recorded), count)
         except AstrocyteError:
             pass
@@ -123,7 +139,7 @@ def rename_stream(record: ConsumedRecord, stream: str) -> ConsumedRecord:
         return record
     if is_frame(record):
         try:
-            frame = decode_frame(record.value)
+            frame = decode_frame(record.value, exact=None)
         except AstrocyteError:
             return record
         batch = frame.batch
@@ -172,13 +188,56 @@ def _shift_frame(frame: Frame, shift: Shift) -> Frame:
     return replace(frame, batch=batch, run=run, watermark_us=watermark)
 
 
-def _shift_body(body: dict[str, Any], shift: Shift) -> int | None:
+def _times(body: dict[str, Any], contract: Contract) -> Iterator[tuple[dict[str, Any], str, TimeUnit | None]]:
+    """The event times in a JSON record, each as the object that holds it, its name there, and the stated unit.
+
+    First those that are declared, then the one that is read without a declaration.
+    """
+    inner = body.get("payload")
+    envelope = envelope_of(body, contract)
+    is_change = envelope == DEBEZIUM
+    outer = inner if is_change and isinstance(inner, dict) else body
+    declared = None if contract.declaration is None else contract.declaration.time
+    seen: set[tuple[int, str]] = set()
+    if declared is not None:
+        for holder, name in _places(outer, declared.field):
+            seen.add((id(holder), name))
+            yield holder, name, declared.unit
+    if is_change:
+        for each in (outer.get("source"), outer):
+            if isinstance(each, dict) and each.get("ts_ms") and (id(each), "ts_ms") not in seen:
+                yield each, "ts_ms", "ms"
+        return
+    data = body.get("data")
+    read = data if envelope == "cloudevents" and time_member(body) is None and isinstance(data, dict) else body
+    if (member := time_member(read)) is not None and (id(read), member) not in seen:
+        yield read, member, None
+
+
+def _places(outer: dict[str, Any], path: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where a path of a declaration leads: to a member, or to the field of its name inside an envelope."""
+    if outer.get(path) is not None:
+        yield outer, path
+        return
+    holder: Any = outer
+    *names, last = path.split(".")
+    for name in names:
+        holder = holder.get(name) if isinstance(holder, dict) else None
+    if names and isinstance(holder, dict) and holder.get(last) is not None:
+        yield holder, last
+        return
+    for name in _INSIDE:
+        holder = outer.get(name)
+        if isinstance(holder, dict) and holder.get(path) is not None:
+            yield holder, path
+
+
+def _shift_body(body: dict[str, Any], shift: Shift, contract: Contract) -> int | None:
     """Shift the times of a JSON record in place; returns the original event time in microseconds."""
     original = None
-    name = next((name for name in TIME_NAMES if body.get(name) is not None), None)
-    if name is not None:
-        original = _time_us(body[name])
-        body[name] = _moved(body[name], shift.event_us)
+    for holder, name, unit in list(_times(body, contract)):
+        original = _time_us(holder[name], unit) if original is None else original
+        holder[name] = _moved(holder[name], shift.event_us, unit)
     details = body.get("metadata") if isinstance(body.get("metadata"), dict) else {}
     if details and body.get("source_stream") == f"stream:{TRUTH}" and isinstance(details.get("until"), int):
         details["until"] += shift.event_us
@@ -191,12 +250,22 @@ def _shift_body(body: dict[str, Any], shift: Shift) -> int | None:
         for entry in body["lineage"].values():
             _shift_entry(entry, shift)
     if shift.lap > 1:
-        for field in ("event_id", "id", "alert_id", "multi_event_id"):
+        for field in _id_members(body, contract):
             if isinstance(body.get(field), str):
                 body[field] = _lap_id(body[field], shift.lap)
         if isinstance(body.get("source_events"), list):
             body["source_events"] = [_lap_id(str(text), shift.lap) for text in body["source_events"]]
     return original
+
+
+def _id_members(body: dict[str, Any], contract: Contract) -> Iterator[str]:
+    """Members that are ids by the form of the record; of others, a code of events or a machine may be called so."""
+    yield from ("alert_id", "multi_event_id")
+    event_id = body.get("event_id")
+    if "stream" in body or "source_stream" in body or (isinstance(event_id, str) and is_uuid(event_id)):
+        yield "event_id"
+    if envelope_of(body, contract) in ("dna", "cloudevents"):
+        yield "id"
 
 
 def _shift_entry(entry: Any, shift: Shift) -> None:
@@ -214,22 +283,22 @@ def _lap_id(text: str, lap: int) -> str:
     return derived_id(text, "lap", str(lap))
 
 
-def _time_us(value: Any) -> int | None:
+def _time_us(value: Any, unit: TimeUnit | None = None) -> int | None:
     try:
-        return time_us(value)
+        return time_us(value, unit)
     except InvalidEvent:
         return None
 
 
-def _moved(value: Any, shift_us: int) -> Any:
+def _moved(value: Any, shift_us: int, unit: TimeUnit | None = None) -> Any:
     """The shifted time in its original form and unit; what is no time, or would be none of the calendar, as it is."""
-    original = _time_us(value)
+    original = _time_us(value, unit)
     if original is None or not is_in_calendar(original + shift_us):
         return value
     if isinstance(value, str):
         number = _number(value)
-        return iso_from_us(original + shift_us) if number is None else str(_moved(number, shift_us))
-    unit = unit_of(value)
+        return iso_from_us(original + shift_us) if number is None else str(_moved(number, shift_us, unit))
+    unit = unit or unit_of(value)
     if unit == "ns":
         return value + shift_us * 1000
     scale = {"s": 1_000_000, "ms": 1000}.get(unit or "us", 1)
@@ -243,6 +312,15 @@ def _number(text: str) -> int | float | None:
         return None if len(text) == 8 else int(text) if text.lstrip("+-").isdigit() else float(text)
     except ValueError:
         return None
+
+
+def _of_lap(headers: Headers, shift: Shift) -> Headers:
+    """The headers with the number of a later lap; one of a lap that was recorded and is replayed has both numbers."""
+    if shift.lap == 1:
+        return headers
+    before = next((value for name, value in headers if name == LAP_HEADER and value), None)
+    lap = str(shift.lap).encode() if before is None else before + b"." + str(shift.lap).encode()
+    return (*(each for each in headers if each[0] != LAP_HEADER), (LAP_HEADER, lap))
 
 
 def _headers(headers: Headers, shift: Shift, original_us: int | None) -> Headers:
@@ -261,4 +339,4 @@ def _headers(headers: Headers, shift: Shift, original_us: int | None) -> Headers
     moved.append(
         ("ce_timeshift", str(int(before) + shift.event_us).encode() if before.lstrip(b"-").isdigit() else before)
     )
-    return tuple(moved)
+    return _of_lap(tuple(moved), shift)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from astrocyte.schemas.arrow.stream import PLAIN_TYPES
 from astrocyte.schemas.errors import InvalidFrame
-from astrocyte.schemas.values.mixed import column_of, is_binary, key_column, plain_column
+from astrocyte.schemas.values.mixed import column_of, exact_column, is_binary, key_column, plain_column
 from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, python_values
 
 __all__ = ["RESERVED", "TEXT", "column_name", "field_name", "frame_column", "frame_columns", "non_finite_of"]
@@ -62,15 +62,30 @@ def non_finite_of(columns: Iterable[tuple[str, Any, pa.Array]]) -> dict[int, str
     return reasons
 
 
-def frame_columns(names: Sequence[str], given: Sequence[pa.Array], stream: str) -> list[pa.Array]:
-    """Columns of another writer in the form that frames have. Raises InvalidFrame."""
+def frame_columns(
+    names: Sequence[str], given: Sequence[pa.Array], stream: str, exact: Collection[str] | None = ()
+) -> list[pa.Array]:
+    """Columns of another writer in the form that frames have. Raises InvalidFrame.
+
+    Decimal numbers and bytes of the columns ``exact`` are as `schemas.values.single.distinguishing` has them; with None
+    those of all fields stay as they came, for a frame that is only sent on.
+    """
     columns = []
     for name, column in zip(names, given, strict=True):
         try:
-            columns.append(_plain(name, column))
+            columns.append(_read(name, column, exact))
         except (pa.ArrowException, ValueError, OverflowError) as error:
             raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} cannot be read: {error}") from error
     return columns
+
+
+def _read(name: str, column: pa.Array, exact: Collection[str] | None) -> pa.Array:
+    if exact is not None:
+        return exact_column(column) if name in exact else _plain(name, column)
+    if name not in RESERVED and (pa.types.is_decimal(column.type) or is_binary(column.type)):
+        # Arrow cannot select rows of views.
+        return column.cast(pa.binary()) if pa.types.is_binary_view(column.type) else column
+    return _plain(name, column)
 
 
 def _plain(name: str, column: pa.Array) -> pa.Array:
@@ -81,16 +96,12 @@ def _plain(name: str, column: pa.Array) -> pa.Array:
     if kind == TEXT and name != "event_id":
         return column
     if pa.types.is_run_end_encoded(column.type):
-        column = plain_column(column)
+        column = exact_column(column)
     if name == "event_id":
         kind = column.type
         text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)
         return column.cast(pa.utf8()) if text else column
     if name in ("key", "type") and column.type != TEXT:
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        # Keys have all digits of decimal numbers, and bytes are read as those of a Kafka key.
-        exact = pa.types.is_decimal(column.type) or is_binary(column.type)
-        column = key_column(column if exact else plain_column(column))
+        column = key_column(exact_column(column))
         return (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).cast(TEXT)
     return plain_column(column)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from astrocyte.schemas.errors import InvalidEvent
@@ -20,13 +21,15 @@ _DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
 _VARIABLE: Final = "io.debezium.data.VariableScaleDecimal"
 _MOST_SCALE: Final = 1_000
 """Digits after the point, either way: databases have at most some hundreds."""
+_EXACT: Final = 10**15
+"""Decimals of at most 15 digits have different nearest floats, whose shortest text they are."""
 
 
 def with_decimals(value: Any, schema: Any) -> Any:
     """The value with the decimals that its Connect schema describes as numbers; what has none is the same object.
 
-    A decimal is an integer where its scale is 0, otherwise the nearest float. Raises InvalidEvent for bytes that are
-    no decimal.
+    A decimal is an integer where its scale is 0, otherwise the nearest float, or a `Decimal` where it has digits that
+    no float has, which it needs as a key. Raises InvalidEvent for bytes that are no decimal.
     """
     return _read(value, schema, "", 0)
 
@@ -56,14 +59,20 @@ def _read(value: Any, schema: Any, name: str, depth: int) -> Any:
     return value
 
 
-def _number(value: Any, scale: Any, name: str) -> int | float:
+def _number(value: Any, scale: Any, name: str) -> int | float | Decimal:
     try:
         digits = int(scale)
         if abs(digits) > _MOST_SCALE:
             raise ValueError(scale)
         unscaled = int.from_bytes(b64decode(value, validate=True), "big", signed=True)
+        if digits <= 0:
+            return unscaled * int(10**-digits)
         # Division of integers rounds once, to the nearest float; a quotient that no float holds raises.
-        return unscaled / 10**digits if digits > 0 else unscaled * int(10**-digits)
+        nearest: float = unscaled / 10**digits
+        if abs(unscaled) < _EXACT:
+            return nearest
+        exact = Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -digits))
+        return nearest if Decimal(repr(nearest)) == exact else exact
     except (TypeError, ValueError, OverflowError):
         raise InvalidEvent(
             f"field {name!r} is {value!r:.80} with the scale {scale!r:.20}; expected the base64 text of a decimal's "

@@ -27,7 +27,7 @@ from astrocyte.schemas.contract import (
 )
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.ids import Ids, format_ids, place_ids
+from astrocyte.schemas.ids import Ids, derived_id, format_ids, place_ids
 from astrocyte.schemas.json.cloudevents import OWN_SOURCE, cloud_event
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
@@ -43,6 +43,7 @@ from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, reas
 __all__ = [
     "CUT_HEADER",
     "JSON_CONTENT_TYPE",
+    "LAP_HEADER",
     "LETTER_HEADER",
     "OFFSET_HEADER",
     "ROW_ALONE",
@@ -73,6 +74,9 @@ ROW_ALONE: Final = b"alone"
 """The message is one event, as a JSON record of Astrocyte or a frame of one row, and not what its producer sent."""
 CUT_HEADER: Final = "astrocyte_cut"
 """First header of a dead letter that holds only the begin of its message: bytes of the value, and their hash."""
+LAP_HEADER: Final = "astrocyte_lap"
+"""Header of a message that a replay sent again: the number of the lap. Declared ids are other ones in each lap, while
+the members of the event, by which streams may be joined, are as recorded."""
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
 _US: Final = pa.timestamp("us", "UTC")
@@ -368,7 +372,14 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | 
         event = read_frame_row(body, contract, key=None if record.key is None else record.key.decode())
     else:
         event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
+        if event.event_id is not None and record.headers and contract.has_declared_id:
+            event.event_id = _id_of_lap(event.event_id, record)
     return _Parsed(index, event.event_id, event.time, event.type, event.key, event.fields, event.unit)
+
+
+def _id_of_lap(event_id: str, record: KafkaRecord) -> str:
+    lap = next((value for name, value in record.headers if name == LAP_HEADER and value), None)
+    return event_id if lap is None else derived_id(event_id, "lap", bytes(lap).decode("utf-8", "replace"))
 
 
 def _key(record: KafkaRecord, contract: Contract) -> str | None:

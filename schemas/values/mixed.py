@@ -8,7 +8,7 @@ most one; a row without any is null. It survives IPC, take, filter and concatena
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,13 +17,23 @@ import pyarrow.compute as pc
 
 from astrocyte.schemas.times import PER_UNIT
 from astrocyte.schemas.values.nested import python_values
-from astrocyte.schemas.values.single import LEAST, MOST, is_nested, json_text, key_text, nearest_float, plain
+from astrocyte.schemas.values.single import (
+    LEAST,
+    MOST,
+    distinguishing,
+    is_nested,
+    json_text,
+    key_text,
+    nearest_float,
+    plain,
+)  # fmt: skip
 
 __all__ = [
     "MIXED",
     "TYPE_ERRORS",
     "column_of",
     "concat_columns",
+    "exact_column",
     "fits",
     "is_binary",
     "is_null",
@@ -84,7 +94,8 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     kinds = set(map(type, values))
     if not kinds <= _OF_JSON:
         # Arrow would cut off the fraction of a Decimal, and does not take a datetime or a NumPy value for every type.
-        values = [value if type(value) in _OF_JSON or is_nested(value) else plain(value) for value in values]
+        read = _whole if pa.types.is_integer(kind) else plain
+        values = [value if type(value) in _OF_JSON or is_nested(value) else read(value) for value in values]
         kinds = set(map(type, values))
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).dictionary_encode()
@@ -110,6 +121,11 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         if any(math.isfinite(values[row]) for row in np.flatnonzero(infinite).tolist()):
             raise OverflowError("expected a number of 32 bits, got a larger one")
     return column
+
+
+def _whole(value: Any) -> Any:
+    """A value for a column of integers, which hold more digits of a decimal number than a float does."""
+    return plain(distinguishing(value))
 
 
 def fits(value: Any, kind: pa.DataType) -> bool:
@@ -255,7 +271,7 @@ def plain_column(column: pa.Array) -> pa.Array:
     """
     kind = column.type
     if pa.types.is_run_end_encoded(kind):
-        return _run_ends_decoded(column)
+        return _run_ends_decoded(column, plain_column)
     if pa.types.is_union(kind):
         return column_of(_values_of_union(column))
     if pa.types.is_nested(kind) and not _selects(kind):
@@ -281,12 +297,27 @@ def plain_column(column: pa.Array) -> pa.Array:
     raise pa.ArrowInvalid(f"values of type {kind} cannot be read; write them as numbers, text or durations")
 
 
-def _run_ends_decoded(column: pa.Array) -> pa.Array:
+def exact_column(column: pa.Array) -> pa.Array:
+    """`plain_column` of values that distinguish events: decimal numbers keep their digits, and bytes are text.
+
+    See `schemas.values.single.distinguishing`.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind) and not _is_usual(kind):
+        return exact_column(column.dictionary_decode())
+    if pa.types.is_run_end_encoded(kind):
+        return _run_ends_decoded(column, exact_column)
+    if pa.types.is_decimal(kind) or is_binary(kind):
+        return column_of([distinguishing(value) for value in column.to_pylist()])
+    return plain_column(column)
+
+
+def _run_ends_decoded(column: pa.Array, read: Callable[[pa.Array], pa.Array]) -> pa.Array:
     """The values, one a row. Arrow's own function takes few types, and a few bytes may stand for any number of rows."""
     if len(column) > _MOST_ROWS:
         raise pa.ArrowInvalid(f"a run-end encoded column has {len(column)} rows; expected at most {_MOST_ROWS}")
     rows = np.arange(column.offset, column.offset + len(column))
-    return plain_column(column.values).take(pa.array(np.searchsorted(column.run_ends, rows, side="right")))
+    return read(column.values).take(pa.array(np.searchsorted(column.run_ends, rows, side="right")))
 
 
 def _values_of_union(column: pa.Array) -> list[Any]:

@@ -27,8 +27,8 @@ __all__ = [
     "MOST",
     "MOST_LEVELS",
     "bytes_text",
+    "distinguishing",
     "is_nested",
-    "is_whole",
     "is_wide",
     "json_text",
     "key_text",
@@ -188,20 +188,43 @@ def _json_default(value: Any) -> Any:
 
 
 def is_wide(value: Any) -> bool:
-    """Whether a value is an integer, also as a decimal number, that as a field would become the nearest float."""
+    """Whether a value is an integer, also as a decimal number, that as a field would become another one: a float."""
     if isinstance(value, Decimal):
-        return value.is_finite() and not LEAST <= value <= MOST and is_whole(value)
+        return _is_whole(value) and (
+            not LEAST <= value <= MOST or (type(plain(value)) is float and plain(value) != value)
+        )
     return isinstance(value, int) and not LEAST <= value <= MOST
 
 
-def is_whole(value: Decimal | None) -> bool:
+def _is_whole(value: Decimal) -> bool:
     """Whether a decimal number is an integer, of a size that some float has."""
-    return (
-        value is not None
-        and value.is_finite()
-        and value.adjusted() < _MOST_DIGITS
-        and value == value.to_integral_value()
-    )
+    return _is_ordinary(value) and value == value.to_integral_value()
+
+
+def _is_ordinary(value: Decimal) -> bool:
+    """Whether a decimal number is finite, and neither larger nor smaller than floats are."""
+    return value.is_finite() and abs(value.adjusted()) < _MOST_DIGITS
+
+
+def distinguishing(value: Any) -> Any:
+    """A value as it stands in a field that distinguishes events, in which two that differ must not become one.
+
+    Integers beyond 64 bits, and decimal numbers with more digits than a float has, are the text of their digits, bytes
+    those of a Kafka key. Other decimal numbers are integers or floats, and other values are as they came.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes_text(bytes(value))
+    if isinstance(value, Enum):
+        return distinguishing(value.value)
+    if isinstance(value, Decimal) and _is_ordinary(value):
+        if not _is_whole(value):
+            nearest = float(value)
+            return nearest if Decimal(repr(nearest)) == value else format(value, "f").rstrip("0")
+        value = int(value)
+    return str(int(value)) if isinstance(value, int) and not LEAST <= value <= MOST else value
 
 
 def bytes_text(value: bytes) -> str:
@@ -216,15 +239,10 @@ def bytes_text(value: bytes) -> str:
 def key_text(value: Any) -> str | None:
     """The text by which a value serves as a key or an id; None for null and NaN.
 
-    Equal numbers have equal text, integers of any length their digits; bytes are read as those of a Kafka key.
+    Equal numbers have equal text, integers of any length and decimal numbers their digits; bytes are read as those of a
+    Kafka key.
     """
-    while isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes_text(bytes(value))
-    if is_wide(value):
-        return str(int(value))
-    found = plain(value)
+    found = plain(distinguishing(value))
     if found is None or isinstance(found, str):
         return found
     if isinstance(found, bool):

@@ -25,16 +25,18 @@ from astrocyte.schemas.values.mixed import MIXED, members
 
 __all__ = ["OTHERS", "Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_of_kinds"]
 
-Cause = Literal["dead", "late", "duplicate", "no_key", "unkeyed", "kind", "no_number", "failed", "unit", "stream"]
+Cause = Literal[
+    "dead", "late", "duplicate", "no_key", "unkeyed", "kind", "no_number", "failed", "unit", "guessed_unit", "stream"
+]
 
 
 class _Key(NamedTuple):
     cause: Cause
     subject: str
-    """Topic, stream (``no_key``, ``kind``, ``no_number``) or rule (``failed``)."""
+    """Topic, stream (``no_key``, ``kind``, ``no_number``, ``unit``, ``guessed_unit``) or rule (``failed``)."""
     detail: str
-    """Stage of a dead letter, the stream of a frame (``stream``), or a field (``unkeyed``: the key by which the topic
-    is taken to be partitioned)."""
+    """Stage of a dead letter, the stream of a frame (``stream``), a unit (``unit``), or a field (``guessed_unit``: the
+    time; ``unkeyed``: the key by which the topic is taken to be partitioned)."""
     kind: str = ""
     """Kind of the reason (`reason_kind`) of a dead letter or failed result, or `OTHERS`."""
 
@@ -67,6 +69,9 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "comparisons are false and results null, such as {example}; for numbers that are written as text declare "
     "'{detail}: {{type: float64, text: true}}' under streams:",
     "unit": "{count:,} {events} of {subject}, whose time is declared in {detail}, dated before 1980, such as {example}",
+    "guessed_unit": "{count:,} {events} of {subject} {have} a number in {detail!r} that is hardly a time, such as "
+    "{example}; declare under streams: which member is the time, or the unit of this one, such as 'time: {{field: "
+    "{detail}, unit: s}}'",
     "stream": "{count:,} {events} of {subject} came in frames of stream {detail!r}, so that rules of the topic's "
     "stream do not see them; send them to the topic of {detail!r}; such as {example}",
     "failed": "{count:,} results of {subject} failed ({detail}), such as {example}",

@@ -22,7 +22,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.times import DOUBTED_US, NS_FROM_US, iso_from_us, unit_of
 
 __all__ = [
     "REASONS",
@@ -163,6 +163,16 @@ class StreamReport:
         if odd is not None and not (odd.keys and odd.keys <= named):
             lines.append(odd.line)
         reading = self.reading
+        doubted = None if self.proposal is None else self.proposal.doubted
+        if self.is_proposed and doubted is not None:
+            bound_us = NS_FROM_US if unit_of(doubted.example) == "ns" else DOUBTED_US
+            lines.append(doubted.line(int((reading.times_us() < bound_us).sum())))
+        if nameless := self.keys.counts[""]:
+            what = "1 event has" if nameless == 1 else f"{nameless:,} events have"
+            lines.append(
+                f"{what} an empty {short(self.key_field)}, which is a key like any other: rules take all these events "
+                "for those of one; leave the member out, or send null, where it is not known"
+            )
         makes_late = bool((reading.all_lags_us() > self.usual_span_us).any())
         lines += clock_lines(reading.clocks, reading.refused_clocks, self.key_field, makes_late=makes_late)
         return lines

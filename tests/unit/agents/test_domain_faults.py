@@ -111,7 +111,7 @@ def test_a_record_on_which_the_reader_raises_is_one_dead_letter(monkeypatch, cap
 
 
 def test_a_frame_on_which_decoding_raises_is_one_dead_letter(monkeypatch):
-    def broken(payload):
+    def broken(payload, **_):
         if payload == b"\xff\xff\xff\xffbad":
             raise RuntimeError("a bug")
         return decode_frame(payload)

@@ -13,7 +13,7 @@ from astrocyte.pipeline.console import short
 from astrocyte.schemas.contract import Contract, Event, read_event
 from astrocyte.schemas.declarations import DEBEZIUM
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, time_us, unit_of
+from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, is_doubted, iso_from_us, time_us, unit_of
 from astrocyte.schemas.values import single
 
 __all__ = [
@@ -82,6 +82,8 @@ class Proposal:
     """Messages of another form than nearly all others."""
     odd: OddTimes | None = None
     """Events that have no time of these days."""
+    doubted: DoubtedTimes | None = None
+    """The time of most events, where it is hardly one."""
     problem: str | None = None
     """Why no event can be read, also with the declaration."""
 
@@ -99,6 +101,27 @@ class OddTimes:
     """A sentence on them."""
 
 
+@dataclass(frozen=True, slots=True)
+class DoubtedTimes:
+    """The member that is read as the time and holds numbers that are hardly times (`schemas.times.is_doubted`)."""
+
+    path: str
+    example: int | float
+
+    def line(self, count: int) -> str:
+        """A sentence on ``count`` such events."""
+        what = "1 event has" if count == 1 else f"{count:,} events have"
+        return (
+            f"{what} a number in {short(self.path)} that is hardly a time, such as {self.reading}: declare which "
+            "member is the time, or the unit of this one"
+        )
+
+    @property
+    def reading(self) -> str:
+        """The first number, and how it is read."""
+        return f"{self.example}, read in {unit_of(self.example)} since 1970 as {iso_from_us(time_us(self.example))}"
+
+
 def propose_time(
     proposal: Proposal, events: Sequence[Event], seen: Sequence[Seen], forms: Forms, *, is_file: bool
 ) -> OddTimes | None:
@@ -109,13 +132,18 @@ def propose_time(
     candidates.sort(key=lambda each: each.rank)
     full = [each for each in candidates if each.is_full]
     named = full or sorted(candidates, key=lambda each: -each.good)
-    if len(own) >= SHARE * len(events) or (own and not full and not (named and named[0].good > len(own))):
+    doubted = _doubted_time(own)
+    better = bool(full or (named and named[0].good > len(own)))
+    if own and not (doubted and full) and (len(own) >= SHARE * len(events) or not better):
+        proposal.doubted = doubted
         _hint_at(proposal, "other times", [each.seen.path for each in named])
         return _own_time(proposal, own, events, forms, is_file=is_file)
     if named:
         best, unit = named[0], named[0].unit
         path = best.seen.path
         without = "every event is refused" if is_file else "the time of the Kafka message is taken"
+        if doubted is not None:
+            without = f"{short(doubted.path)} is, such as {doubted.reading}"
         proposal.declaration["time"] = {"field": path} | ({"unit": unit} if unit else {})
         proposal.time = f"{short(path)}, {unit or 'ISO 8601 text'}"
         proposal.needs.append(f"time: {short(path)}, else {without}")
@@ -143,6 +171,16 @@ def _hint_at(proposal: Proposal, what: str, paths: Sequence[str]) -> None:
     found = [short(path) for path in paths if path]  # a declaration names no empty member
     if found:
         proposal.hints.append(f"{what}: {', '.join(found[:4])}")
+
+
+def _doubted_time(own: Sequence[Event]) -> DoubtedTimes | None:
+    """The time of most of these events, where it is a number without a unit that is hardly a time; else None."""
+    small = [
+        event for event in own if event.unit is None and isinstance(event.time, int | float) and is_doubted(event.time)
+    ]
+    if 2 * len(small) <= len(own):
+        return None
+    return DoubtedTimes(_time_member(small[0]) or "time", small[0].time)
 
 
 def _own_time(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 
+from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
+from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
+from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.partitioning import partition_of
 from astrocyte.schemas.times import us_from_iso
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages
@@ -146,3 +153,108 @@ def test_renamed_frames_are_read_like_any_other():
     records = [rename_stream(item, "axon_2") for item in frame_messages(axon_frame("axon_1", ["a"], [0]), 1, offsets)]
     (chunk,) = chunks_of([item._replace(topic="mono.axon_2") for item in records])
     assert chunk.frame.stream == "axon_2"
+
+
+DECLARED = """
+streams:
+  - {name: orders, topic: orders, time: {field: created_at, unit: s}, id: order_id}
+  - {name: changes, topic: changes, decoder: debezium, id: order_id}
+  - {name: lines, topic: lines, decoder: {name: csv, columns: [time, order_id]}, id: order_id}
+rules: [{name: r, within: 1m, seq: [{as: a, stream: orders}, {as: b, stream: changes}, {as: c, stream: lines}]}]
+"""
+CHANGE = {"op": "c", "after": {"order_id": 7}, "source": {"ts_ms": T0_US // 1000}, "ts_ms": T0_US // 1000 + 3}
+
+
+def sent(topic: str, body: object, **headers: str) -> ConsumedRecord:
+    value = body if isinstance(body, bytes) else orjson.dumps(body)
+    return ConsumedRecord(topic, 0, 0, T0_US // 1000, b"k", value, tuple((k, v.encode()) for k, v in headers.items()))
+
+
+def read(*records: ConsumedRecord) -> list[dict[str, object]]:
+    """Times, ids and orders of the events that a worker reads."""
+    decoders = decoders_of(contracts_of(load_rules(DECLARED)))
+    found = []
+    for number, record in enumerate(records):
+        raw = RawRecord(number, record.timestamp_ms, record.key, record.value, list(record.headers))
+        frames, letters = decode_chunk(record.topic, 0, [raw], decoders=decoders)
+        assert letters == []
+        for each in frames:
+            rows = zip(
+                each.frame.timestamps().tolist(), each.frame.id_strings(), each.frame.values("order_id"), strict=True
+            )
+            found += [{"time": time, "id": name, "order": order} for time, name, order in rows]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("topic", "body"),
+    [
+        ("orders", {"created_at": T0_US // 1_000_000, "order_id": "o-1"}),
+        ("orders", {"created_at": str(T0_US // 1_000_000), "order_id": 12, "id": "m-1", "event_id": "4625"}),
+        ("changes", CHANGE),
+        ("changes", {"schema": {}, "payload": CHANGE}),
+    ],
+)
+def test_a_later_lap_of_a_declared_stream_has_new_ids_at_a_later_time_and_the_same_fields(topic, body):
+    contract = contracts_of(load_rules(DECLARED)).of_topic(topic)
+    record = sent(topic, body)
+    laps = [shift_record(record, Shift(HOUR * lap, 0, lap), contract) for lap in (1, 2, 3)]
+    (first, second, third) = read(*laps)
+    assert len({each["id"] for each in (first, second, third)}) == 3
+    assert first["order"] == second["order"] == third["order"]
+    start = read(record)[0]
+    assert [each["time"] - start["time"] for each in (first, second, third)] == [HOUR, 2 * HOUR, 3 * HOUR]
+    assert start["id"] == first["id"]
+    bodies = [orjson.loads(each.value) for each in laps]
+    assert [each.get("id") for each in bodies] == [body.get("id")] * 3
+    assert [each.get("event_id") for each in bodies] == [body.get("event_id")] * 3
+    assert first_event_us(record, contract) == start["time"]
+
+
+def test_a_lap_of_a_lap_has_ids_of_its_own_and_other_forms_keep_their_bytes():
+    record = sent("lines", b"2023-11-14T22:13:20Z,o-1", astrocyte_lap="2")
+    again = shift_record(record, Shift(HOUR, 0, 2))
+    assert again.value == record.value
+    assert dict(again.headers)["astrocyte_lap"] == b"2.2"
+    ids = [each["id"] for each in read(sent("lines", record.value), record, again)]
+    assert len(set(ids)) == 3
+    assert read(again) == read(again)
+    assert shift_record(record, Shift(HOUR, 0)).headers == record.headers
+
+
+def test_a_later_lap_of_cloudevents_has_new_ids():
+    body = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "s",
+        "type": "t",
+        "time": "2023-11-14T22:13:20Z",
+        "data": {"a": 1},
+    }
+    second = orjson.loads(shift_record(sent("cloud", body), Shift(HOUR, 0, 2)).value)
+    assert (second["id"] != "1", second["time"], second["data"]) == (True, "2023-11-14T23:13:20Z", {"a": 1})
+    del body["time"]
+    inside = orjson.loads(
+        shift_record(sent("cloud", body | {"data": {"ts": "2023-11-14T22:13:20Z"}}), BY_AN_HOUR).value
+    )
+    assert inside["data"] == {"ts": "2023-11-14T23:13:20Z"}
+    binary = sent("cloud", {"a": 1}, ce_specversion="1.0", ce_id="1", ce_source="s", ce_type="t")
+    assert dict(shift_record(binary, Shift(HOUR, 0, 2)).headers)["ce_id"] == second["id"].encode()
+
+
+def test_decimals_and_bytes_of_a_moved_frame_stay_as_they_came():
+    columns = {
+        "timestamp": pa.array([T0_US]), "key": pa.array(["k"]).dictionary_encode(),
+        "type": pa.array(["t"]).dictionary_encode(), "amount": pa.array([Decimal(2**70)], pa.decimal128(38, 2)),
+        "tag": pa.array([b"\x00a"]),
+    }  # fmt: skip
+    batch = pa.record_batch(columns).replace_schema_metadata({"stream": "axon_1", "run": "r"})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    record = ConsumedRecord("mono.axon_1", 0, 0, 0, None, bytes(sink.getvalue()))
+    moved = rename_stream(shift_record(record, BY_AN_HOUR), "axon_2")
+    for part in repartition(moved, 1, 2):
+        found = pa.ipc.open_stream(part.value).read_all()
+        assert found.column("amount").to_pylist() == [Decimal(2**70)]
+        assert found.column("tag").to_pylist() == [b"\x00a"]

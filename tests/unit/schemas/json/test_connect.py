@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from fractions import Fraction
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.json.connect import with_decimals
+from astrocyte.schemas.values.single import key_text, plain
 from tests.support.declared import START_US, message, read
 
 
@@ -80,8 +82,10 @@ def test_what_is_no_decimal_is_a_dead_letter_that_names_the_field(value, scale):
 
 @given(st.integers(-(10**40), 10**40), st.integers(-20, 40))
 def test_a_decimal_is_the_nearest_float_and_an_integer_without_fraction_digits(unscaled, scale):
-    found = with_decimals([bytes_of(unscaled)], {"type": "array", "items": decimal(scale)})
-    assert found == [float(f"{unscaled}e{-scale}") if scale > 0 else unscaled * 10**-scale]
+    (found,) = with_decimals([bytes_of(unscaled)], {"type": "array", "items": decimal(scale)})
+    assert plain(found) == plain(float(f"{unscaled}e{-scale}") if scale > 0 else unscaled * 10**-scale)
+    assert isinstance(found, int | float) or found == Fraction(unscaled, 10**scale)
+    assert Fraction(key_text(found) or "") == (Fraction(unscaled, 10**scale) if scale > 0 else unscaled * 10**-scale)
 
 
 @pytest.mark.parametrize("schema", [None, {}, [], {"type": "struct"}, {"type": "struct", "fields": [5, {"field": 5}]}])

@@ -284,3 +284,40 @@ def test_a_member_without_a_name_is_left_out_of_the_rule_file_which_says_so(tmp_
     rows = [{**row, "ts": START_S + n, "id": f"x{n}", "k": "ab"[n % 2]} for n in range(12)]
     text = started(events_of(tmp_path, *rows)).text
     assert ("whose name is empty" in text) == ("" in row)
+
+
+def lines_of(path, rows: list[dict[str, object]]) -> str:
+    path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    return str(path)
+
+
+def test_numbers_that_are_hardly_times_are_named_with_their_reading(tmp_path):
+    path = lines_of(tmp_path / "years.jsonl", [{"timestamp": year, "v": 1} for year in (2025, 2025, 2026)])
+    said = " ".join(run("inspect", path).output.split())
+    reading = "3 events have a number in timestamp that is hardly a time, such as 2025, read in s since 1970 as "
+    assert f"problems {reading}1970-01-01T00:33:45Z: declare which member is the time" in said
+    rules = tmp_path / "mine.yaml"
+    rules.write_text("rules: [{name: r, seq: [{as: a, stream: A}]}]")
+    with_rules = " ".join(run("inspect", path, "--rules", str(rules)).output.split())
+    assert "3 events of A have a number in 'timestamp' that is hardly a time" in with_rules
+    spelt = lines_of(tmp_path / "text.jsonl", [{"timestamp": f"1970-01-01T00:33:4{n}Z", "v": 1} for n in range(3)])
+    assert "problems" not in run("inspect", spelt).output
+
+
+def test_a_member_of_these_days_is_proposed_before_a_number_that_is_hardly_a_time(tmp_path):
+    rows = [{"timestamp": n, "created_at": f"2025-01-01T00:00:0{n}Z"} for n in range(5)]
+    said = " ".join(run("inspect", lines_of(tmp_path / "rows.jsonl", rows)).output.split())
+    assert "time created_at, ISO 8601 text 2025-01-01T00:00:00Z to" in said
+    assert (
+        "declare time: created_at, else timestamp is, such as 0, read in s since 1970 as 1970-01-01T00:00:00Z" in said
+    )
+    assert "problems" not in said
+
+
+def test_ticks_of_other_epochs_and_empty_keys_are_named(tmp_path):
+    ticks = lines_of(tmp_path / "ticks.jsonl", [{"timestamp": 638_999_999_990_000_000 + n, "v": n} for n in range(3)])
+    said = " ".join(run("inspect", ticks).output.split())
+    assert "such as 638999999990000000, read in ns since 1970 as 1990-" in said
+    rows = [{"timestamp": START_S + n, "key": "" if n % 3 else "pump", "v": n} for n in range(9)]
+    said = " ".join(run("inspect", lines_of(tmp_path / "keys.jsonl", rows)).output.split())
+    assert "problems 6 events have an empty key, which is a key like any other" in said
