@@ -18,6 +18,7 @@ from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.pipeline.analysis.backtest import Made
 from astrocyte.pipeline.analysis.explain import Explained, SourceEvent
 from astrocyte.pipeline.analysis.history.tapes import Tapes
+from astrocyte.pipeline.topology.plan import ALL_KEYS, KeyGroup
 from astrocyte.schemas.ids import format_ids
 from astrocyte.schemas.times import time_us
 
@@ -141,7 +142,7 @@ def find_matches(
     found = {rule.name: RuleMatches(rule) for rule in ruleset.rules if rule.name in only}
     left = most_matches
     for each in tapes.groups:
-        needed = _needed(ruleset, each.group.ruleset, found.keys())
+        needed = _needed(ruleset, each.group, found.keys())
         if not needed.rules:
             continue
         for tape in each.tapes:
@@ -161,18 +162,23 @@ def find_matches(
     return found
 
 
-def _needed(ruleset: RuleSet, group: RuleSet, names: Collection[str]) -> RuleSet:
-    """The part of a group without which these rules cannot be run: they, and what of the group they read."""
-    by_name = {each.name: each for each in (*ruleset.rules, *ruleset.windows, *ruleset.insight)}
-    own = {each.name for each in (*group.rules, *group.windows, *group.insight)}
+def _needed(ruleset: RuleSet, group: KeyGroup, names: Collection[str]) -> RuleSet:
+    """The part of a group without which these rules cannot be run: they, and what of the group they read.
+
+    The group may be that of other rules, which take the same events.
+    """
+    if group.role == "insight":
+        own: dict[str, Any] = {each.name: each for each in ruleset.insight}
+    else:
+        own = {rule.name: rule for rule in ruleset.rules if (rule.by or ALL_KEYS) == group.field}
+        own |= {window.name: window for window in ruleset.windows if window.by == group.field}
     wanted: set[str] = set()
     todo = [name for name in names if name in own]
     while todo:
         name = todo.pop()
-        if name in wanted:
-            continue
-        wanted.add(name)
-        todo += [stream for stream in _streams(by_name[name]) if stream in own]
+        if name not in wanted:
+            wanted.add(name)
+            todo += [stream for stream in _streams(own[name]) if stream in own]
     return RuleSet(
         rules=tuple(each for each in ruleset.rules if each.name in wanted),
         windows=tuple(each for each in ruleset.windows if each.name in wanted),

@@ -83,7 +83,7 @@ def some_log(path, seed, *, as_json):
     rng = np.random.default_rng(seed)
     offsets: dict[tuple[str, int], int] = {}
     messages = []
-    for number in range(60):
+    for number in range(30):
         stream = ("axon_1", "axon_2")[int(rng.integers(2))]
         count = int(rng.integers(1, 9))
         times = number * 60_000 + rng.integers(-150_000, 60_000, count)
@@ -122,9 +122,9 @@ def assert_as_backtest(ruleset, log, found, lateness_us=100_000):
     return expected
 
 
-@pytest.mark.parametrize("rows", [5, 64, 131_072])
+@pytest.mark.parametrize("rows", [5, 131_072])
 @pytest.mark.parametrize("as_json", [False, True])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_all_rules_find_what_a_backtest_finds(tmp_path, monkeypatch, seed, as_json, rows):
     monkeypatch.setattr(tape, "_ROWS", rows)
     log = some_log(tmp_path / "run.jsonl.zst", seed, as_json=as_json)
