@@ -34,8 +34,10 @@ class GraphNode:
 
 @dataclass(frozen=True, slots=True)
 class GraphEdge:
-    """``take`` takes the event, ``ignore`` passes it over, ``time`` needs none; ``part`` and ``none_of`` are of steps
-    of an ``all``."""
+    """An edge. ``take`` takes the event, ``ignore`` passes it over, ``time`` needs none.
+
+    ``part`` and ``none_of`` lead from the steps of an ``all``.
+    """
 
     source: str
     target: str

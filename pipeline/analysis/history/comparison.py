@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -38,7 +38,7 @@ class Change:
         """``new``, ``removed`` or ``changed``."""
         return "new" if self.before is None else "removed" if self.after is None else "changed"
 
-    def keys(self) -> list[tuple[str | None, int, int]]:
+    def top_keys(self) -> list[tuple[str | None, int, int]]:
         """Keys with the most matches, with their number before and after."""
         counts = [Counter([] if side is None else side.keys()) for side in (self.before, self.after)]
         most = (counts[0] | counts[1]).most_common(_KEYS)
@@ -60,7 +60,6 @@ class Compared:
     """Of the rules after the change."""
     anew: bool
     """Whether the rules after the change take other events than those before, so that all of them were run."""
-    sides: dict[str, RuleMatches] = field(default_factory=dict)
 
     def side(self, name: str, *, after: bool) -> RuleMatches | None:
         """Matches of a rule before or after."""
@@ -153,9 +152,3 @@ def _numbers(words: NDArray[np.void]) -> NDArray[np.int64]:
     numbers = np.empty(len(words), np.int64)
     numbers[order] = np.cumsum(new)
     return numbers
-
-
-def counts_by_bucket(times_us: NDArray[np.int64], positions: Callable[..., Any], used: int) -> Sequence[int]:
-    """Matches in each bucket of an axis."""
-    found: list[int] = np.bincount(positions(times_us), minlength=used).tolist()
-    return found

@@ -158,9 +158,7 @@ def test_an_edit_gives_what_two_backtests_give(tmp_path, edit):
     before, after = load_rules(RULES), load_rules(RULES.replace(*edit))
     history = history_of(log)
     compared = compare_rule_sets(history, before, after)
-    a, b = (
-        backtest(each, [log], lateness_us=100_000, clock_tolerance_us=10**12).made for each in (before, after)
-    )
+    a, b = (backtest(each, [log], lateness_us=100_000, clock_tolerance_us=10**12).made for each in (before, after))
     changed = {each.name: each for each in compared.changes}
     for expected in compare(a, b):
         if expected.rule in compared.unchanged:
