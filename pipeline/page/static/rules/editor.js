@@ -21,6 +21,7 @@ export function codeEditor({ label, onInput, onRun }) {
     const bad = new Set(problems.map((each) => each.line));
     if (gutter.childElementCount !== count || gutter.dataset.first !== String(first)) {
       gutter.dataset.first = String(first);
+      inner.style.height = `calc(${Math.max(count, 6) + 1} * 1.45em + 1.4rem)`;
       gutter.replaceChildren(...Array.from({ length: count }, (_, place) => h("span", {}, String(first + place))));
     }
     [...gutter.children].forEach((each, place) => { each.className = bad.has(first + place) ? "wrong" : ""; });

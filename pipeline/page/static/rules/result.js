@@ -1,13 +1,14 @@
 // What a change of rules changes over the history: counts, matches over time, keys, and single matches with their reasons.
 
 import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, readAt, timeScale } from "../charts/frame.js";
-import { bounds, path } from "../charts/scale.js";
+import { bounds } from "../charts/scale.js";
 import { h, s } from "../dom.js";
 import { elapsed, number, span, utc } from "../format.js";
 import * as time from "../time.js";
 import { whyPanel } from "../views/why.js";
 import { post } from "./api.js";
 
+const COLUMNS = 60;
 const LISTS = [["only_before", "only before"], ["only_after", "only after"], ["both", "in both"]];
 
 /** `texts` gives the texts of before and after, by which conditions of matches are explained. */
@@ -32,20 +33,29 @@ function ruleResult(rule, result, texts, boxes) {
     lists(rule, texts));
 }
 
+/** Matches before and after over the time of the run, with buckets joined so that single matches do not make a comb. */
 function chart(rule, result) {
-  const sides = [["before", rule.before, 1], ["after", rule.after, 0]].filter(([, side]) => side);
-  const box = chartBox({ title: "Matches", unit: `in ${span(result.width / 1e6)}`, note: "" }, { height: 130, wide: true, draw });
+  const joined = Math.max(Math.ceil(result.used / COLUMNS), 1);
+  const columns = Math.ceil(result.used / joined);
+  const width = result.width * joined;
+  const counted = (side) => Array.from({ length: columns }, (_, place) => side.buckets.slice(place * joined, (place + 1) * joined).reduce((sum, each) => sum + each, 0));
+  const sides = [["before", rule.before, 1], ["after", rule.after, 0]].filter(([, side]) => side).map(([label, side, colour]) => ({ label, colour, counts: counted(side) }));
+  const box = chartBox({ title: "Matches", unit: `in ${span(width / 1e6)}`, note: "" }, { height: 150, wide: true, draw });
   function draw() {
-    const scale = timeScale(box, Math.min(result.start + result.used * result.width, time.run().start + time.run().used * time.run().width * 1.35));
-    const [low, high] = bounds(sides.map(([, side]) => side.buckets));
+    const run = time.run();
+    const scale = timeScale(box, Math.min(result.start + result.used * result.width, run.start + run.used * run.width * 1.35));
+    const [low, high] = bounds(sides.map((side) => [0, ...side.counts]));
     const bottom = box.height - MARGIN.bottom;
     const y = (each) => bottom - ((each - low) / (high - low)) * (bottom - MARGIN.top);
     drawAxes(box, scale, y, low, high);
-    const middle = (place) => scale.x(result.start + (place + 0.5) * result.width);
-    box.layers.data.replaceChildren(...sides.map(([, side, colour]) => s("path", { class: `line c${colour}`, d: path(side.buckets, middle, y, 0, result.used) })));
+    const x = (place) => scale.x(result.start + place * width).toFixed(1);
+    const steps = (counts) => counts.map((each, place) => `${place ? "V" : `M${x(0)} `}${y(each).toFixed(1)}H${x(place + 1)}`).join("");
+    box.layers.data.replaceChildren(...sides.flatMap(({ counts, colour, label }) => [
+      label === "before" ? s("path", { class: `area c${colour}`, d: `${steps(counts)}V${bottom}H${x(0)}Z` }) : "",
+      s("path", { class: `line c${colour}`, d: steps(counts) })]).filter(Boolean));
     drawMarks(box, scale);
-    const place = Math.min(Math.max(Math.floor((readAt() - result.start) / result.width), 0), result.used - 1);
-    drawLegend(box, sides.map(([label, side, colour]) => ({ label, colour, always: true, text: number(side.buckets[place] ?? 0) })));
+    const place = Math.min(Math.max(Math.floor((readAt() - result.start) / width), 0), columns - 1);
+    drawLegend(box, sides.map(({ label, colour, counts }) => ({ label, colour, always: true, text: number(counts[place] ?? 0) })));
   }
   return box;
 }

@@ -25,6 +25,8 @@ const NEW = `rules:
 /** What is being edited outlives the view: texts by file, the open file and rule. */
 const state = { files: null, drafts: new Map(), open: null, rule: null, automatic: false };
 
+const counted = (count, one, many) => `${number(count)} ${count === 1 ? one : many}`;
+
 export function rulesView(chosen) {
   const list = h("div", { class: "rule-list" });
   const title = h("h2", {});
@@ -60,6 +62,7 @@ export function rulesView(chosen) {
   let result = null;
   let last = null;
   let left = false;
+  let triedText = "";
 
   async function load(keep) {
     const answer = await listRules();
@@ -127,6 +130,7 @@ export function rulesView(chosen) {
     clearTimeout(checkTimer);
     clearTimeout(tryTimer);
     checkTimer = setTimeout(check, CHECK_MS);
+    outcome.classList.toggle("stale", text !== triedText);
     drawList();
     publish.close();
   }
@@ -144,7 +148,7 @@ export function rulesView(chosen) {
     last = { ...answer, name, text, outline: answer.outline.length ? answer.outline : last?.outline ?? [] };
     editor.show(answer.problems);
     status.className = `check-status ${answer.problems.length ? "bad" : "good"}`;
-    setText(status, answer.problems.length ? `${answer.problems.length === 1 ? "1 problem" : `${answer.problems.length} problems`}` : `Valid: ${answer.rules.length === 1 ? "1 rule" : `${answer.rules.length} rules`}.`);
+    setText(status, answer.problems.length ? counted(answer.problems.length, "problem", "problems") : `Valid: ${counted(answer.rules.length, "rule", "rules")}.`);
     problems.replaceChildren(...answer.problems.map((each) => h("li", {}, each.line === null ? h("span", {}, each.text)
       : h("button", { type: "button", class: "link", onclick: () => goTo(each) }, each.text))));
     warnings.replaceChildren(...answer.warnings.map((each) => h("li", {}, each)));
@@ -176,14 +180,17 @@ export function rulesView(chosen) {
     const before = fileOf(name)?.text ?? "";
     stop.hidden = false;
     outcome.classList.add("stale");
+    updateButtons();
     const answer = await post("try", { name, text, again: anew });
     if (left || number_ !== tried) return;
     stop.hidden = true;
-    outcome.classList.remove("stale");
+    updateButtons();
     if (answer.superseded) {
       if (wanted) setText(history, "Stopped, or another browser tries a rule.");
       return;
     }
+    triedText = text;
+    outcome.classList.toggle("stale", wholeText() !== triedText);
     dropResult();
     const said = answer.error ?? answer.failed ?? answer.unavailable;
     if (said) {
@@ -278,7 +285,7 @@ export function rulesView(chosen) {
     for (const each of list.querySelectorAll("[data-rule]")) {
       const name = each.dataset.rule;
       const [found, raised] = [matches[name] ?? 0, alerts[name] ?? 0];
-      setText(each, found || raised ? `${number(found)} matches${raised ? `, ${number(raised)} alerts` : ""}` : "none found");
+      setText(each, found || raised ? `${counted(found, "match", "matches")}${raised ? `, ${counted(raised, "alert", "alerts")}` : ""}` : "none found");
     }
   }
 
