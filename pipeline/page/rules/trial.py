@@ -42,8 +42,8 @@ LIMIT_S: Final = 30.0
 """How long a trial may take, without the time in which the history is read."""
 _SAY_S: Final = 0.5
 _TOO_LONG: Final = (
-    f"cut after {LIMIT_S:.0f} s: these rules have too many partial matches over this history; bound them by a shorter "
-    "within, by max_partials or by skip"
+    "cut after {:.0f} s: these rules have too many partial matches over this history; bound them by a shorter within, "
+    "by max_partials or by skip"
 )
 _TOO_BIG: Final = (
     f"cut: these rules need more memory than a trial may take ({MOST_MEMORY >> 30} GiB); bound their partial matches "
@@ -70,9 +70,9 @@ class _Lines:
 class _Fork:
     """One trial in a process of its own."""
 
-    def __init__(self, number: int, work: Any, most_memory: int) -> None:
+    def __init__(self, number: int, work: Any, *, most_memory: int, limit_s: float) -> None:
         self.number = number
-        self.until_s: float | None = time.monotonic() + LIMIT_S
+        self.until_s: float | None = time.monotonic() + limit_s
         down, up = os.pipe(), os.pipe()
         gc.freeze()  # the collector of the child does not touch, and so copy, what both share
         self.pid = os.fork()
@@ -116,6 +116,7 @@ class _Trials:
     def __init__(self, config: dict[str, Any]) -> None:
         self._messages: Messages = messages_of(config["messages"])
         self._most_memory = config.get("most_memory", MOST_MEMORY)
+        self._limit_s = config.get("limit_s", LIMIT_S)
         self._history = History(
             self._messages.inputs,
             config["lateness_us"],
@@ -143,7 +144,7 @@ class _Trials:
             elif fork is not None and fork.answers.number in ready:
                 self._relay(fork)
             elif fork is not None:
-                _say({"number": fork.number, "failed": _TOO_LONG})
+                _say({"number": fork.number, "failed": _TOO_LONG.format(self._limit_s)})
                 self._drop()
         self._drop()
 
@@ -211,7 +212,7 @@ class _Trials:
         compared_before = self._before(before, after)
         old_s = time.monotonic() - began_s
         work = _Work(self._history, before, after, compared_before, self._planted, {"read_s": read_s, "old_s": old_s})
-        self._fork = _Fork(number, work.run, self._most_memory)
+        self._fork = _Fork(number, work.run, most_memory=self._most_memory, limit_s=self._limit_s)
 
     def _before(self, before: RuleSet, after: RuleSet) -> dict[str, RuleMatches]:
         """Matches of the rules that run, which are kept: each trial compares with them."""
