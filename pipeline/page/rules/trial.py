@@ -254,7 +254,8 @@ class _Work:
         except AstrocyteError as error:
             _write(out, {"failed": str(error)})
             return
-        _write(out, {"result": found | self.times | {"took_s": time.monotonic() - began_s}})
+        took = {"took_s": time.monotonic() - began_s, "processor_s": time.process_time()}
+        _write(out, {"result": found | self.times | took})
         while not lines.ended:
             for question in lines.read():
                 _write(out, {"question": question["question"], **_why(compared, question)})

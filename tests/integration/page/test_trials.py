@@ -83,15 +83,14 @@ async def test_a_newer_trial_takes_the_place_of_one_that_runs(log):
     bench = trials(log)
     before = InForce({"pairs": PAIR})
     try:
-        first = asyncio.create_task(bench.run(before, before.with_text("new", EXPLODES), "new"))
-        await asyncio.sleep(0)
-        found = await bench.run(before, before.with_text("pairs", STRICT), "pairs")
-        assert await first == {"superseded": True}
+        first, found = await asyncio.gather(
+            bench.run(before, before.with_text("new", EXPLODES), "new"),
+            bench.run(before, before.with_text("pairs", STRICT), "pairs"),
+        )
+        assert first == {"superseded": True}
         assert found["result"]["rules"][0]["name"] == "pair"
-        second = asyncio.create_task(bench.run(before, before.with_text("pairs", STRICT), "pairs"))
-        await asyncio.sleep(0)
-        await bench.cancel()
-        assert await second == {"superseded": True}
+        second, _ = await asyncio.gather(bench.run(before, before.with_text("pairs", STRICT), "pairs"), bench.cancel())
+        assert second == {"superseded": True}
     finally:
         await bench.close()
 
