@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ _NO_HISTORY: Final = (
     "page of the recorded log, or of the broker"
 )
 _NAME: Final = 100
+_PUBLISHED_S: Final = 5.0
 
 
 class TextChanged(AstrocyteError):
@@ -57,6 +59,8 @@ class RuleBench:
         self._files = tuple(rule_files)
         self._settings = settings
         self._publishing = asyncio.Lock()
+        self._published: dict[str, str] = {}
+        self._read_s = -_PUBLISHED_S
         self.figures: Callable[[str, Mapping[str, Any]], object] = lambda _name, _values: None
         """Told what the page shows of trials."""
         messages: dict[str, Any] | None = None
@@ -85,7 +89,7 @@ class RuleBench:
         """The texts in force, what they hold, and what can be done with them. Raises AstrocyteError."""
         problem = ""
         try:
-            in_force = await self._in_force()
+            in_force = await self._in_force(now=True)
         except BrokerUnavailable as error:
             in_force, problem = InForce.of_files(self._files), str(error)
         names = dict.fromkeys((*in_force.files, *in_force.published))
@@ -140,12 +144,13 @@ class RuleBench:
             _refuse_changed(name, (await published_files(self._broker)).get(name), digest(text.encode()))
         return {"published": name, "digest": digest(text.encode())}
 
-    async def _in_force(self) -> InForce:
-        published: dict[str, str] = {}
-        if self._broker is not None:
+    async def _in_force(self, *, now: bool = False) -> InForce:
+        """What runs; what is published is asked of the broker at most every `_PUBLISHED_S` while one types."""
+        if self._broker is not None and (now or time.monotonic() - self._read_s > _PUBLISHED_S):
             found = await published_files(self._broker)
-            published = {name: text.decode("utf-8", "replace") for name, text in found.items()}
-        return await asyncio.to_thread(InForce.of_files, self._files, published)
+            self._published = {name: text.decode("utf-8", "replace") for name, text in found.items()}
+            self._read_s = time.monotonic()
+        return await asyncio.to_thread(InForce.of_files, self._files, self._published)
 
     def _about(self, in_force: InForce, name: str) -> dict[str, Any]:
         text = in_force.text(name) or ""
