@@ -1,4 +1,4 @@
-"""A rule's automaton as nodes and edges with their texts, for diagrams."""
+"""A rule's automaton as nodes and edges with their labels, for diagrams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EdgeKind = Literal["take", "ignore", "time", "part", "none_of"]
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """One state, or one step of an ``all``, whose match is the node of kind ``all``. ``lines`` are its texts."""
+    """One state, or one step of an ``all``, whose match is the node of kind ``all``. ``lines`` are its label."""
 
     name: str
     kind: NodeKind

@@ -1,1 +1,1 @@
-"""Rules in the page: their texts are checked as they are typed, tried over the history, compared and published."""
+"""Rules in the page: rule files are checked as they are typed, tried over the history, compared and published."""

@@ -1,4 +1,4 @@
-"""What the page does with rules: lists those that run, checks, tries and publishes texts."""
+"""What the page does with rules: lists those that run, checks, tries and publishes rule files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RuleBench:
         self._published: dict[str, str] = {}
         self._read_s = -_PUBLISHED_S
         self.figures: Callable[[str, Mapping[str, Any]], object] = lambda _name, _values: None
-        """Told what the page shows of trials."""
+        """Called with what the page shows of trials."""
         messages: dict[str, Any] | None = None
         if self._broker is not None:
             inputs = make_plan(InForce.of_files(rule_files).ruleset()).inputs
@@ -86,7 +86,7 @@ class RuleBench:
                 await self._trials.close()
 
     async def listed(self) -> dict[str, Any]:
-        """The texts in force, what they hold, and what can be done with them. Raises AstrocyteError."""
+        """The rule files in force, what they hold, and what can be done with them. Raises AstrocyteError."""
         problem = ""
         try:
             in_force = await self._in_force(now=True)
@@ -165,7 +165,7 @@ class RuleBench:
 
 
 def digest(text: bytes) -> str:
-    """What tells two texts apart."""
+    """What differs for different content."""
     return hashlib.sha256(text).hexdigest()
 
 

@@ -9,6 +9,7 @@ from astrocyte.agents.cep.explain.automaton import automaton
 from astrocyte.agents.rules.model import Rule
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 from astrocyte.agents.rules.reading.documents import read_document
+from astrocyte.agents.rules.reading.yaml import KINDS
 from astrocyte.pipeline.page.rules.in_force import InForce, ruleset_of_text
 from astrocyte.pipeline.topology.plan import checked_plan
 from astrocyte.pipeline.topology.rule_files import misspelt_streams
@@ -21,14 +22,12 @@ MOST_TEXT: Final = 200_000
 _MOST_SHOWN: Final = 40
 """States of an automaton that is drawn."""
 _TOP: Final = re.compile(r"[^\s#\-]")
-_SECTIONS: Final = {"rules": "rule", "windows": "window", "insight": "statistic", "streams": "stream",
-                    "validators": "validator", "saccules": "validator"}  # fmt: skip
 
 
 def check_text(in_force: InForce, name: str, text: str) -> dict[str, Any]:
     """Problems with their places, warnings, what the text holds and the automata of its rules.
 
-    ``in_force`` are the texts beside which it would run under that name.
+    ``in_force`` are the rule files beside which it would run under that name.
     """
     problems: list[dict[str, Any]] = []
     warnings: list[str] = []
@@ -69,7 +68,7 @@ def outline(text: str) -> list[dict[str, Any]]:
         return []
     lines = text.split("\n")
     starts: list[tuple[int, str, str]] = []
-    for section, kind in _SECTIONS.items():
+    for section, kind in KINDS.items():
         items = data.get(section)
         for index, item in enumerate(items if isinstance(items, list) else ()):
             place = places.get((section, index))

@@ -1,4 +1,4 @@
-"""The rule files that run, as texts: those of the page's ``--rules``, and what was published over them."""
+"""The content of the rule files that run: those of the page's ``--rules``, and what was published over them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ruleset_of_text(text: str) -> RuleSet:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """Texts by name: of files, and of what was published, which replaces rules of the same names."""
+    """Content by name: of files, and of what was published, which replaces rules of the same names."""
 
     files: Mapping[str, str]
     published: Mapping[str, str] = field(default_factory=dict)
@@ -31,14 +31,14 @@ class InForce:
     @classmethod
     def of_files(cls, files: Iterable[str | Path], published: Mapping[str, str] | None = None) -> Self:
         """The files as they are now. Raises InvalidRule for one that cannot be read."""
-        texts = {}
+        contents = {}
         for file in files:
             path = path_of(file)
             try:
-                texts[path.stem] = path.read_text(encoding="utf-8")
+                contents[path.stem] = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise InvalidRule(f"{path}: cannot be read: {error}") from None
-        return cls(texts, published or {})
+        return cls(contents, published or {})
 
     @classmethod
     def of_json(cls, body: Mapping[str, Any]) -> Self:

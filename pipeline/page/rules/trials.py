@@ -22,7 +22,7 @@ _WHY_S: Final = 20.0
 class Trials:
     """One trial at a time: a newer one takes the place of an older one, which is then answered as ``superseded``.
 
-    ``said`` is told what the process does, for the page. `close` ends it.
+    ``said`` is called with what the process does, for the page. `close` ends it.
     """
 
     def __init__(self, config: Mapping[str, Any], said: Callable[[Mapping[str, Any]], object]) -> None:

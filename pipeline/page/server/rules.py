@@ -40,7 +40,7 @@ class _RuleRoutes:
         self._access = access
 
     async def listed(self, _request: web.Request) -> web.Response:
-        """The texts that run, and the key that further questions need."""
+        """The rule files that run, and the key that further questions need."""
         return await answered(self._listed())
 
     async def _listed(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Texts of rules are checked as `rules check` does, and problems are at their places."""
+"""Rule files that are typed are checked as `rules check` does, and problems are at their places."""
 
 import pytest
 
