@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from astrocyte.pipeline.topology.rule_updates import published_files
 from tests.integration.page.test_browser import check, page_of
 from tests.support.browser import browser, chromium
-from tests.support.world_log import world_log
+from tests.support.logs import running
+from tests.support.world_log import RULES, world_log
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
 
@@ -96,6 +98,39 @@ async def test_tab_indents_and_a_new_rule_begins_from_an_example(address):
         assert text.endswith("\n    x\n    "), json.dumps(text[-20:])
         assert "new" in await tab.text(".rule-list")
         check(tab, address)
+
+
+async def test_with_write_an_edited_rule_is_published_after_a_look_at_the_difference(tmp_path):
+    world = world_log(tmp_path)
+    with running(tmp_path / "broker") as broker, page_of(world, "--broker", broker, "--write", source=False) as address:
+        async with browser() as new_tab:
+            tab = await new_tab()
+            await tab.open(f"{address}#rules/population_collapse")
+            await tab.until("document.querySelector('.check-status.good')")
+            await tab.press("Tab")
+            await tab.run("document.querySelector('textarea').focus()")
+            for _ in range(3):
+                await tab.press("ArrowUp")
+            await tab.press("End")
+            for _ in AFTER_FIVE:
+                await tab.press("ArrowLeft")
+            await tab.press("Backspace")
+            await tab.press("9")
+            await tab.until("document.querySelector('.rule-list').innerText.includes('edited')")
+            await tab.until("document.querySelector('.check-status.good')")
+            await tab.press("Escape")
+            await tab_to(tab, "e.innerText === 'Publish …'")
+            await tab.press("Enter")
+            await tab.until("document.querySelector('.diff .add')", "the difference")
+            assert "0.9 * before" in await tab.text(".diff .add")
+            assert "0.5 * before" in await tab.text(".diff .gone")
+            assert await tab.run("document.activeElement.innerText") == "Publish to the workers"
+            await tab.press("Enter")
+            await tab.until("document.querySelector('p.good[role=status]')", "it is published")
+            await tab.until("document.querySelector('.rule-list').innerText.includes('published')")
+            check(tab, address)
+        published = await published_files(broker)
+    assert published == {"rules": RULES.replace("0.5 *", "0.9 *").encode()}
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
