@@ -128,6 +128,7 @@ async def test_with_write_an_edited_rule_is_published_after_a_look_at_the_differ
             await tab.press("Enter")
             await tab.until("document.querySelector('p.good[role=status]')", "it is published")
             await tab.until("document.querySelector('.rule-list').innerText.includes('published')")
+            assert "edited" not in await tab.text(".rule-list")
             check(tab, address)
         published = await published_files(broker)
     assert published == {"rules": RULES.replace("0.5 *", "0.9 *").encode()}

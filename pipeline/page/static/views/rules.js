@@ -72,6 +72,7 @@ export function rulesView(chosen) {
       return;
     }
     state.files = answer;
+    for (const file of answer.files) if (state.drafts.get(file.name) === file.text) state.drafts.delete(file.name);
     publish.set(answer.write);
     drawList();
     if (keep) check();
