@@ -16,11 +16,11 @@ import orjson
 
 from astrocyte.agents.matches.headers import Headers, own_headers, rule_headers
 from astrocyte.agents.matches.table import FINAL, STATUSES, MatchTable
-from astrocyte.schemas.ids import format_ids, match_ids
+from astrocyte.schemas.ids import Ids, format_ids, match_ids
 from astrocyte.schemas.json.reader import JsonRecord
 from astrocyte.schemas.times import iso_strings
 
-__all__ = ["alert_records", "lineages", "multi_event_records"]
+__all__ = ["alert_ids", "alert_records", "lineages", "multi_event_records"]
 
 _ASIDE: Final = ("integrated_value", "confidence")
 _DUMP: Final = orjson.OPT_SERIALIZE_NUMPY
@@ -68,6 +68,12 @@ def multi_event_records(table: MatchTable) -> list[JsonRecord]:
     return found
 
 
+def alert_ids(table: MatchTable) -> Ids:
+    """Ids of the alerts of the matches: functions of the ids of these."""
+    count = len(table)
+    return match_ids("alert", "1", table.ids, np.zeros(count, np.int64), np.arange(count + 1))
+
+
 def alert_records(table: MatchTable) -> list[JsonRecord]:
     """The alerts (`schemas.events.Alert`) of the matches, where the rule defines one, in the table's order."""
     chosen = [i for i, alert in enumerate(table.values.alert) if alert is not None] if len(table) else []
@@ -75,15 +81,14 @@ def alert_records(table: MatchTable) -> list[JsonRecord]:
         return []
     part = table.take(np.array(chosen, np.int64))
     multi, times = format_ids(part.ids), iso_strings(part.time_us)
-    count = len(part)
-    alert_ids = format_ids(match_ids("alert", "1", part.ids, np.zeros(count, np.int64), np.arange(count + 1)))
+    ids = format_ids(alert_ids(part))
     shared = _SharedHeaders(part, "astrocyte.alert")
     keys, runs, found = part.key.tolist(), part.first_runs(), []
     for i, place in enumerate(chosen):
         alert = table.values.alert[place]
         assert alert is not None
         body: dict[str, Any] = {
-            "alert_id": alert_ids[i],
+            "alert_id": ids[i],
             "timestamp": times[i],
             "rule": part.rules[part.rule[i]].name,
             "severity": alert[0],
@@ -93,7 +98,7 @@ def alert_records(table: MatchTable) -> list[JsonRecord]:
         }
         if before := part.suppressed_before(i):
             body["suppressed"] = before
-        headers = [*shared.of(i), *own_headers(alert_ids[i], times[i], runs[i])]
+        headers = [*shared.of(i), *own_headers(ids[i], times[i], runs[i])]
         found.append(JsonRecord(None if keys[i] is None else keys[i].encode(), orjson.dumps(body), headers))
     return found
 

@@ -6,7 +6,7 @@ in turn. If a log or a broker is given, each source is shown with its fields, re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -14,7 +14,7 @@ import orjson
 
 from astrocyte.pipeline.console import counted, number_text
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.times import iso_from_us, time_us
 from astrocyte.schemas.topics import is_derived
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "Origin",
     "SourceEvent",
     "explain",
+    "explain_sources",
+    "explained_of_json",
     "render",
 ]
 
@@ -138,6 +140,36 @@ def explain(event_id: str, origins: Sequence[Origin], tracer: Tracer | None = No
         f"no multi event {event_id!r} in {places}; 'astrocyte tap multi.events' shows the ids, and --db, --log or -b "
         "say where to look"
     )
+
+
+def explain_sources(found: Explained, origins: Sequence[Origin], tracer: Tracer) -> None:
+    """`explain` of a multi event that is in no origin, such as one of rules that are only tried.
+
+    Of its sources those without fields are read in the origins.
+    """
+    for source in found.sources:
+        if _may_be_a_result(source):
+            source.made_of = tracer.of_result(source)
+            if source.made_of is not None:
+                _explain_made(source.made_of, tracer, 1)
+    for origin in origins:
+        origin.read([source for source in found.sources if source.fields is None and source.topic is not None])
+
+
+def explained_of_json(body: Mapping[str, Any]) -> Explained:
+    """What `Explained.as_json` gave, without what its sources are made of."""
+    sources = [
+        SourceEvent(
+            each["event_id"], each["stream"], each["step"],
+            None if each["timestamp"] is None else time_us(each["timestamp"]),
+            each["topic"], each["partition"], each["offset"], each["event"],
+        )
+        for each in body["sources"]
+    ]  # fmt: skip
+    return Explained(
+        body["event_id"], body["correlation_rule"], time_us(body["timestamp"]), sources, body["rule_version"],
+        body["key"], body["integrated_value"], body["confidence"], body["details"], body["alerts"], body["note"],
+    )  # fmt: skip
 
 
 def _explain_sources(

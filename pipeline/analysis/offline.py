@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -57,7 +57,9 @@ class OfflineRun:
         clock_tolerance_us: int = CLOCK_TOLERANCE_US,
         consistency: Literal["strong", "eventual"] = "strong",
         list_unused: bool = False,
+        make_engine: Callable[[KeyGroup], Engine] | None = None,
     ) -> None:
+        """``make_engine`` makes the engine of one domain of a group, in place of a usual one."""
         found = inputs.found
         self.ruleset = ruleset
         self.found = found
@@ -133,7 +135,11 @@ class OfflineRun:
             counted |= topics
             domains = []
             for number in range(self.partitions):
-                engine = Engine(group.ruleset, consistency=consistency, exports=group.exports, validated=True)
+                engine = (
+                    Engine(group.ruleset, consistency=consistency, exports=group.exports, validated=True)
+                    if make_engine is None
+                    else make_engine(group)
+                )
                 domain = make_domain(
                     number,
                     [DomainGroup(group.field, engine, group.topics)],

@@ -15,6 +15,7 @@ from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.pipeline.analysis.backtest import Made, backtest
 from astrocyte.pipeline.analysis.unused_report import refusal_lines
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.recording.reader import read_log
@@ -22,7 +23,7 @@ from astrocyte.schemas.ids import event_ids, format_ids
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import TRUTH, mono_topic
 
-__all__ = ["Planted", "Score", "planted_in", "score", "score_matches", "score_outputs", "slack_of"]
+__all__ = ["Planted", "Score", "planted_in", "planted_of", "score", "score_matches", "score_outputs", "slack_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,13 @@ def slack_of(rule: Rule) -> int:
 def planted_in(path: str | Path) -> list[Planted]:
     """Planted anomalies in the ``truth`` stream of a log, in time order."""
     topic = mono_topic(TRUTH)
+    return planted_of(record for record in read_log(path) if record.topic == topic)
+
+
+def planted_of(records: Iterable[ConsumedRecord]) -> list[Planted]:
+    """Planted anomalies in the messages of the ``truth`` stream, in time order."""
     found = []
-    for chunk in chunks_of((record for record in read_log(path) if record.topic == topic), on_bad="skip"):
+    for chunk in chunks_of(records, on_bad="skip"):
         for row in chunk.frame.rows():
             members = orjson.loads(row["members"] or "[]")
             found.append(

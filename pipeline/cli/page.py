@@ -42,13 +42,14 @@ def page_command(
         str | None, typer.Option(metavar="T", help="How much of the past to read from the broker, such as 1h; all.")
     ] = None,
     broker: Broker = None,
+    write: Annotated[bool, typer.Option("--write", help="Let the page publish rules to the workers.")] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Show the worlds, the findings and the pipeline on a web page of this machine. Ctrl-C ends it."""
     from astrocyte.pipeline.page.server.run import PageOptions, run_page
 
     options = PageOptions(
-        source=source, port=port, host=host, rules=tuple(rules or ()), run=run, since=since, broker=broker
+        source=source, port=port, host=host, rules=tuple(rules or ()), run=run, since=since, broker=broker, write=write
     )
 
     def ready(address: str) -> None:

@@ -17,7 +17,16 @@ from typing import Any, Final
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import combined
-from astrocyte.pipeline.kafka.client import BrokerUnavailable, consumer_client, scan, topic_partitions
+from astrocyte.pipeline.kafka.client import (
+    BrokerUnavailable,
+    consumer_client,
+    producer_client,
+    scan,
+    topic_partitions,
+)
+from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.plan import checked_plan
+from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import RULES
@@ -29,6 +38,7 @@ __all__ = [
     "check_together",
     "follow_rules",
     "load_live_rules",
+    "publish_files",
     "published_files",
 ]
 
@@ -156,6 +166,23 @@ def check_together(
             live.take(name, text)
         except (InvalidRule, UnicodeDecodeError) as error:
             raise InvalidRule(f"rule file {name!r} cannot run with what is published: {error}") from None
+
+
+async def publish_files(
+    settings: Settings, published: Mapping[str, bytes], files: Mapping[str, bytes], removed: Iterable[str] = ()
+) -> None:
+    """Send rule files to the topic, and remove others, for running workers.
+
+    ``published`` are those of `published_files`, beside which the files must be able to run. Raises InvalidRule.
+    """
+    removed = list(removed)
+    stays = {name: text for name, text in published.items() if name not in removed}
+    if files:
+        check_together(stays, files, checked_plan)
+    await make_topics(settings, ())
+    async with producer_client(settings.broker) as producer:
+        for name, text in (*files.items(), *((name, None) for name in removed)):
+            await producer.send_and_wait(RULES, text, key=name.encode(), partition=0)
 
 
 async def check_published(broker: str, names: Iterable[str]) -> None:

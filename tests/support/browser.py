@@ -18,7 +18,7 @@ import aiohttp
 START_S = 60.0
 WAIT_S = 60.0
 KEYS = {"Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
-        "ArrowDown": 40, "Tab": 9}  # fmt: skip
+        "ArrowDown": 40, "Tab": 9, "Backspace": 8}  # fmt: skip
 
 
 def chromium() -> str | None:

@@ -62,7 +62,7 @@ ARROWS: dict[str, dict[str, str]] = {
     "pipeline": {
         "analysis": "console kafka recording roles settings simulation topology transport",
         "broker": "kafka",
-        "bench": "analysis broker kafka roles settings simulation topology transport",
+        "bench": "analysis broker console kafka page roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging page recording roles settings simulation "
         "stopping studies topology transport watch",
         "embed": "kafka recording settings stopping transport",
@@ -80,6 +80,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/analysis": {
         "evolution": "offline phylogeny sources",
+        "history": "backtest explain inputs offline",
         "inspect": "inputs offline",
         "phylogeny": "sources",
         "report": "evolution phylogeny",
@@ -103,7 +104,8 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/page": {
         "content": "aggregates",
-        "server": "content listening near_misses sources",
+        "rules": "aggregates sources",
+        "server": "content listening near_misses rules sources",
         "sources": "content",
     },
     "pipeline/studies": {

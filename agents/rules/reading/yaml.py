@@ -23,7 +23,7 @@ from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import CATALOG, NUMBERS, WHOLE, FieldType
 from astrocyte.schemas.registry import did_you_mean
 
-__all__ = ["read_rules"]
+__all__ = ["KINDS", "read_rules"]
 
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
     *(Rule, Step, Group, Window, Stream, Validator, RuleSet),
@@ -39,7 +39,7 @@ _FIELDS: Final = sorted(
 )
 _ENTRANCE: Final = ("validators", "saccules")
 """The key of the list of validators, and its older name."""
-_KINDS: Final = {"rules": "rule", "windows": "window", "insight": "statistic", "streams": "stream"} | dict.fromkeys(
+KINDS: Final = {"rules": "rule", "windows": "window", "insight": "statistic", "streams": "stream"} | dict.fromkeys(
     _ENTRANCE, "validator"
 )
 """What an entry of each list is called in messages."""
@@ -79,7 +79,7 @@ class _Reader:
     def report(self, message: str, path: Location, *, rule: str | None = None, field: str = "") -> None:
         place = next((self.places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.places), None)
         line, column = place or (None, None)
-        kind = _KINDS.get(str(path[0]), "rule") if path else "rule"
+        kind = KINDS.get(str(path[0]), "rule") if path else "rule"
         self.problems.append(
             RuleProblem(message=message, rule=rule, field=field, file=self.file, line=line, column=column, kind=kind)
         )
@@ -118,7 +118,7 @@ class _Reader:
 
     def report_of(self, data: Mapping[str, Any], problem: RuleProblem) -> None:
         """Report a problem that names its rule and field, with their place in the file."""
-        section = next(name for name, kind in _KINDS.items() if kind == problem.kind)
+        section = next(name for name, kind in KINDS.items() if kind == problem.kind)
         names = [item.get("name", item.get("statistic")) for item in data[section]]
         index, item = next(each for each in enumerate(data[section]) if names[each[0]] == problem.rule)
         path = _step_path(item, f"{problem.field}: ") or (problem.field,)

@@ -32,12 +32,9 @@ def publish_command(
 ) -> None:
     """Check rule files and apply them to running workers, without a restart."""
     from astrocyte.agents.loading import load_rules
-    from astrocyte.pipeline.kafka.client import producer_client
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.plan import checked_plan
-    from astrocyte.pipeline.topology.rule_updates import check_published, check_together, published_files
-    from astrocyte.pipeline.topology.topics import make_topics
-    from astrocyte.schemas.topics import RULES
+    from astrocyte.pipeline.topology.rule_updates import check_published, publish_files, published_files
 
     settings = load_settings(broker=broker)  # imports the plugins, whose validators the files may name
     if listed:
@@ -53,19 +50,10 @@ def publish_command(
     if not messages:
         raise InvalidSettings("no rule file given; name one, or use --remove NAME")
 
-    async def send() -> None:
-        await make_topics(settings, ())
-        async with producer_client(settings.broker) as producer:
-            for name, text in messages:
-                await producer.send_and_wait(RULES, text, key=name.encode(), partition=0)
-
     if remove:
         asyncio.run(check_published(settings.broker, remove))
-    if contents:
-        published = asyncio.run(published_files(settings.broker))
-        stays = {name: text for name, text in published.items() if name not in (remove or ())}
-        check_together(stays, contents, checked_plan)
-    asyncio.run(send())
+    published = asyncio.run(published_files(settings.broker)) if contents else {}
+    asyncio.run(publish_files(settings, published, contents, remove or ()))
     for name, text in messages:
         say(f"{name}: {'removed' if text is None else 'published'}")
 

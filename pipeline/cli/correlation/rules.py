@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,9 +23,7 @@ from astrocyte.pipeline.cli.options import (
     refuse_swapped,
 )
 from astrocyte.pipeline.console import counted, pipe_may_close, print_json, printable, say
-from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.topics import mono_topic
 
 if TYPE_CHECKING:
     from astrocyte.agents.accounting import Counters
@@ -302,6 +299,7 @@ def check_command(
 
     from astrocyte.pipeline.kafka.client import topic_partitions
     from astrocyte.pipeline.settings import load_settings
+    from astrocyte.pipeline.topology.rule_files import misspelt_streams
     from astrocyte.pipeline.topology.topics import KnownTopics
 
     ruleset = read(*files)
@@ -326,17 +324,8 @@ def check_command(
     sys.stdout.write(f"{(', ' if statistics else ' and ').join(parts)}{statistics} are valid\n")
     for line in plan.describe():
         sys.stdout.write(line + "\n")
-    for line in _misspelt(ruleset, there):
+    for line in misspelt_streams(ruleset, there):
         say(line)
-
-
-def _misspelt(ruleset: RuleSet, existing: Collection[str]) -> Iterator[str]:
-    """Streams that nothing declares or makes but whose names are nearly those of others: valid, but nothing comes."""
-    known = {each.name for each in ruleset.streams} | ruleset.made | {each.stream for each in CATALOG}
-    for stream in sorted(ruleset.read - known):
-        close = difflib.get_close_matches(stream, known, n=1, cutoff=0.75)
-        if close and not {stream, mono_topic(stream)} & set(existing):
-            yield f"stream {stream!r} is not declared and is read from {mono_topic(stream)}; did you mean {close[0]!r}?"
 
 
 def rules_explain_command(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any, Final
 
-import orjson
 from aiohttp import web
 
+from astrocyte.pipeline.page.rules.bench import RuleBench
+from astrocyte.pipeline.page.server.answers import answered
 from astrocyte.pipeline.page.server.files import StaticFile, static_files
 from astrocyte.pipeline.page.server.hub import MOST_CLIENTS
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
+from astrocyte.pipeline.page.server.rules import add_rule_routes
 from astrocyte.pipeline.page.server.security import COOKIE, Access, add_headers, middleware
-from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = ["make_app"]
 
@@ -24,7 +24,7 @@ _LOGIN_PAUSE_S: Final = 0.5
 _MOST_BODY: Final = 16 << 10
 
 
-def make_app(page: Page, inquiry: Inquiry, access: Access) -> web.Application:
+def make_app(page: Page, inquiry: Inquiry, access: Access, bench: RuleBench) -> web.Application:
     """The application that answers for one page."""
     app = web.Application(middlewares=[middleware(access)], client_max_size=_MOST_BODY)
     routes = _Routes(page, inquiry, access)
@@ -35,9 +35,11 @@ def make_app(page: Page, inquiry: Inquiry, access: Access) -> web.Application:
     app.router.add_get("/api/stream", routes.stream)
     app.router.add_get("/api/lineage", routes.lineage)
     app.router.add_get("/api/near-misses", routes.near_misses)
+    add_rule_routes(app, bench, inquiry, access)
+    bench.figures = page.figures
 
     async def run(_app: web.Application) -> Any:
-        async with page.running():
+        async with page.running(), bench.running():
             yield
 
     app.cleanup_ctx.append(run)
@@ -101,37 +103,12 @@ class _Routes:
 
     async def lineage(self, request: web.Request) -> web.Response:
         """Why a multi event or alert was found."""
-        return await _answered(self._inquiry.lineage(request.query.get("id", "")))
+        return await answered(self._inquiry.lineage(request.query.get("id", "")))
 
     async def near_misses(self, request: web.Request) -> web.Response:
         """What nearly matched."""
         query = request.query
-        return await _answered(self._inquiry.near_misses(query.get("rule", ""), query.get("key")))
-
-
-async def _answered(question: Any) -> web.Response:
-    try:
-        body, status = await question, 200
-    except TimeoutError:
-        body, status = (
-            {"error": "this took too long; ask on the command line: astrocyte explain, astrocyte why-not"},
-            504,
-        )
-    except AstrocyteError as error:
-        body, status = {"error": str(error)}, 422
-    with contextlib.suppress(TypeError):
-        return _json(body, status)
-    return _json({"error": "the answer holds values that JSON cannot express"}, 500)
-
-
-def _json(body: Any, status: int) -> web.Response:
-    option = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    return web.Response(
-        status=status,
-        body=orjson.dumps(body, option=option, default=str),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+        return await answered(self._inquiry.near_misses(query.get("rule", ""), query.get("key")))
 
 
 def _file(request: web.Request, found: StaticFile) -> web.Response:

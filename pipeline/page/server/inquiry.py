@@ -12,10 +12,11 @@ from astrocyte.agents.expressions.nodes import Aggregate, And, Node, walk
 from astrocyte.agents.expressions.nodes import Field as FieldNode
 from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.agents.expressions.unparse import to_text
-from astrocyte.agents.rules.model import Rule, format_duration
+from astrocyte.agents.rules.model import Rule, RuleSet, format_duration
 from astrocyte.pipeline.analysis.ancestry import Ancestry
-from astrocyte.pipeline.analysis.explain import Explained, SourceEvent, explain
+from astrocyte.pipeline.analysis.explain import Explained, SourceEvent, explain, explain_sources, explained_of_json
 from astrocyte.pipeline.page.near_misses import near_misses
+from astrocyte.pipeline.page.rules.in_force import ruleset_of_text
 from astrocyte.pipeline.page.sources.source import Source
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.rule_files import read_rule_files
@@ -67,14 +68,29 @@ class Inquiry:
                 clock_tolerance_us=self._settings.clock_tolerance,
             )
 
+    async def of_trial(self, found: Mapping[str, Any], text: str) -> dict[str, Any]:
+        """`lineage` of a match that is nowhere recorded: as a trial of the rules in ``text`` gives it, as JSON."""
+        ruleset = ruleset_of_text(text)
+        async with self._turn, asyncio.timeout(_LIMIT_S):
+            return await asyncio.to_thread(self._of_trial, explained_of_json(found), ruleset)
+
+    def _of_trial(self, found: Explained, ruleset: RuleSet) -> dict[str, Any]:
+        origins = self._source.origins()
+        rules = self._rules | {rule.name: rule for rule in ruleset.rules}
+        explain_sources(found, origins, Ancestry(ruleset, origins))
+        return _shown(found, rules.get(found.rule))
+
     def _lineage(self, event_id: str) -> dict[str, Any]:
         origins = self._source.origins()
         found = explain(event_id, origins, Ancestry(self._ruleset, origins))
-        rule = self._rules.get(found.rule)
-        body = _shortened(found.as_json())
-        if rule is None:
-            return {"lineage": body, "rule": None}
-        return {"lineage": body, "rule": _about(rule), "conditions": _conditions(rule, found)}
+        return _shown(found, self._rules.get(found.rule))
+
+
+def _shown(found: Explained, rule: Rule | None) -> dict[str, Any]:
+    body = _shortened(found.as_json())
+    if rule is None:
+        return {"lineage": body, "rule": None}
+    return {"lineage": body, "rule": _about(rule), "conditions": _conditions(rule, found)}
 
 
 def _shortened(body: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from astrocyte.pipeline.kafka.offsets import parse_span_us
 from astrocyte.pipeline.page.content.graph import graph_of
 from astrocyte.pipeline.page.content.state import PageState
 from astrocyte.pipeline.page.listening import listening
+from astrocyte.pipeline.page.rules.bench import RuleBench
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
 from astrocyte.pipeline.page.server.security import Access
@@ -39,6 +40,8 @@ class PageOptions:
     run: str | None = None
     since: str | None = None
     broker: str | None = None
+    write: bool = False
+    """Whether rules may be published from the page."""
     listen_fd: int | None = None
     """A socket that listens already, at 127.0.0.1, in place of host and port."""
 
@@ -56,6 +59,7 @@ def run_page(options: PageOptions, *, on_ready: Callable[[str], None]) -> None:
     source = chosen_source(options.source, settings, inputs=inputs, history_us=history_us, run=options.run)
     page = Page(source, PageState(decoders=decoders_of(contracts_of(ruleset))))
     page.figures("graph", graph_of(ruleset, settings if isinstance(source, BrokerSource) else None))
+    bench = RuleBench(source, rule_files, settings, since_us=history_us, write=options.write)
     token = None if settings.page_token is None else settings.page_token.get_secret_value()
 
     host = "127.0.0.1" if options.listen_fd is not None else settings.page_host
@@ -71,7 +75,8 @@ def run_page(options: PageOptions, *, on_ready: Callable[[str], None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
-            await serve_page(page, Inquiry(source, rule_files, settings), access, listener, on_ready=on_ready)
+            inquiry = Inquiry(source, rule_files, settings)
+            await serve_page(page, inquiry, access, bench, listener, on_ready=on_ready)
 
     asyncio.run(serve())
 

@@ -11,13 +11,14 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from astrocyte.pipeline.settings import is_loopback
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["COOKIE", "HEADERS", "Access", "add_headers", "middleware"]
+__all__ = ["COOKIE", "HEADERS", "KEY_HEADER", "Access", "add_headers", "middleware"]
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -32,6 +33,7 @@ HEADERS: Final = {
     "Server": "astrocyte",
 }
 COOKIE: Final = "astrocyte-page"
+KEY_HEADER: Final = "X-Astrocyte-Page"
 _OPEN: Final = ("/login", "/static/page.css", "/static/icon.svg")
 """What is served without a token: the form that asks for it."""
 
@@ -52,6 +54,8 @@ class Access:
         # What the browser keeps is of this process alone, and does not tell the token.
         key = secrets.token_bytes(32)
         self.session = "" if token is None else hmac.new(key, token.encode(), hashlib.sha256).hexdigest()
+        self.page_key = secrets.token_urlsafe(24)
+        """What only a page of this server can know: pages of other sites cannot read its answers."""
 
     @property
     def needs_token(self) -> bool:
@@ -77,6 +81,22 @@ class Access:
         if kind.lower() == "bearer" and self.is_token(given.strip()):
             return True
         return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self.session.encode())
+
+    def refusal(self, request: web.Request) -> str | None:
+        """Why a request that changes or costs something may be one that a page of another site makes; None: it is not.
+
+        It must be JSON, which a form cannot send, come from this origin as far as the browser says, and have the key
+        of this page.
+        """
+        if request.content_type != "application/json":
+            return "expected Content-Type: application/json"
+        site = request.headers.get("Sec-Fetch-Site", "same-origin")
+        origin = request.headers.get("Origin")
+        if site != "same-origin" or (origin is not None and urlsplit(origin).netloc != request.host):
+            return "a page of another site may not ask this"
+        if not hmac.compare_digest(request.headers.get(KEY_HEADER, "").encode(), self.page_key.encode()):
+            return f"expected the header {KEY_HEADER} of this page; load the page anew"
+        return None
 
 
 def middleware(access: Access) -> Any:

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from astrocyte.pipeline.page.rules.bench import RuleBench
 from astrocyte.pipeline.page.server.app import make_app
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
@@ -21,10 +22,16 @@ _END_S: Final = 0.5
 
 
 async def serve_page(
-    page: Page, inquiry: Inquiry, access: Access, listener: socket.socket, *, on_ready: Callable[[str], None]
+    page: Page,
+    inquiry: Inquiry,
+    access: Access,
+    bench: RuleBench,
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[str], None],
 ) -> None:
     """Serve on a socket that listens, until cancelled; ``on_ready`` gets the address."""
-    runner = web.AppRunner(make_app(page, inquiry, access), access_log=None, shutdown_timeout=_END_S)
+    runner = web.AppRunner(make_app(page, inquiry, access, bench), access_log=None, shutdown_timeout=_END_S)
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()

@@ -15,12 +15,11 @@ pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not inst
 
 
 @contextlib.contextmanager
-def page_of(world):
-    """Address of the page of a log, served by the command."""
-    command = [sys.executable, "-c", "from astrocyte.pipeline.cli.start import main; main()", "page", str(world.log)]
-    process = subprocess.Popen(
-        [*command, "--rules", str(world.rules), "--port", "0"], stderr=subprocess.PIPE, text=True
-    )
+def page_of(world, *options, source=True):
+    """Address of the page of a log, or of the broker of the options, served by the command."""
+    command = [sys.executable, "-c", "from astrocyte.pipeline.cli.start import main; main()", "page"]
+    command += [*([str(world.log)] if source else []), *options, "--rules", str(world.rules), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stderr.readline()
         assert "page ready at http://127.0.0.1:" in line, line

@@ -4,25 +4,26 @@ import { h } from "../dom.js";
 import { number, utc } from "../format.js";
 import { ask } from "../store.js";
 
-export function whyPanel() {
+/** `lookUp` gives the lineage of a finding; without it, it is looked up where it was recorded. */
+export function whyPanel({ hint, lookUp } = {}) {
   const body = h("div", { class: "body" });
   const element = h("aside", { class: "why", "aria-label": "Why", "aria-live": "polite" }, body);
   let shown = null;
 
   body.append(h("div", { class: "empty" }, h("h2", {}, "Why?"),
-    h("p", {}, "Choose a finding: here appear the events that it was made of, the conditions of its rule with their values, and what nearly matched.")));
+    h("p", {}, hint ?? "Choose a finding: here appear the events that it was made of, the conditions of its rule with their values, and what nearly matched.")));
 
   async function show(finding) {
     shown = finding.id;
     body.replaceChildren(head(finding), h("p", { class: "busy" }, "Looking up the lineage …"));
-    const answer = await ask("/api/lineage", { id: finding.event ?? finding.id });
+    const answer = lookUp ? await lookUp(finding) : await ask("/api/lineage", { id: finding.event ?? finding.id });
     if (shown !== finding.id) return;
     if (answer.error) {
       body.replaceChildren(head(finding), h("p", { class: "error" }, answer.error));
       return;
     }
-    body.replaceChildren(head(finding), rulePart(answer.rule, finding), conditionsPart(answer.conditions),
-      h("h3", {}, "Lineage"), lineage(answer.lineage, true), nearPart(finding));
+    body.replaceChildren(...[head(finding), rulePart(answer.rule, finding), conditionsPart(answer.conditions),
+      h("h3", {}, "Lineage"), lineage(answer.lineage, true), lookUp ? null : nearPart(finding)].filter(Boolean));
   }
 
   return { element, show, shows: (id) => shown === id };

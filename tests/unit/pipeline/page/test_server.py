@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from astrocyte.pipeline.page.listening import listening
+from astrocyte.pipeline.page.rules.bench import RuleBench
 from astrocyte.pipeline.page.server.app import make_app
 from astrocyte.pipeline.page.server.files import static_files
 from astrocyte.pipeline.page.server.inquiry import Inquiry
@@ -28,10 +29,11 @@ def world(tmp_path_factory):
 
 
 @contextlib.asynccontextmanager
-async def served(world, *, token=None):
+async def served(world, *, token=None, bench=None):
     source, settings = LogSource(world.log), load_settings(lateness=0)
     page = Page(source, tick_s=0.05)
-    app = make_app(page, Inquiry(source, [world.rules], settings), Access("127.0.0.1", token))
+    bench = bench or RuleBench(source, [world.rules], settings)
+    app = make_app(page, Inquiry(source, [world.rules], settings), Access("127.0.0.1", token), bench)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     listener = listening("127.0.0.1", 0)

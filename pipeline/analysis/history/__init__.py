@@ -1,0 +1,1 @@
+"""A recorded history in memory, over which changed rules are run again and again: `tapes`, `results`, `comparison`."""

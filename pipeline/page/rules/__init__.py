@@ -1,0 +1,1 @@
+"""Rules in the page: rule files are checked as they are typed, tried over the history, compared and published."""
