@@ -103,8 +103,9 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/page": {
         "content": "aggregates",
-        "server": "content listening near_misses sources",
+        "server": "content listening near_misses sources tree",
         "sources": "content",
+        "tree": "sources",
     },
     "pipeline/studies": {
         "shipped": "cells evolution_models intervals loop_measures report steered study",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any, Final
 
-import orjson
 from aiohttp import web
 
+from astrocyte.pipeline.page.server.answers import answered
 from astrocyte.pipeline.page.server.files import StaticFile, static_files
 from astrocyte.pipeline.page.server.hub import MOST_CLIENTS
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
 from astrocyte.pipeline.page.server.security import COOKIE, Access, add_headers, middleware
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.pipeline.page.server.trees import add_tree_routes
+from astrocyte.pipeline.page.tree.trees import Trees
 
 __all__ = ["make_app"]
 
@@ -35,6 +35,7 @@ def make_app(page: Page, inquiry: Inquiry, access: Access) -> web.Application:
     app.router.add_get("/api/stream", routes.stream)
     app.router.add_get("/api/lineage", routes.lineage)
     app.router.add_get("/api/near-misses", routes.near_misses)
+    add_tree_routes(app, Trees(page.source.births))
 
     async def run(_app: web.Application) -> Any:
         async with page.running():
@@ -101,37 +102,12 @@ class _Routes:
 
     async def lineage(self, request: web.Request) -> web.Response:
         """Why a multi event or alert was found."""
-        return await _answered(self._inquiry.lineage(request.query.get("id", "")))
+        return await answered(self._inquiry.lineage(request.query.get("id", "")))
 
     async def near_misses(self, request: web.Request) -> web.Response:
         """What nearly matched."""
         query = request.query
-        return await _answered(self._inquiry.near_misses(query.get("rule", ""), query.get("key")))
-
-
-async def _answered(question: Any) -> web.Response:
-    try:
-        body, status = await question, 200
-    except TimeoutError:
-        body, status = (
-            {"error": "this took too long; ask on the command line: astrocyte explain, astrocyte why-not"},
-            504,
-        )
-    except AstrocyteError as error:
-        body, status = {"error": str(error)}, 422
-    with contextlib.suppress(TypeError):
-        return _json(body, status)
-    return _json({"error": "the answer holds values that JSON cannot express"}, 500)
-
-
-def _json(body: Any, status: int) -> web.Response:
-    option = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    return web.Response(
-        status=status,
-        body=orjson.dumps(body, option=option, default=str),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+        return await answered(self._inquiry.near_misses(query.get("rule", ""), query.get("key")))
 
 
 def _file(request: web.Request, found: StaticFile) -> web.Response:

@@ -15,6 +15,7 @@ from astrocyte.pipeline.analysis.sources import read_source
 from astrocyte.pipeline.analysis.verify.tables import read_only
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
+from astrocyte.pipeline.page.sources.births import Births, RecordedBirths
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
@@ -44,6 +45,10 @@ class DatabaseSource:
         """See `Source`."""
         name = shown_address(self.address) if "://" in self.address else self.address
         return {"kind": "database", "name": name, "live": False, "note": " ".join(self._notes)}
+
+    def births(self, run: str) -> Births:
+        """See `Source`."""
+        return RecordedBirths(self.address, run)
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""

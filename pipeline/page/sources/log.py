@@ -11,6 +11,7 @@ from typing import Any, Final
 from astrocyte.pipeline.analysis.origins import LogOrigin
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
+from astrocyte.pipeline.page.sources.births import Births, RecordedBirths
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.pipeline.recording.format import TornLog
 from astrocyte.pipeline.recording.index import read_index
@@ -69,6 +70,10 @@ class LogSource:
                 state.take(portion)
 
             await page.take(change)
+
+    def births(self, run: str) -> Births:
+        """See `Source`."""
+        return RecordedBirths(str(self.path), run)
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
+from astrocyte.pipeline.page.sources.births import Births
 
 __all__ = ["Lineages", "Reader", "Source"]
 
@@ -47,6 +48,9 @@ class Source(Protocol):
 
     async def feed(self, page: Reader) -> None:
         """Give all that there is to the page, and what comes later. Raises AstrocyteError."""
+
+    def births(self, run: str) -> Births:
+        """The births of a run, which are read only while somebody looks at its tree."""
 
     def origins(self) -> Sequence[Lineages]:
         """Where lineages are looked up."""

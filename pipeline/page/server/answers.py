@@ -1,0 +1,40 @@
+"""Answers to single questions of a browser, as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = ["answered"]
+
+
+async def answered(question: Awaitable[Any]) -> web.Response:
+    """What a question gives; what cannot be answered as ``error``, in words."""
+    try:
+        body, status = await question, 200
+    except TimeoutError:
+        body, status = (
+            {"error": "this took too long; ask on the command line: astrocyte explain, astrocyte why-not"},
+            504,
+        )
+    except AstrocyteError as error:
+        body, status = {"error": str(error)}, 422
+    with contextlib.suppress(TypeError):
+        return _json(body, status)
+    return _json({"error": "the answer holds values that JSON cannot express"}, 500)
+
+
+def _json(body: Any, status: int) -> web.Response:
+    option = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    return web.Response(
+        status=status,
+        body=orjson.dumps(body, option=option, default=str),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
