@@ -35,7 +35,7 @@ def make_app(page: Page, inquiry: Inquiry, access: Access) -> web.Application:
     app.router.add_get("/api/stream", routes.stream)
     app.router.add_get("/api/lineage", routes.lineage)
     app.router.add_get("/api/near-misses", routes.near_misses)
-    add_tree_routes(app, Trees(page.source.births))
+    add_tree_routes(app, Trees(page.source))
 
     async def run(_app: web.Application) -> Any:
         async with page.running():

@@ -30,12 +30,17 @@ def add_tree_routes(app: web.Application, trees: Trees) -> None:
         """One individual with its relatives."""
         return await answered(_individual(trees, request.query))
 
+    async def events(request: web.Request) -> web.Response:
+        """The genome of an individual, and the events that name it."""
+        return await answered(_events(trees, request.query))
+
     async def close(_app: web.Application) -> AsyncIterator[None]:
         yield
         await trees.close()
 
     app.router.add_get("/api/tree", window)
     app.router.add_get("/api/individual", individual)
+    app.router.add_get("/api/individual/events", events)
     app.cleanup_ctx.append(close)
 
 
@@ -57,6 +62,10 @@ async def _window(trees: Trees, query: Any) -> dict[str, Any]:
 
 async def _individual(trees: Trees, query: Any) -> dict[str, Any]:
     return await trees.individual(query.get("run", ""), _number(query, "id", 0, _MOST_US), _at(query))
+
+
+async def _events(trees: Trees, query: Any) -> dict[str, Any]:
+    return await trees.events(query.get("run", ""), _number(query, "id", 0, _MOST_US), _at(query))
 
 
 def _at(query: Any) -> int | None:

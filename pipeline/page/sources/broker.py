@@ -14,7 +14,7 @@ from astrocyte.pipeline.kafka.client import BrokerUnavailable, consumer_client, 
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState, is_read
 from astrocyte.pipeline.page.content.worlds import SAMPLES
-from astrocyte.pipeline.page.sources.births import Births, BrokerBirths
+from astrocyte.pipeline.page.sources.run_frames import BrokerFrames, RunFrames
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.pipeline.roles.health import group_health
 from astrocyte.pipeline.settings import Settings
@@ -62,9 +62,9 @@ class BrokerSource:
         """See `Source`."""
         return {"kind": "broker", "name": self._settings.broker, "live": True, "note": self._problem}
 
-    def births(self, run: str) -> Births:
+    def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
         """See `Source`."""
-        return BrokerBirths(self._settings, run, self._history_us)
+        return BrokerFrames(self._settings, run, streams, self._history_us)
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""

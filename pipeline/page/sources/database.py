@@ -15,7 +15,7 @@ from astrocyte.pipeline.analysis.sources import read_source
 from astrocyte.pipeline.analysis.verify.tables import read_only
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
-from astrocyte.pipeline.page.sources.births import Births, RecordedBirths
+from astrocyte.pipeline.page.sources.run_frames import RecordedFrames, RunFrames
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
@@ -46,9 +46,9 @@ class DatabaseSource:
         name = shown_address(self.address) if "://" in self.address else self.address
         return {"kind": "database", "name": name, "live": False, "note": " ".join(self._notes)}
 
-    def births(self, run: str) -> Births:
+    def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
         """See `Source`."""
-        return RecordedBirths(self.address, run)
+        return RecordedFrames(self.address, run, streams)
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""

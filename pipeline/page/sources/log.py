@@ -11,7 +11,7 @@ from typing import Any, Final
 from astrocyte.pipeline.analysis.origins import LogOrigin
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
-from astrocyte.pipeline.page.sources.births import Births, RecordedBirths
+from astrocyte.pipeline.page.sources.run_frames import RecordedFrames, RunFrames
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.pipeline.recording.format import TornLog
 from astrocyte.pipeline.recording.index import read_index
@@ -71,9 +71,9 @@ class LogSource:
 
             await page.take(change)
 
-    def births(self, run: str) -> Births:
+    def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
         """See `Source`."""
-        return RecordedBirths(str(self.path), run)
+        return RecordedFrames(str(self.path), run, streams)
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""

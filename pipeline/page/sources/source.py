@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
-from astrocyte.pipeline.page.sources.births import Births
+from astrocyte.pipeline.page.sources.run_frames import RunFrames
 
 __all__ = ["Lineages", "Reader", "Source"]
 
@@ -49,8 +49,8 @@ class Source(Protocol):
     async def feed(self, page: Reader) -> None:
         """Give all that there is to the page, and what comes later. Raises AstrocyteError."""
 
-    def births(self, run: str) -> Births:
-        """The births of a run, which are read only while somebody looks at its tree."""
+    def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
+        """The events of some streams of a run, which are read only while somebody asks for them."""
 
     def origins(self) -> Sequence[Lineages]:
         """Where lineages are looked up."""

@@ -7,9 +7,10 @@ import * as time from "./time.js";
 import { timeBar, timeKeys } from "./timebar.js";
 import { findingsView } from "./views/findings.js";
 import { pipelineView } from "./views/pipeline.js";
+import { treeView } from "./views/tree.js";
 import { worldView } from "./views/world.js";
 
-const VIEWS = { world: worldView, findings: findingsView, pipeline: pipelineView };
+const VIEWS = { world: worldView, tree: treeView, findings: findingsView, pipeline: pipelineView };
 const main = document.getElementById("view");
 const updateTime = timeBar(document.getElementById("time"));
 let view = null;

@@ -14,10 +14,12 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES
-from astrocyte.pipeline.page.sources.births import Births
+from astrocyte.pipeline.page.sources.run_frames import RunFrames
+from astrocyte.pipeline.page.sources.source import Source
 from astrocyte.pipeline.page.tree.colours import colours_of, range_of, values_of
 from astrocyte.pipeline.page.tree.forest import Forest
 from astrocyte.pipeline.page.tree.layout import Layout, lay_out
+from astrocyte.pipeline.page.tree.named import events_naming
 from astrocyte.pipeline.page.tree.relatives import relatives
 from astrocyte.pipeline.page.tree.window import Window, shown
 from astrocyte.schemas.errors import AstrocyteError
@@ -50,17 +52,18 @@ class _Tree:
     built_s: float = 0.0
     took_s: float = 0.0
     reading: asyncio.Task[None] | None = None
-    births: Births | None = None
+    births: RunFrames | None = None
     layouts: OrderedDict[tuple[int, int | None, bool], Layout] = field(default_factory=OrderedDict)
 
 
 class Trees:
     """Trees by run. Everything about them happens on one thread of its own; `close` ends it."""
 
-    def __init__(self, births: Callable[[str], Births]) -> None:
-        self._births = births
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._trees: OrderedDict[str, _Tree] = OrderedDict()
         self._worker = ThreadPoolExecutor(1, "tree")
+        self._turn = asyncio.Lock()
 
     async def window(self, run: str, window: Window | None, **how: Any) -> dict[str, Any]:
         """The lines of a window on the tree of a run (all of it without one), with what is known of the tree.
@@ -75,6 +78,13 @@ class Trees:
         """One individual, its ancestors and its children. Raises InvalidSettings for one who is not in the tree."""
         tree = self._looked_at(run)
         return await self._on_thread(lambda: relatives(self._built(tree), number, at_us))
+
+    async def events(self, run: str, number: int, at_us: int | None) -> dict[str, Any]:
+        """The genome of an individual and the newest events that name it, up to an instant. Raises AstrocyteError."""
+        tree = self._looked_at(run)
+        kind = tree.forest.pedigree.individual if tree.forest is not None else ""
+        async with self._turn:
+            return await events_naming(self._source, run, kind, number, at_us)
 
     async def close(self) -> None:
         """End all reading."""
@@ -101,8 +111,8 @@ class Trees:
     async def _read(self, run: str, tree: _Tree) -> None:
         """Take births until there are no more, or nobody has looked for some time."""
         if tree.births is None:
-            tree.births = self._births(run)
-        parts = tree.births.frames()
+            tree.births = self._source.frames(run, tuple(PEDIGREES))
+        parts = tree.births.portions()
         try:
             async for frames in parts:
                 await self._on_thread(partial(_take, tree, run, frames))

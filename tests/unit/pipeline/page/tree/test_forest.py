@@ -1,6 +1,7 @@
 """The forest: the same whatever the portions in which events come, that of `astrocyte phylogeny`, and bounded."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_a_population_joined_portion_by_portion_is_that_of_all_events_at_once(ev
     whole = population_of(records, CELLS)
     forest = Forest(CELLS, "run-1")
     bounds = [0, *sorted(each for each in cuts if each < len(events)), len(events)]
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in itertools.pairwise(bounds):
         if events[begin:end]:
             forest.add(frame_of(events[begin:end]))
             forest.build()

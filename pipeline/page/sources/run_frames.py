@@ -1,15 +1,14 @@
-"""The events of one run that name parents: of a recording once, of a broker from where the last look has ended."""
+"""Events of some streams of one run: of a recording once, of a broker from where the last look has ended."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES
 from astrocyte.pipeline.analysis.sources import frames_by_run, read_source
 from astrocyte.pipeline.kafka.client import consumer_client, record_of, topic_partitions
 from astrocyte.pipeline.kafka.record import ConsumedRecord
@@ -22,67 +21,69 @@ from astrocyte.schemas.topics import mono_topic
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-__all__ = ["Births", "BrokerBirths", "RecordedBirths"]
+__all__ = ["BrokerFrames", "RecordedFrames", "RunFrames"]
 
 _PARTS: Final = 64
 """Frames that are taken at once."""
-_TOPICS: Final = frozenset(map(mono_topic, PEDIGREES))
 _MOST_RECORDS: Final = 2_000
 _POLL_S: Final = 1.0
 
 
-class Births(Protocol):
-    """Births and deaths of one run, in frames of the streams of `PEDIGREES`."""
+class RunFrames(Protocol):
+    """The frames of some streams of one run."""
 
     @property
     def live(self) -> bool:
-        """Whether more may come, so that `frames` does not end by itself."""
+        """Whether more may come, so that `portions` does not end by itself."""
 
     @property
     def notes(self) -> list[str]:
         """What is to be said of the source, a sentence each."""
 
-    def frames(self) -> AsyncGenerator[list[Frame]]:
+    def portions(self) -> AsyncGenerator[list[Frame]]:
         """Those that were not given before; an empty list where none came for some time. Raises AstrocyteError."""
 
 
-class RecordedBirths:
+class RecordedFrames:
     """Of a log, a file of events or a database, by its path or URL."""
 
     live = False
 
-    def __init__(self, source: str, run: str) -> None:
+    def __init__(self, source: str, run: str, streams: Sequence[str]) -> None:
         self._source = source
+        self._streams = streams
         self._run = run
         self.notes: list[str] = []
 
-    async def frames(self) -> AsyncGenerator[list[Frame]]:
-        """See `Births`."""
-        parts = read_source(self._source, tuple(PEDIGREES), notes=self.notes, run=self._run)
+    async def portions(self) -> AsyncGenerator[list[Frame]]:
+        """See `RunFrames`."""
+        parts = read_source(self._source, self._streams, notes=self.notes, run=self._run)
         while portion := await asyncio.to_thread(lambda: list(itertools.islice(parts, _PARTS))):
             yield [part.frame for part in portion if part.frame is not None and part.run == self._run]
 
 
-class BrokerBirths:
+class BrokerFrames:
     """Of a broker, from ``history_us`` ago on (all that it has without it)."""
 
     live = True
 
-    def __init__(self, settings: Settings, run: str, history_us: int | None) -> None:
+    def __init__(self, settings: Settings, run: str, streams: Sequence[str], history_us: int | None) -> None:
         self._settings = settings
+        self._topics = frozenset(map(mono_topic, streams))
         self._run = run
         self._history_us = history_us
         self._positions: dict[TopicPartition, int] = {}
         self.notes: list[str] = []
 
-    async def frames(self) -> AsyncGenerator[list[Frame]]:
-        """See `Births`."""
+    async def portions(self) -> AsyncGenerator[list[Frame]]:
+        """See `RunFrames`."""
         from aiokafka import TopicPartition
 
         async with consumer_client(self._settings.broker) as client:
             while True:
                 there = await topic_partitions(self._settings.broker)
-                places = [TopicPartition(each, number) for each in _TOPICS & {*there} for number in range(there[each])]
+                topics = sorted(self._topics & {*there})
+                places = [TopicPartition(topic, number) for topic in topics for number in range(there[topic])]
                 if places:
                     break
                 yield []
