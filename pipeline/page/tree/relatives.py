@@ -10,7 +10,7 @@ from astrocyte.pipeline.analysis.phylogeny.population import NEVER_US, Populatio
 from astrocyte.pipeline.page.tree.forest import Forest
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["relatives"]
+__all__ = ["line_of", "relatives"]
 
 _MOST_ANCESTORS: Final = 200
 _MOST_CHILDREN: Final = 50
@@ -23,19 +23,12 @@ def relatives(forest: Forest | None, number: int, at_us: int | None) -> dict[str
     lists the nearest are given, and ``more_ancestors`` and ``more_children`` count the others. Raises InvalidSettings
     for an id that is not in the tree, such as one of a line that died out and was let go.
     """
-    population = None if forest is None else forest.population
-    place = np.zeros(0, np.int64) if population is None else np.flatnonzero(population.ids == number)
-    if population is None or forest is None or not len(place):
-        raise InvalidSettings(f"{number} is not among the individuals whose births were read")
-    row = int(place[0])
-    above: list[int] = []
-    while (row_above := int(population.first[above[-1] if above else row])) >= 0:
-        above.append(row_above)
+    individual, population, (row, *above) = _line(forest, number)
     until_us = population.at_us if at_us is None else at_us
     children = np.flatnonzero((population.first == row) & (population.origin_us <= until_us))
     second = int(population.second[row])
     return {
-        "kind": forest.pedigree.individual,
+        "kind": individual,
         "individual": _about(population, row),
         "second_parent": None if second < 0 else str(population.ids[second]),
         "ancestors": [_about(population, each) for each in above[:_MOST_ANCESTORS]],
@@ -43,6 +36,24 @@ def relatives(forest: Forest | None, number: int, at_us: int | None) -> dict[str
         "children": [_about(population, int(each)) for each in children[:_MOST_CHILDREN]],
         "more_children": max(len(children) - _MOST_CHILDREN, 0),
     }
+
+
+def line_of(forest: Forest | None, number: int) -> list[int]:
+    """Ids of an individual and of its ancestors along first parents, the nearest first. Raises InvalidSettings."""
+    _, population, rows = _line(forest, number)
+    return [int(population.ids[row]) for row in rows]
+
+
+def _line(forest: Forest | None, number: int) -> tuple[str, Population, list[int]]:
+    """What it is, the population, and the rows of the individual and its ancestors."""
+    population = None if forest is None else forest.population
+    place = np.zeros(0, np.int64) if population is None else np.flatnonzero(population.ids == number)
+    if population is None or forest is None or not len(place):
+        raise InvalidSettings(f"{number} is not among the individuals whose births were read")
+    rows = [int(place[0])]
+    while (above := int(population.first[rows[-1]])) >= 0:
+        rows.append(above)
+    return forest.pedigree.individual, population, rows
 
 
 def _about(population: Population, row: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from astrocyte.pipeline.page.tree.colours import colours_of, range_of, values_of
 from astrocyte.pipeline.page.tree.forest import Forest
 from astrocyte.pipeline.page.tree.layout import Layout, lay_out
 from astrocyte.pipeline.page.tree.named import events_naming
-from astrocyte.pipeline.page.tree.relatives import relatives
+from astrocyte.pipeline.page.tree.relatives import line_of, relatives
 from astrocyte.pipeline.page.tree.window import Window, shown
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
@@ -83,8 +83,9 @@ class Trees:
         """The genome of an individual and the newest events that name it, up to an instant. Raises AstrocyteError."""
         tree = self._looked_at(run)
         kind = tree.forest.pedigree.individual if tree.forest is not None else ""
+        line = await self._on_thread(lambda: line_of(self._built(tree), number))
         async with self._turn:
-            return await events_naming(self._source, run, kind, number, at_us)
+            return await events_naming(self._source, run, kind, line, at_us)
 
     async def close(self) -> None:
         """End all reading."""

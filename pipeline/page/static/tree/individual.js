@@ -33,7 +33,7 @@ export function individualPanel(choose, zoomTo) {
     body.replaceChildren(head(answer, line, zoomTo), relatives("Ancestors", answer.ancestors, answer.more_ancestors, choose, "none: a founder"),
       relatives("Children", answer.children, answer.more_children, choose, "none"), events);
     const found = await ask("/api/individual/events", { run, id, at });
-    if (shown === id) events.replaceChildren(...eventsPart(found));
+    if (shown === id) events.replaceChildren(...eventsPart(found, id));
   }
 
   return { element, show, clear };
@@ -67,19 +67,20 @@ function relatives(title, list, more, choose, none) {
     more ? h("p", { class: "hint" }, `and ${number(more)} that are not listed`) : null);
 }
 
-function eventsPart(found) {
+function eventsPart(found, id) {
   if (found.error) return [h("h3", {}, "Genome and events"), h("p", { class: "error" }, found.error)];
-  const genome = Object.entries(found.genome ?? {});
+  const genome = Object.entries(found.genome ?? {}).filter(([name]) => !name.endsWith("_id"));
   return [
     h("h3", {}, "Genome"),
+    genome.length && found.genome_of !== id ? h("p", { class: "hint" }, `of its ancestor ${found.genome_of}: the samples of genomes hold none of its own`) : null,
     genome.length
-      ? h("dl", {}, genome.map(([name, each]) => [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, shownValue(each))]))
+      ? h("dl", {}, genome.map(([name, each]) => [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, shownValue(each, name))]))
       : h("p", { class: "hint" }, "not in the samples of genomes that were read"),
     h("h3", {}, `Events (${number(found.count)})`),
     found.events.length ? h("ol", { class: "attempts" }, found.events.map((each) => h("li", {}, h("b", {}, each.type), " ", h("span", { class: "stream" }, each.stream), " ", h("time", { title: `${utc(each.t)} UTC` }, sinceStart(each.t)),
-      h("p", { class: "fields" }, Object.entries(each.fields).map(([name, one]) => h("span", {}, `${name} `, h("b", {}, shownValue(one)))))))) : h("p", { class: "hint" }, "none"),
+      h("p", { class: "fields" }, Object.entries(each.fields).map(([name, one]) => h("span", {}, `${name} `, h("b", {}, shownValue(one, name)))))))) : h("p", { class: "hint" }, "none"),
     found.note ? h("p", { class: "hint" }, found.note) : null,
   ];
 }
 
-const shownValue = (each) => (typeof each === "number" ? number(each) : Array.isArray(each) ? each.map((one) => shownValue(one)).join(", ") : String(each));
+const shownValue = (each, name = "") => (typeof each === "number" && !name.endsWith("id") ? number(each) : Array.isArray(each) ? each.map((one) => shownValue(one)).join(", ") : String(each));

@@ -88,6 +88,7 @@ function drawLines(context, port, tree, colours) {
   const { lines } = tree;
   const rowPx = port.rowPx();
   context.lineWidth = rowPx > 4 ? 1.8 : 1.1;
+  const taken = [];
   for (let place = 0; place < lines.id.length; place++) {
     const y = port.y(lines.row[place]);
     const [x, until] = [port.x(lines.birth[place]), port.x(lines.end[place])];
@@ -95,7 +96,7 @@ function drawLines(context, port, tree, colours) {
     context.strokeStyle = colourOf(colours, lines.value[place], tree.range);
     stroke(context, parent >= 0 ? [[x, port.y(lines.row[parent])], [x, y], [Math.max(until, x + 1), y]] : [[x, y], [Math.max(until, x + 1), y]]);
     if (rowPx >= DOT_PX && lines.alive[place]) dot(context, until, y, context.strokeStyle);
-    if (rowPx >= LABEL_PX) drawLabel(context, port, tree, colours, place, Math.max(x, MARGIN.left), until, y);
+    if (rowPx >= LABEL_PX) drawLabel(context, port, tree, colours, place, [Math.max(x, MARGIN.left), until, y], taken);
   }
 }
 
@@ -107,12 +108,14 @@ function dot(context, x, y, colour) {
 }
 
 /** Id of an individual, and how many lines of its descendants died out, where there is room for both. */
-function drawLabel(context, port, tree, colours, place, x, until, y) {
+function drawLabel(context, port, tree, colours, place, [x, until, y], taken) {
   const { lines } = tree;
   const extinct = lines.extinct[place];
   const text = `${lines.id[place]}${extinct ? `  † ${short(extinct)}` : ""}`;
   const room = Math.min(until, port.width - MARGIN.right) - x;
-  if (room < context.measureText(text).width + 10) return;
+  const width = context.measureText(text).width + 10;
+  if (room < width || taken.some((each) => Math.abs(each.y - y) < 12 && each.x < x + width && x < each.until)) return;
+  taken.push({ x, until: x + width, y });
   context.fillStyle = colours.muted;
   context.textAlign = "left";
   context.fillText(text, x + 5, y - 3);

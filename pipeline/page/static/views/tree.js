@@ -103,7 +103,7 @@ export function treeView(rest) {
 
   function lineOf(id) {
     const place = tree?.lines?.id.indexOf(id) ?? -1;
-    return place < 0 ? null : { id, leaves: tree.lines.leaves[place], extinct: tree.lines.extinct[place], top: tree.lines.top[place], bottom: tree.lines.bottom[place], birth: tree.lines.birth[place] };
+    return place < 0 ? null : { id, leaves: tree.lines.leaves[place], extinct: tree.lines.extinct[place], top: tree.lines.top[place], bottom: tree.lines.bottom[place] };
   }
 
   function choose(id) {
@@ -114,9 +114,8 @@ export function treeView(rest) {
   }
 
   function zoomTo(line) {
-    const { from, to } = port.view();
     const room = (line.bottom - line.top) * 0.05;
-    port.show({ top: (line.top - room) / port.rows, bottom: (line.bottom + room) / port.rows, from: Math.min(from, line.birth), to });
+    port.showRows({ top: (line.top - room) / port.rows, bottom: (line.bottom + room) / port.rows });
     request();
     canvas.focus();
   }
