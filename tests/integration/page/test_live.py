@@ -7,9 +7,11 @@ import urllib.request
 from astrocyte.pipeline.page.link import PageLink
 from astrocyte.pipeline.page.server.page import Page
 from astrocyte.pipeline.page.sources.broker import BrokerSource
+from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.settings import load_settings
+from astrocyte.schemas.topics import mono_topic
 from tests.support.logs import T0_US, produce, running
-from tests.support.world_log import RUN, world_messages
+from tests.support.world_log import RUN, births_log, world_messages
 
 LIMIT_S = 120
 
@@ -69,3 +71,31 @@ async def test_the_page_behind_a_link_starts_when_somebody_follows_it(tmp_path):
         child = link._child
     assert child is not None
     assert child.poll() is not None
+
+
+async def test_births_of_a_broker_are_read_from_where_the_last_look_has_ended(tmp_path):
+    topic = mono_topic("evolutionary_events")
+    messages = [each for each in read_log(births_log(tmp_path)) if each.topic == topic]
+    first, rest = messages[:30], messages[30:]
+    with running(tmp_path) as address:
+        await produce(address, first, partitions=1)
+        frames = BrokerSource(load_settings(broker=address)).frames(RUN, ("evolutionary_events",))
+
+        async def read(wanted):
+            """The events that come until there are as many as wanted."""
+            found = []
+            portions = frames.portions()
+            async with asyncio.timeout(LIMIT_S):
+                async for portion in portions:
+                    found += [event for frame in portion for event in frame.rows()]
+                    if len(found) >= wanted:
+                        break
+            await portions.aclose()
+            return found
+
+        before = await read(30 * 24)
+        await produce(address, rest, partitions=1)
+        after = await read(len(rest) * 24)
+    events = [event["cell_id"] for event in before + after]
+    assert len(events) == len(messages) * 24
+    assert after[0]["timestamp"] > before[-1]["timestamp"]
