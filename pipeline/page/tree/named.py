@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.pipeline.page.sources.source import Source
-from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["events_naming"]
@@ -42,9 +41,7 @@ async def events_naming(source: Source, run: str, kind: str, line: Sequence[int]
     of its own, ``genome`` is that of the nearest ancestor, and ``genome_of`` its id. Only events up to ``at_us``
     count. ``note`` says what was not looked through. Raises AstrocyteError.
     """
-    fields = _FIELDS.get(kind)
-    if fields is None:
-        raise InvalidSettings("the births of this run have not been read yet")
+    fields = _FIELDS[kind]
     frames = source.frames(run, tuple(fields))
     found: deque[dict[str, Any]] = deque(maxlen=_MOST_EVENTS)
     genomes: dict[int, dict[str, Any]] = {}

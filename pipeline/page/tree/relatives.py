@@ -38,10 +38,13 @@ def relatives(forest: Forest | None, number: int, at_us: int | None) -> dict[str
     }
 
 
-def line_of(forest: Forest | None, number: int) -> list[int]:
-    """Ids of an individual and of its ancestors along first parents, the nearest first. Raises InvalidSettings."""
-    _, population, rows = _line(forest, number)
-    return [int(population.ids[row]) for row in rows]
+def line_of(forest: Forest | None, number: int) -> tuple[str, list[int]]:
+    """What an individual is, and its id and those of its ancestors along first parents, the nearest first.
+
+    Raises InvalidSettings for an id that is not in the tree.
+    """
+    individual, population, rows = _line(forest, number)
+    return individual, [int(population.ids[row]) for row in rows]
 
 
 def _line(forest: Forest | None, number: int) -> tuple[str, Population, list[int]]:

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from astrocyte.pipeline.bench.phylogeny import moran_frames
-from astrocyte.pipeline.page.tree import trees as module
-from astrocyte.pipeline.page.tree.trees import MOST_RUNS, Trees
+from astrocyte.pipeline.page.sources import looks
+from astrocyte.pipeline.page.sources.looks import MOST_RUNS
+from astrocyte.pipeline.page.tree.trees import Trees
 from astrocyte.pipeline.page.tree.window import Window
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from tests.support.waiting import eventually
@@ -83,7 +84,7 @@ async def test_a_live_source_is_left_when_nobody_asks_any_more_and_taken_up_agai
 
     await eventually(drawn)
     assert frames.open
-    monkeypatch.setattr(module, "_REST_S", -1.0)
+    monkeypatch.setattr(looks, "_REST_S", -1.0)
 
     async def left():
         return not frames.open
@@ -138,7 +139,7 @@ async def test_trees_of_the_runs_that_were_looked_at_last_are_kept():
     trees = Trees(Source(Frames([])))
     for number in range(MOST_RUNS + 2):
         await trees.window(f"run-{number}", None, **HOW)
-    assert list(trees._trees) == [f"run-{number}" for number in range(2, MOST_RUNS + 2)]
+    assert list(trees._looks._looks) == [f"run-{number}" for number in range(2, MOST_RUNS + 2)]
     await trees.close()
 
 
