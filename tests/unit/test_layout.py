@@ -103,7 +103,8 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/page": {
         "content": "aggregates",
-        "server": "content listening near_misses sources tree",
+        "scenes": "aggregates sources",
+        "server": "content listening near_misses scenes sources tree",
         "sources": "content",
         "tree": "sources",
     },

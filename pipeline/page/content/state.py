@@ -19,7 +19,7 @@ from astrocyte.pipeline.page.content.findings import MOST_FINDINGS, MOST_LETTERS
 from astrocyte.pipeline.page.content.rows import rows_of
 from astrocyte.pipeline.page.content.run import Run, is_drawn, step, took_findings
 from astrocyte.pipeline.page.content.traffic import Traffic
-from astrocyte.pipeline.page.content.worlds import FORECASTS
+from astrocyte.pipeline.page.content.worlds import FORECASTS, SCENES
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.arrow.stream import holds_no_rows
 from astrocyte.schemas.catalog import CATALOG, Catalog
@@ -188,6 +188,7 @@ class PageState:
             "newest": None if axis.is_empty else axis.newest_us,
             "oldest": None if axis.is_empty else axis.oldest_us,
             "outside": run.outside,
+            "scenes": [name for name, stream in SCENES.items() if stream in run.streams],
         }
 
     def _domain(self, stats: dict[str, Any]) -> dict[str, Any]:

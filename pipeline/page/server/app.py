@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from astrocyte.pipeline.page.scenes.scenes import Scenes
 from astrocyte.pipeline.page.server.answers import answered
 from astrocyte.pipeline.page.server.files import StaticFile, static_files
 from astrocyte.pipeline.page.server.hub import MOST_CLIENTS
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
+from astrocyte.pipeline.page.server.scenes import add_scene_route
 from astrocyte.pipeline.page.server.security import COOKIE, Access, add_headers, middleware
 from astrocyte.pipeline.page.server.trees import add_tree_routes
 from astrocyte.pipeline.page.tree.trees import Trees
@@ -36,6 +38,7 @@ def make_app(page: Page, inquiry: Inquiry, access: Access) -> web.Application:
     app.router.add_get("/api/lineage", routes.lineage)
     app.router.add_get("/api/near-misses", routes.near_misses)
     add_tree_routes(app, Trees(page.source))
+    add_scene_route(app, Scenes(page.source))
 
     async def run(_app: web.Application) -> Any:
         async with page.running():

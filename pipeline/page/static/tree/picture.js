@@ -10,7 +10,7 @@ const DOT_PX = 7;
 function palette(canvas) {
   const style = getComputedStyle(canvas);
   const read = (name) => style.getPropertyValue(name).trim();
-  const stops = ["--tree-0", "--tree-1", "--tree-2"].map((name) => [1, 3, 5].map((place) => parseInt(read(name).slice(place, place + 2), 16)));
+  const stops = ["--scale-0", "--scale-1", "--scale-2"].map((name) => [1, 3, 5].map((place) => parseInt(read(name).slice(place, place + 2), 16)));
   return { stops, ink: read("--ink"), muted: read("--muted"), faint: read("--faint"), grid: read("--grid"), gold: read("--gold") };
 }
 
