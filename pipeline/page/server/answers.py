@@ -1,9 +1,9 @@
-"""Answers to single questions of a browser, as JSON."""
+"""Answers to questions of a browser, as JSON; what goes wrong is said in words."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import orjson
@@ -14,8 +14,10 @@ from astrocyte.schemas.errors import AstrocyteError
 __all__ = ["answered"]
 
 
-async def answered(question: Awaitable[Any]) -> web.Response:
-    """What a question gives; what cannot be answered as ``error``, in words."""
+async def answered(
+    question: Awaitable[Any], *, statuses: Mapping[type[AstrocyteError], int] | None = None
+) -> web.Response:
+    """The answer; ``statuses`` are those of some errors, others are 422."""
     try:
         body, status = await question, 200
     except TimeoutError:
@@ -24,7 +26,7 @@ async def answered(question: Awaitable[Any]) -> web.Response:
             504,
         )
     except AstrocyteError as error:
-        body, status = {"error": str(error)}, 422
+        body, status = {"error": str(error)}, (statuses or {}).get(type(error), 422)
     with contextlib.suppress(TypeError):
         return _json(body, status)
     return _json({"error": "the answer holds values that JSON cannot express"}, 500)

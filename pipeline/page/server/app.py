@@ -15,6 +15,7 @@ from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
 from astrocyte.pipeline.page.server.scenes import add_scene_route
 from astrocyte.pipeline.page.server.security import COOKIE, Access, add_headers, middleware
+from astrocyte.pipeline.page.server.tail import add_tail_routes
 from astrocyte.pipeline.page.server.trees import add_tree_routes
 from astrocyte.pipeline.page.tree.trees import Trees
 
@@ -38,6 +39,7 @@ def make_app(page: Page, inquiry: Inquiry, access: Access) -> web.Application:
     app.router.add_get("/api/lineage", routes.lineage)
     app.router.add_get("/api/near-misses", routes.near_misses)
     add_tree_routes(app, Trees(page.source))
+    add_tail_routes(app, page)
     add_scene_route(app, Scenes(page.source))
 
     async def run(_app: web.Application) -> Any:

@@ -14,10 +14,12 @@ from astrocyte.schemas.frames import Frame
 
 __all__ = ["MOST_INDIVIDUALS", "Forest", "alone"]
 
-MOST_INDIVIDUALS: Final = 2_000_000
+MOST_INDIVIDUALS: Final = 1_250_000
 """Individuals that are kept, of some 60 bytes each; beyond it, lines that have died out are only counted."""
 _SETTLED_US: Final = 60_000_000
-"""A line that has died out is let go this long after its last death: other partitions may still tell of it."""
+_SETTLED_SHARE: Final = 1 / 16
+"""A line that has died out is let go this long after its last death, or after this share of the run if that is shorter:
+other partitions may still tell of it."""
 
 
 def alone(population: Population) -> Ints:
@@ -57,7 +59,7 @@ class Forest:
             self._fresh.add_frame(self.pedigree, frame)
         except InvalidLineage as error:
             self.problem = str(error)
-        if self._fresh.events >= self._most:
+        if self._fresh.events >= self._most // 2:
             self.build()
 
     def build(self) -> None:
@@ -94,7 +96,8 @@ class Forest:
 
     def _without_extinct(self, population: Population, extinct: Ints) -> tuple[Population, Ints]:
         """The individuals without the lines that died out some time ago, which their last living ancestors count."""
-        settled_us = population.at_us - _SETTLED_US
+        span_us = population.at_us - population.first_us
+        settled_us = population.at_us - min(_SETTLED_US, int(span_us * _SETTLED_SHARE))
         kept: NDArray[np.bool_] = population.died_us > settled_us
         mark_ancestors(population.first, population.second, kept)
         gone = np.where(kept, 0, 1 + extinct)

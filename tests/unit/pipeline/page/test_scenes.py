@@ -19,7 +19,8 @@ def tiles(events):
     return Frame.from_columns(
         "resource_states", "run-1",
         columns | {"resource_id": np.arange(len(x)), "step_number": np.arange(len(x)),
-                   "amount": amount.astype(np.float32), "position_x": x.astype(np.float32), "position_y": y.astype(np.float32)},
+                   "amount": amount.astype(np.float32), "position_x": x.astype(np.float32),
+                   "position_y": y.astype(np.float32)},
     )  # fmt: skip
 
 
