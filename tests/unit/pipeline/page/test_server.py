@@ -139,7 +139,9 @@ async def test_the_newest_messages_of_a_topic_are_shown_as_tap_shows_them(world)
         assert found["after"] == {"0": 99}
         where = topic | {"where": "total_population < 365 and total_population > 300"}
         async with session.get("/api/tail", params=where) as answer:
-            populations = [json.loads(each["value"])["total_population"] for each in (await answer.json())["events"]]
+            populations = [
+                json.loads(each["value"])["metadata"]["total_population"] for each in (await answer.json())["events"]
+            ]
         assert populations == [364, 363, 362, 361, 360]
         at = topic | {"at": str(T0_US + 2_000_000)}
         async with session.get("/api/tail", params=at) as answer:
