@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from astrocyte.pipeline.page.server.files import StaticFile, static_files
 from astrocyte.pipeline.page.server.hub import MOST_CLIENTS
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
+from astrocyte.pipeline.page.server.queries import MOST_US, number_of
 from astrocyte.pipeline.page.server.scenes import add_scene_route
 from astrocyte.pipeline.page.server.security import COOKIE, Access, add_headers, middleware
 from astrocyte.pipeline.page.server.tail import add_tail_routes
@@ -25,6 +27,8 @@ _WRITE_S: Final = 60.0
 """How long a browser may take none of its changes before its connection is closed."""
 _LOGIN_PAUSE_S: Final = 0.5
 _MOST_BODY: Final = 16 << 10
+_MOST_PAST: Final = 500
+"""Findings of the past that a browser gets at once."""
 
 
 def make_app(page: Page, inquiry: Inquiry, access: Access) -> web.Application:
@@ -38,6 +42,7 @@ def make_app(page: Page, inquiry: Inquiry, access: Access) -> web.Application:
     app.router.add_get("/api/stream", routes.stream)
     app.router.add_get("/api/lineage", routes.lineage)
     app.router.add_get("/api/near-misses", routes.near_misses)
+    app.router.add_get("/api/findings", routes.findings)
     add_tree_routes(app, Trees(page.source))
     add_tail_routes(app, page)
     add_scene_route(app, Scenes(page.source))
@@ -108,6 +113,15 @@ class _Routes:
     async def lineage(self, request: web.Request) -> web.Response:
         """Why a multi event or alert was found."""
         return await answered(self._inquiry.lineage(request.query.get("id", "")))
+
+    async def findings(self, request: web.Request) -> web.Response:
+        """Findings up to an instant of the past."""
+        return await answered(self._findings(request.query))
+
+    async def _findings(self, query: Mapping[str, str]) -> dict[str, Any]:
+        at_us, run = number_of(query, "at", -MOST_US, MOST_US), query.get("run", "")
+        items = await self._page.ask(lambda state: state.findings_until(run, at_us, _MOST_PAST))
+        return {"items": items}
 
     async def near_misses(self, request: web.Request) -> web.Response:
         """What nearly matched."""

@@ -17,7 +17,7 @@ _EXTREMES: Final = (1.0, 99.0)
 
 
 def colours_of(population: Population) -> list[str]:
-    """Names of the values: the generation, and the traits that the births told of."""
+    """Names of the values: the generation, and the traits that the births have."""
     return [GENERATION, *(name for name, values in population.traits.items() if np.isfinite(values).any())]
 
 
