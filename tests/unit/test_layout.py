@@ -62,7 +62,7 @@ ARROWS: dict[str, dict[str, str]] = {
     "pipeline": {
         "analysis": "console kafka recording roles settings simulation topology transport",
         "broker": "kafka",
-        "bench": "analysis broker kafka roles settings simulation topology transport",
+        "bench": "analysis broker kafka page roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging page recording roles settings simulation "
         "stopping studies topology transport watch",
         "embed": "kafka recording settings stopping transport",

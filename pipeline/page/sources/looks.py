@@ -78,6 +78,12 @@ class Looks(Generic[T]):
                 gone.reading.cancel()
         return await self._on_thread(lambda: work(look))
 
+    async def read(self, run: str) -> None:
+        """Wait until all is read of a run of a recording that was asked for."""
+        reading = self._looks[run].reading
+        if reading is not None:
+            await reading
+
     async def close(self) -> None:
         """End all reading."""
         for look in self._looks.values():

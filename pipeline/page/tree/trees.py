@@ -94,6 +94,10 @@ class Trees:
         async with self._turn:
             return await events_naming(self._source, run, kind, line, at_us)
 
+    async def read(self, run: str) -> None:
+        """Wait until all births are read of a run of a recording whose tree was asked for."""
+        await self._looks.read(run)
+
     async def close(self) -> None:
         """End all reading."""
         await self._looks.close()

@@ -54,10 +54,8 @@ def births(count=600, size=64):
 
 
 async def complete(trees, run="moran"):
-    async def ended():
-        return (await trees.window(run, None, **HOW))["complete"]
-
-    await eventually(ended)
+    await trees.window(run, None, **HOW)
+    await trees.read(run)
     return await trees.window(run, None, **HOW)
 
 
