@@ -1,7 +1,5 @@
 """Trees that browsers look at: births are read only while somebody looks, and everything asked is answered."""
 
-import asyncio
-
 import pytest
 
 from astrocyte.pipeline.bench.phylogeny import moran_frames
@@ -10,7 +8,7 @@ from astrocyte.pipeline.page.sources.looks import MOST_RUNS
 from astrocyte.pipeline.page.tree.trees import Trees
 from astrocyte.pipeline.page.tree.window import Window
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, loop_turns
 
 HOW = {"at_us": None, "with_extinct": False, "colour": "", "size": (900, 600)}
 
@@ -33,7 +31,7 @@ class Frames:
             if self._error is not None:
                 raise AstrocyteError(self._error)
             while self.live:
-                await asyncio.sleep(0)
+                await loop_turns(1)
                 yield []
         finally:
             self.open = False
