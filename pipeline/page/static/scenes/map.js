@@ -14,7 +14,7 @@ function say(answer) {
   if (!answer.columns) return null;
   const known = answer.resources.filter((each) => each !== null);
   const mean = known.reduce((sum, each) => sum + each, 0) / Math.max(known.length, 1);
-  return [["mean", number(mean)], ["darkest", number(answer.most)], ["a square is", `${answer.tiles} × ${answer.tiles} tiles`]];
+  return [["mean", number(mean)], ["scale up to", number(answer.most)], ["a square is", `${answer.tiles} × ${answer.tiles} tiles`]];
 }
 
 function draw(context, answer, width, height, colours) {
