@@ -21,6 +21,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "worlds": ("worlds",),
     "sinks": ("sinks", "influx"),
     "phylogeny": ("phylogeny",),
+    "page": ("page",),
     "insight": ("insight",),
 }
 """Modules of each benchmark, by its name."""

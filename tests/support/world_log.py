@@ -12,6 +12,7 @@ import orjson
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inputs import Inputs
 from astrocyte.pipeline.analysis.offline import OfflineRun
+from astrocyte.pipeline.bench.phylogeny import moran_frames
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.schemas.frames import Frame
@@ -112,3 +113,17 @@ def world_log(folder: Path) -> WorldLog:
                 own.append(ConsumedRecord(topic, 0, len(own), written_ms, each.key, each.value, tuple(each.headers)))
     records = [*messages, dead_letter(), *(record for own in made.values() for record in own)]
     return WorldLog(write_log(folder / "events.jsonl.zst", records, partitions=1), rules)
+
+
+def births_log(folder: Path) -> Path:
+    """The log of the world with births and deaths of 64 cells, from its beginning to its end."""
+    offsets: dict[tuple[str, int], int] = {}
+    messages = world_messages()
+    frames = list(moran_frames(600, 64, name=RUN))
+    every_us = int(SECONDS * 1e6) // len(frames)
+    for number, frame in enumerate(frames):
+        columns = {name: frame.column(name) for name in ("type", "cell_id", "parent_id", "generation")}
+        times = {"timestamp": np.full(frame.num_rows, T0_US + number * every_us), "key": ["0"] * frame.num_rows}
+        messages += frame_messages(Frame.from_columns(frame.stream, RUN, times | columns), 1, offsets)
+    messages.sort(key=lambda each: each.timestamp_ms)
+    return write_log(folder / "births.jsonl.zst", messages, partitions=1)

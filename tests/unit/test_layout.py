@@ -105,8 +105,10 @@ ARROWS: dict[str, dict[str, str]] = {
     "pipeline/page": {
         "content": "aggregates",
         "rules": "aggregates sources",
-        "server": "content listening near_misses rules sources",
+        "scenes": "aggregates sources",
+        "server": "content listening near_misses rules scenes sources tree",
         "sources": "content",
+        "tree": "sources",
     },
     "pipeline/studies": {
         "shipped": "cells evolution_models intervals loop_measures report steered study",

@@ -12,7 +12,7 @@ import numpy as np
 
 from astrocyte.agents.jit import loop
 
-__all__ = ["add_to_ancestors", "births_in_order", "mark_ancestors", "postorder"]
+__all__ = ["add_to_ancestors", "births_in_order", "latest_below", "mark_ancestors", "nearest_marked", "postorder"]
 
 
 @loop
@@ -90,3 +90,24 @@ def postorder(parent: Any, sizes: Any) -> Any:
             free[parent[row]] += sizes[row]
         free[row] = starts[row]
     return starts
+
+
+@loop
+def latest_below(parent: Any, values: Any) -> Any:
+    """Greatest of the int64 values of each row and its descendants."""
+    latest = values.copy()
+    for row in range(len(parent) - 1, -1, -1):
+        if parent[row] >= 0 and latest[row] > latest[parent[row]]:
+            latest[parent[row]] = latest[row]
+    return latest
+
+
+@loop
+def nearest_marked(parent: Any, marked: Any) -> Any:
+    """Row of the nearest ancestor of each row that is marked, -1 where none is."""
+    found = np.full(len(parent), -1, np.int64)
+    for row in range(len(parent)):
+        above = parent[row]
+        if above >= 0:
+            found[row] = above if marked[above] else found[above]
+    return found

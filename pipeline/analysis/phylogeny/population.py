@@ -13,7 +13,7 @@ from astrocyte.pipeline.analysis.phylogeny.loops import births_in_order
 from astrocyte.pipeline.analysis.phylogeny.records import NONE, Ints, InvalidLineage, Pedigree, Records
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["NEVER_US", "Population", "population_of"]
+__all__ = ["NEVER_US", "Population", "population_of", "records_of"]
 
 NEVER_US: Final = np.iinfo(np.int64).max
 """Time of the death of one who lives."""
@@ -129,6 +129,26 @@ def population_of(records: Records, pedigree: Pedigree) -> Population:
         depth[order], born[order], {name: values[order] for name, values in traits.items()},
         records.first_us, records.last_us,
     )  # fmt: skip
+
+
+def records_of(population: Population, events: int = 1) -> Records:
+    """Records that say the same: with later ones added, `population_of` makes the later population of them.
+
+    ``events`` is the number of the events that they stand for.
+    """
+    records = Records(population.first_us, population.at_us, events)
+    born = population.born | (population.first >= 0)
+    parents = {}
+    for name, rows in (("first", population.first), ("second", population.second)):
+        parents[f"born_{name}"] = np.where(rows >= 0, population.ids[rows], NONE)
+    records.put(
+        born, born_id=population.ids, born_us=population.origin_us, born_at_birth=population.born,
+        born_generation=population.generation, **parents,
+        **{f"born_{name}": values for name, values in population.traits.items()},
+    )  # fmt: skip
+    records.put(~born, seen_id=population.ids, seen_generation=population.generation)
+    records.put(population.died_us < NEVER_US, died_id=population.ids, died_us=population.died_us)
+    return records
 
 
 def _distinct(*columns: Ints) -> Ints:

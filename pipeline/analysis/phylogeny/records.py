@@ -85,6 +85,20 @@ class Records:
             parts[:] = [np.concatenate(parts)]
         return parts[0]
 
+    def extend(self, later: Records) -> None:
+        """Take what other events of the stream and run say, which came after these."""
+        self.first_us = min(self.first_us, later.first_us)
+        self.last_us = max(self.last_us, later.last_us)
+        self.events += later.events
+        self.without_id += later.without_id
+        for name, parts in later._parts.items():
+            self._parts.setdefault(name, []).extend(parts)
+
+    def put(self, rows: NDArray[np.bool_], **columns: NDArray[Any]) -> None:
+        """Take the marked rows of columns."""
+        for name, values in columns.items():
+            self._parts.setdefault(name, []).append(values[rows])
+
     def add_frame(self, pedigree: Pedigree, frame: Frame) -> None:
         """Take the events of a frame. Raises InvalidLineage."""
         names = {pedigree.id, pedigree.parents, "generation", pedigree.birth_time, *pedigree.traits} - {""}
@@ -114,16 +128,12 @@ class Records:
         born = named & (at_birth | (first >= 0))
         died = named & _of_kinds(kinds, (pedigree.death,))
         seen = named & ~born
-        self._put(died, died_id=ids, died_us=times)
-        self._put(seen, seen_id=ids, seen_generation=generation)
-        self._put(
+        self.put(died, died_id=ids, died_us=times)
+        self.put(seen, seen_id=ids, seen_generation=generation)
+        self.put(
             born, born_id=ids, born_first=first, born_second=second, born_us=birth_us, born_at_birth=at_birth,
             born_generation=generation, **{f"born_{name}": _floats(columns.get(name), n) for name in pedigree.traits},
         )  # fmt: skip
-
-    def _put(self, rows: NDArray[np.bool_], **columns: NDArray[Any]) -> None:
-        for name, values in columns.items():
-            self._parts.setdefault(name, []).append(values[rows])
 
 
 def _of_kinds(kinds: pa.Array, wanted: tuple[str, ...]) -> NDArray[np.bool_]:

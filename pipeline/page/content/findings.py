@@ -16,7 +16,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.times import time_us
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS
 
-__all__ = ["MOST_FINDINGS", "MOST_LETTERS", "Finding", "Findings", "finding_of", "letter_of"]
+__all__ = ["MOST_FINDINGS", "MOST_LETTERS", "Finding", "Findings", "finding_of", "letter_id_of", "letter_of"]
 
 MOST_FINDINGS: Final = 2_000
 MOST_LETTERS: Final = 500
@@ -95,6 +95,14 @@ def finding_of(found: Finding) -> dict[str, Any]:
     values = {name: body[name] for name in names if body.get(name) is not None}
     event = body.get("event_id")
     return {**shown, "id": event, "event": event, "values": values, "sources": len(body.get("source_events") or ())}
+
+
+def letter_id_of(record: ConsumedRecord) -> str | None:
+    """Id of the dead letter in a message; None where it is none."""
+    try:
+        return str(orjson.loads(record.value or b"")["letter_id"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
 
 
 def letter_of(record: ConsumedRecord) -> dict[str, Any]:

@@ -15,11 +15,19 @@ from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.document import Document, Shown, array
-from astrocyte.pipeline.page.content.findings import MOST_FINDINGS, MOST_LETTERS, Findings, finding_of, letter_of
+from astrocyte.pipeline.page.content.findings import (
+    MOST_FINDINGS,
+    MOST_LETTERS,
+    Finding,
+    Findings,
+    finding_of,
+    letter_of,
+)
+from astrocyte.pipeline.page.content.past_findings import PastFindings
 from astrocyte.pipeline.page.content.rows import rows_of
 from astrocyte.pipeline.page.content.run import Run, is_drawn, step, took_findings
 from astrocyte.pipeline.page.content.traffic import Traffic
-from astrocyte.pipeline.page.content.worlds import FORECASTS
+from astrocyte.pipeline.page.content.worlds import FORECASTS, SCENES
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.arrow.stream import holds_no_rows
 from astrocyte.schemas.catalog import CATALOG, Catalog
@@ -74,13 +82,14 @@ class PageState:
         """Messages that hold no event."""
         self.read = 0
         """Messages that were read."""
+        self._past: dict[str, PastFindings] = {}
         self._shown_findings = Shown(finding_of, MOST_FINDINGS)
         self._shown_letters = Shown(letter_of, MOST_LETTERS)
 
     def take(self, records: Sequence[ConsumedRecord]) -> None:
         """Take messages, in the order of each partition."""
         self.read += len(records)
-        found: dict[tuple[str, bool], list[tuple[int, int, str]]] = {}
+        found: dict[tuple[str, bool], list[tuple[Finding, int]]] = {}
         chunks: dict[tuple[str, int], list[ConsumedRecord]] = {}
         for record in records:
             if record.topic in _FINDINGS:
@@ -88,7 +97,7 @@ class PageState:
                 if finding is not None:
                     written_us = _written_us(record.timestamp_ms, finding.time_us)
                     place = (finding.run, finding.is_alert)
-                    found.setdefault(place, []).append((finding.time_us, written_us, finding.severity))
+                    found.setdefault(place, []).append((finding, written_us))
             elif record.topic == SIMULATIONS:
                 self._describe(record)
             elif record.topic == STATS:
@@ -118,11 +127,22 @@ class PageState:
             del self.runs[gone]
             self.planted.pop(gone, None)
             self.described.pop(gone, None)
+            self._past.pop(gone, None)
 
-    def _take_findings(self, name: str, is_alert: bool, found: Sequence[tuple[int, int, str]]) -> None:
-        times_us, written_us, severities = zip(*found, strict=True)
-        of = severities if is_alert else None
-        self._put(took_findings(self._run(name), np.array(times_us), np.array(written_us), of))
+    def _take_findings(self, name: str, is_alert: bool, found: Sequence[tuple[Finding, int]]) -> None:
+        times_us = np.array([finding.time_us for finding, _ in found])
+        written_us = np.array([written_us for _, written_us in found])
+        severities = [finding.severity for finding, _ in found] if is_alert else None
+        run = took_findings(self._run(name), times_us, written_us, severities)
+        self._put(run)
+        axis = run.axis
+        inside = [finding for finding, _ in found if axis.oldest_us <= finding.time_us <= axis.newest_us]
+        self._past.setdefault(name, PastFindings()).take(inside, axis.width_us)
+
+    def findings_until(self, run: str, at_us: int, most: int) -> list[dict[str, Any]]:
+        """Findings of a run up to an instant as the page lists them, the newest of those that are kept, by time."""
+        past = self._past.get(run)
+        return [] if past is None else [finding_of(each) for each in past.until(at_us, most)]
 
     def _decode(self, place: tuple[str, int], records: Sequence[ConsumedRecord]) -> list[SourcedFrame]:
         raws = [raw_record(record) for record in records]
@@ -188,6 +208,7 @@ class PageState:
             "newest": None if axis.is_empty else axis.newest_us,
             "oldest": None if axis.is_empty else axis.oldest_us,
             "outside": run.outside,
+            "scenes": [name for name, stream in SCENES.items() if stream in run.streams],
         }
 
     def _domain(self, stats: dict[str, Any]) -> dict[str, Any]:

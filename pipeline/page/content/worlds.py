@@ -9,10 +9,12 @@ from astrocyte.pipeline.page.aggregates.grid import Classes
 from astrocyte.pipeline.page.content.charts import Chart, How, Line, Measure
 from astrocyte.schemas.catalog import CATALOG
 
-__all__ = ["CHARTS", "FORECASTS", "NOT_DRAWN", "SAMPLES"]
+__all__ = ["CHARTS", "FORECASTS", "NOT_DRAWN", "SAMPLES", "SCENES"]
 
 FORECASTS: Final = "forecast"
 """Stream of the forecasts, drawn beside the lines that they continue."""
+SCENES: Final[Mapping[str, str]] = {"map": "simulation_steps", "basin": "kernel_geometry"}
+"""Pictures in space, by the stream whose events say that a run has one."""
 SAMPLES: Final = frozenset({"genome_data", "problem_solving"})
 """Streams that are samples already, of which charts show means and shares alone: a part of them says the same."""
 NOT_DRAWN: Final = frozenset(

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
 
 from astrocyte.pipeline.page.rules.bench import RuleBench
+from astrocyte.pipeline.page.scenes.scenes import Scenes
 from astrocyte.pipeline.page.server.answers import answered
 from astrocyte.pipeline.page.server.files import StaticFile, static_files
 from astrocyte.pipeline.page.server.hub import MOST_CLIENTS
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
+from astrocyte.pipeline.page.server.queries import MOST_US, number_of
 from astrocyte.pipeline.page.server.rules import add_rule_routes
+from astrocyte.pipeline.page.server.scenes import add_scene_route
 from astrocyte.pipeline.page.server.security import COOKIE, Access, add_headers, middleware
+from astrocyte.pipeline.page.server.tail import add_tail_routes
+from astrocyte.pipeline.page.server.trees import add_tree_routes
+from astrocyte.pipeline.page.tree.trees import Trees
 
 __all__ = ["make_app"]
 
@@ -22,6 +29,8 @@ _WRITE_S: Final = 60.0
 """How long a browser may take none of its changes before its connection is closed."""
 _LOGIN_PAUSE_S: Final = 0.5
 _MOST_BODY: Final = 16 << 10
+_MOST_PAST: Final = 500
+"""Findings of the past that a browser gets at once."""
 
 
 def make_app(page: Page, inquiry: Inquiry, access: Access, bench: RuleBench) -> web.Application:
@@ -37,6 +46,10 @@ def make_app(page: Page, inquiry: Inquiry, access: Access, bench: RuleBench) -> 
     app.router.add_get("/api/near-misses", routes.near_misses)
     add_rule_routes(app, bench, inquiry, access)
     bench.figures = page.figures
+    app.router.add_get("/api/findings", routes.findings)
+    add_tree_routes(app, Trees(page.source))
+    add_tail_routes(app, page)
+    add_scene_route(app, Scenes(page.source))
 
     async def run(_app: web.Application) -> Any:
         async with page.running(), bench.running():
@@ -104,6 +117,15 @@ class _Routes:
     async def lineage(self, request: web.Request) -> web.Response:
         """Why a multi event or alert was found."""
         return await answered(self._inquiry.lineage(request.query.get("id", "")))
+
+    async def findings(self, request: web.Request) -> web.Response:
+        """Findings up to an instant of the past."""
+        return await answered(self._findings(request.query))
+
+    async def _findings(self, query: Mapping[str, str]) -> dict[str, Any]:
+        at_us, run = number_of(query, "at", -MOST_US, MOST_US), query.get("run", "")
+        items = await self._page.ask(lambda state: state.findings_until(run, at_us, _MOST_PAST))
+        return {"items": items}
 
     async def near_misses(self, request: web.Request) -> web.Response:
         """What nearly matched."""

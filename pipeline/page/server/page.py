@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.document import Document
@@ -19,6 +19,8 @@ from astrocyte.schemas.errors import AstrocyteError
 __all__ = ["TICK_S", "Page"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TICK_S: Final = 1.0
 _SHORT_TICKS: Final = 12
@@ -48,6 +50,10 @@ class Page:
     async def take(self, change: Callable[[PageState], object]) -> None:
         """Let ``change`` advance the state, on its thread."""
         await asyncio.get_running_loop().run_in_executor(self._worker, change, self.state)
+
+    async def ask(self, question: Callable[[PageState], T]) -> T:
+        """What a question about the state gives, on its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, question, self.state)
 
     async def take_records(self, records: Sequence[ConsumedRecord]) -> None:
         """Advance the state by messages."""

@@ -14,6 +14,8 @@ from astrocyte.pipeline.kafka.client import BrokerUnavailable, consumer_client, 
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState, is_read
 from astrocyte.pipeline.page.content.worlds import SAMPLES
+from astrocyte.pipeline.page.sources.messages import Newest, newest_of_broker
+from astrocyte.pipeline.page.sources.run_frames import BrokerFrames, RunFrames
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.pipeline.roles.health import group_health
 from astrocyte.pipeline.settings import Settings
@@ -60,6 +62,14 @@ class BrokerSource:
     def about(self) -> Mapping[str, Any]:
         """See `Source`."""
         return {"kind": "broker", "name": self._settings.broker, "live": True, "note": self._problem}
+
+    def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
+        """See `Source`."""
+        return BrokerFrames(self._settings, run, streams, self._history_us)
+
+    async def newest(self, wanted: Newest) -> list[ConsumedRecord]:
+        """See `Source`."""
+        return await newest_of_broker(self._settings.broker, wanted)
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""

@@ -15,7 +15,10 @@ from astrocyte.pipeline.analysis.sources import read_source
 from astrocyte.pipeline.analysis.verify.tables import read_only
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
+from astrocyte.pipeline.page.sources.messages import Newest
+from astrocyte.pipeline.page.sources.run_frames import RecordedFrames, RunFrames
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
+from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
@@ -44,6 +47,16 @@ class DatabaseSource:
         """See `Source`."""
         name = shown_address(self.address) if "://" in self.address else self.address
         return {"kind": "database", "name": name, "live": False, "note": " ".join(self._notes)}
+
+    def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
+        """See `Source`."""
+        return RecordedFrames(self.address, run, streams)
+
+    async def newest(self, wanted: Newest) -> list[ConsumedRecord]:
+        """See `Source`."""
+        raise InvalidSettings(
+            f"a database holds rows, and no messages of {wanted.topic}; open the log of the run, or its broker"
+        )
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""

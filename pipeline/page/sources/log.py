@@ -11,6 +11,8 @@ from typing import Any, Final
 from astrocyte.pipeline.analysis.origins import LogOrigin
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
+from astrocyte.pipeline.page.sources.messages import Newest, newest_of_log
+from astrocyte.pipeline.page.sources.run_frames import RecordedFrames, RunFrames
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.pipeline.recording.format import TornLog
 from astrocyte.pipeline.recording.index import read_index
@@ -69,6 +71,14 @@ class LogSource:
                 state.take(portion)
 
             await page.take(change)
+
+    def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
+        """See `Source`."""
+        return RecordedFrames(str(self.path), run, streams)
+
+    async def newest(self, wanted: Newest) -> list[ConsumedRecord]:
+        """See `Source`."""
+        return await asyncio.to_thread(newest_of_log, self.path, wanted)
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.state import PageState
+from astrocyte.pipeline.page.sources.messages import Newest
+from astrocyte.pipeline.page.sources.run_frames import RunFrames
 
 __all__ = ["Lineages", "Reader", "Source"]
 
@@ -47,6 +49,12 @@ class Source(Protocol):
 
     async def feed(self, page: Reader) -> None:
         """Give all that there is to the page, and what comes later. Raises AstrocyteError."""
+
+    def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
+        """The events of some streams of a run, which are read only while somebody asks for them."""
+
+    async def newest(self, wanted: Newest) -> list[ConsumedRecord]:
+        """The newest messages of a topic, in order. Raises AstrocyteError."""
 
     def origins(self) -> Sequence[Lineages]:
         """Where lineages are looked up."""

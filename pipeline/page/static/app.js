@@ -8,9 +8,10 @@ import { timeBar, timeKeys } from "./timebar.js";
 import { findingsView } from "./views/findings.js";
 import { pipelineView } from "./views/pipeline.js";
 import { rulesView } from "./views/rules.js";
+import { treeView } from "./views/tree.js";
 import { worldView } from "./views/world.js";
 
-const VIEWS = { world: worldView, findings: findingsView, pipeline: pipelineView, rules: rulesView };
+const VIEWS = { world: worldView, tree: treeView, findings: findingsView, pipeline: pipelineView, rules: rulesView };
 const main = document.getElementById("view");
 const updateTime = timeBar(document.getElementById("time"));
 let view = null;

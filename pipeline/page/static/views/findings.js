@@ -2,7 +2,7 @@
 
 import { h, keyed, setText } from "../dom.js";
 import { elapsed, number, utc } from "../format.js";
-import { changed, value } from "../store.js";
+import { ask, changed, value } from "../store.js";
 import * as time from "../time.js";
 import { whyPanel } from "./why.js";
 
@@ -32,6 +32,7 @@ export function findingsView(chosen) {
   let selected = chosen ?? null;
   let shown = [];
   let rules = "";
+  const past = { asked: "", busy: false, items: [] };
 
   function set(name, body) {
     filter[name] = body;
@@ -63,9 +64,26 @@ export function findingsView(chosen) {
       && (time.isLive() || each.run !== run?.name || each.t <= at));
   }
 
+  /** Findings of a past that is older than the newest ones, of which the server keeps some of every moment. */
+  function pastOf(run, feed) {
+    const oldest = feed.items.find((each) => each.run === run?.name);
+    if (time.isLive() || !run || feed.first === 0 || (oldest && oldest.t <= time.at())) return null;
+    const now = JSON.stringify([run.name, Math.round(time.at())]);
+    if (now !== past.asked && !past.busy) {
+      past.busy = true;
+      ask("/api/findings", { run: run.name, at: Math.round(time.at()) }).then((answer) => {
+        Object.assign(past, { asked: now, busy: false, items: answer.items ?? [] });
+        changed();
+      });
+    }
+    return past.items;
+  }
+
   function update() {
     const run = time.run();
-    const feed = value("findings", { items: [], first: 0 });
+    const newest = value("findings", { items: [], first: 0 });
+    const ofPast = pastOf(run, newest);
+    const feed = ofPast === null ? newest : { items: ofPast, first: 1 };
     const totals = [value("rules/alerts", {}), value("rules/matches", {})];
     const names = [...new Set(totals.flatMap((each) => Object.keys(each)))].sort();
     if (names.join() !== rules) {
@@ -87,7 +105,7 @@ export function findingsView(chosen) {
           : "Alerts and multi events appear here as rules match. astrocyte rules check FILE says whether a rule can match at all."));
     }
     more.hidden = found.length <= MOST && feed.first === 0;
-    setText(more, `The newest ${number(shown.length)} are listed. All of them: astrocyte tap alerts, astrocyte tap multi.events.`);
+    setText(more, ofPast !== null ? "Of this time some findings of every moment are kept. All of them: astrocyte tap alerts, astrocyte tap multi.events." : `The newest ${number(shown.length)} are listed. All of them: astrocyte tap alerts, astrocyte tap multi.events.`);
     keyed(list, shown, (each) => each.id, (each) => row(each, choose), (child, each) => {
       child.setAttribute("aria-selected", String(each.id === selected));
       const owner = time.runs().find((one) => one.name === each.run);

@@ -7,7 +7,8 @@ import { rateShown, trafficBucket } from "./pipeline.js";
 
 const HEADINGS = ["read", "repartition", "copies", "rules", "written", "roles", "stores"];
 
-export function graphView() {
+/** `open(topic, button)` shows the messages of a topic. */
+export function graphView(open) {
   const edges = s("svg", { class: "edges", "aria-hidden": "true" });
   const columns = h("div", { class: "columns" });
   const element = h("section", { class: "graph", "aria-label": "Topology", tabindex: "0" }, edges, columns);
@@ -27,7 +28,7 @@ export function graphView() {
         const bars = s("svg", { class: "spark", viewBox: "0 0 100 18", preserveAspectRatio: "none", "aria-hidden": "true" }, s("path"));
         const name = node.kind === "domains" ? `${node.label} by ${node.by}` : (node.label ?? node.id);
         const card = h("article", { class: `node ${node.kind}`, "data-id": node.id },
-          h("h4", { title: node.id }, name), h("p", {}, figure, detail), node.kind.startsWith("topic") ? bars : null,
+          h("h4", { title: node.id }, node.kind === "topic" ? h("button", { type: "button", class: "link", onclick: (event) => open(node.id, event.currentTarget) }, name) : name), h("p", {}, figure, detail), node.kind.startsWith("topic") ? bars : null,
           node.rules ? listed(`${node.rules.length} rules, windows, statistics`, node.rules.map((each) => each.replaceAll("_", " "))) : null,
           node.topics ? listed(`${node.topics.length} topics`, node.topics) : null);
         card.addEventListener("toggle", drawEdges, true);

@@ -1,28 +1,28 @@
 // The pipeline: what flows through it, who is behind, and what was refused.
 
 import { h, keyed, setText } from "../dom.js";
-import { bytes, number, span, utc } from "../format.js";
+import { bytes, number, span } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
+import { lettersPanel } from "../pipeline/letters.js";
+import { tailPanel } from "../pipeline/tail.js";
 import { graphView } from "./graph.js";
 
 const RATE_US = 5e6;
 const TEXTS = ["what to do"];
 
 export function pipelineView() {
-  const graph = graphView();
+  const tail = tailPanel();
+  const graph = graphView(tail.open);
   const noRules = h("p", { class: "hint" }, "The topology is drawn from rule files: start the page with those of the workers, astrocyte page --rules FILE.");
   const problem = h("p", { class: "notice inline", role: "status", hidden: true });
   const roles = table("Roles", ["role", "state", "members", "lag", "to clear it", "restarts", "what to do"]);
   const domains = table("Domains", ["domain", "behind", "waiting", "processed", "late", "dead", "duplicate", "matches", "alerts"]);
-  const topics = table("Topics", ["topic", "messages", "messages/s", "bytes"]);
-  const letters = h("ol", { class: "letters" });
-  const lettersEmpty = h("p", { class: "hint" }, "None: every message that was read holds an event, and every store took every row.");
-  const lettersCount = h("span", { class: "unit" });
-  const element = h("section", { class: "pipeline", "aria-label": "Pipeline" }, problem, noRules, graph.element,
+  const topics = table("Topics", ["topic", "messages", "messages/s", "bytes"], tail.open);
+  const letters = lettersPanel();
+  const element = h("section", { class: "pipeline", "aria-label": "Pipeline" }, problem, noRules, graph.element, tail.element,
     h("div", { class: "panels" }, roles.element, domains.element, topics.element,
-      h("section", { class: "panel" }, h("h3", {}, "Dead letters ", lettersCount), lettersEmpty, letters,
-        h("p", { class: "hint" }, "astrocyte dead-letters show ID prints one in full, retry sends them again."))));
+      letters.element));
   const lags = new Map();
 
   function update() {
@@ -35,7 +35,8 @@ export function pipelineView() {
     updateRoles(health, source);
     updateDomains();
     updateTopics();
-    updateLetters();
+    letters.update();
+    tail.update();
   }
 
   function updateRoles(health, source) {
@@ -77,19 +78,7 @@ export function pipelineView() {
     }), "No messages have been read yet.");
   }
 
-  function updateLetters() {
-    const feed = value("letters", { items: [] });
-    const at = time.writtenAt();
-    const found = feed.items.filter((each) => at === null || each.written_ms * 1000 <= at).slice(-100).reverse();
-    lettersEmpty.hidden = found.length > 0;
-    setText(lettersCount, number(value("counts", {}).letters ?? 0));
-    keyed(letters, found, (each) => each.id ?? each.written_ms, (each) => h("li", {}, h("details", {},
-      h("summary", {}, h("b", {}, each.stage), " ", h("code", {}, each.topic ? `${each.topic}[${each.partition}]@${each.offset}` : ""), h("span", {}, each.reason)),
-      h("dl", {}, [["letter", each.id], ["written", `${utc(each.written_ms * 1000)} UTC`], ["key", each.key], ["content", each.payload]]
-        .filter(([, one]) => one).map(([name, one]) => [h("dt", {}, name), h("dd", {}, h("code", {}, one))])))));
-  }
-
-  return { element, update, leave: graph.leave };
+  return { element, update, leave() { graph.leave(); tail.leave(); } };
 }
 
 /** The bucket of the traffic at the shown instant, which is the last full one where that is the newest. */
@@ -113,7 +102,8 @@ function rateAt(rates, place, most) {
   return few.length ? few.reduce((sum, each) => sum + (each ?? 0), 0) / few.length : 0;
 }
 
-function table(title, columns) {
+/** A table of texts; with `choose` the first of a row is a button that calls it. */
+function table(title, columns, choose) {
   const body = h("tbody");
   const empty = h("p", { class: "hint" });
   const inner = h("table", {}, h("thead", {}, h("tr", {}, columns.map((each) => h("th", { scope: "col", class: TEXTS.includes(each) ? "text" : "" }, each)))), body);
@@ -124,9 +114,10 @@ function table(title, columns) {
       empty.hidden = items.length > 0;
       inner.hidden = items.length === 0;
       setText(empty, text);
-      keyed(body, items, (each) => each.key, (each) => h("tr", {}, each.cells.map((_, place) => h(place ? "td" : "th", place ? { class: TEXTS.includes(columns[place]) ? "text" : "" } : { scope: "row" }))), (child, each) => {
+      keyed(body, items, (each) => each.key, (each) => h("tr", {}, each.cells.map((_, place) => h(place ? "td" : "th", place ? { class: TEXTS.includes(columns[place]) ? "text" : "" } : { scope: "row" },
+        choose && !place ? h("button", { type: "button", class: "link", title: "Show its newest messages", onclick: (event) => choose(each.key, event.currentTarget) }) : null))), (child, each) => {
         child.setAttribute("class", each.wrong ? "wrong" : "");
-        each.cells.forEach((cell, place) => setText(child.children[place], String(cell)));
+        each.cells.forEach((cell, place) => setText(choose && !place ? child.firstChild.firstChild : child.children[place], String(cell)));
       });
     },
   };

@@ -6,8 +6,11 @@ import * as time from "../time.js";
 import { heatChart } from "../charts/heat.js";
 import { linesChart, sharesChart } from "../charts/lines.js";
 import { pathChart } from "../charts/path.js";
+import { basinPanel } from "../scenes/basin.js";
+import { mapPanel } from "../scenes/map.js";
 
 const MAKERS = { lines: linesChart, shares: sharesChart, heat: heatChart, path: pathChart };
+const SCENES = { map: mapPanel, basin: basinPanel };
 
 export function worldView() {
   const grid = h("div", { class: "charts" });
@@ -29,7 +32,8 @@ export function worldView() {
       empty.replaceChildren(...emptyText());
       return;
     }
-    const now = `${run.name} ${specs.map((each) => each.title).join("|")}`;
+    const scenes = run.scenes ?? [];
+    const now = `${run.name} ${scenes} ${specs.map((each) => each.title).join("|")}`;
     if (now !== shown) {
       shown = now;
       for (const box of boxes) box.dispose();
@@ -37,6 +41,7 @@ export function worldView() {
         const wide = (place === 0 && spec.forecast !== "") || spec.classes.length > 1;
         return MAKERS[spec.kind](spec, { wide, ...(wide && place === 0 ? { height: 210 } : {}) });
       });
+      boxes.splice(1, 0, ...scenes.map((name) => SCENES[name]()));
       grid.replaceChildren(...boxes.map((box) => box.element));
     }
     for (const box of boxes) box.redraw();

@@ -18,6 +18,7 @@ from astrocyte.pipeline.page.server.security import COOKIE, Access
 from astrocyte.pipeline.page.sources.log import LogSource
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.errors import InvalidSettings
+from tests.support.logs import T0_US
 from tests.support.world_log import RUN, world_log
 
 TOKEN = "a-token-of-the-tests"
@@ -125,6 +126,64 @@ async def test_near_misses_of_a_rule_that_the_page_does_not_know_are_refused_in_
         session.get("/api/near-misses", params={"rule": "another"}) as answer,
     ):
         assert "another" in (await answer.json())["unavailable"]
+
+
+async def test_the_newest_messages_of_a_topic_are_shown_as_tap_shows_them(world):
+    async with served(world) as (session, _):
+        topic = {"topic": "mono.population_metrics"}
+        async with session.get("/api/tail", params=topic) as answer:
+            found = await answer.json()
+        assert found["looked"] == 100
+        assert len(found["events"]) == 100
+        newest = found["events"][0]
+        assert newest["place"] == "mono.population_metrics[0]@99+0"
+        assert "total_population=399" in newest["line"]
+        assert found["after"] == {"0": 99}
+        where = topic | {"where": "total_population < 365 and total_population > 300"}
+        async with session.get("/api/tail", params=where) as answer:
+            populations = [
+                json.loads(each["value"])["metadata"]["total_population"] for each in (await answer.json())["events"]
+            ]
+        assert populations == [364, 363, 362, 361, 360]
+        at = topic | {"at": str(T0_US + 2_000_000)}
+        async with session.get("/api/tail", params=at) as answer:
+            found = await answer.json()
+        assert "total_population=1020 " in found["events"][0]["line"]
+
+
+async def test_an_expression_that_is_none_is_refused_at_its_place(world):
+    async with served(world) as (session, _):
+        for where, position, reason in (("value >", 6, "missing after"), ("x = 3", 2, "write ==")):
+            async with session.get("/api/tail", params={"topic": "mono.x", "where": where}) as answer:
+                found = await answer.json()
+            assert found["position"] == position
+            assert reason in found["refused"]
+        absent = {"topic": "mono.population_metrics", "where": "total_popluation > 1"}
+        async with session.get("/api/tail", params=absent) as answer:
+            found = await answer.json()
+        assert found["events"] == []
+        assert "did you mean total_population" in found["absent"][0].replace("'", "")
+
+
+async def test_a_dead_letter_is_opened_whole(world):
+    async with served(world) as (session, _):
+        await read_until_complete(session)
+        async with session.get("/api/letter", params={"id": "letter-1"}) as answer:
+            found = await answer.json()
+        assert (found["payload"], found["stage"], found["place"]) == ("<b>", "decode", "mono.cells[0]@7")
+        async with session.get("/api/letter", params={"id": "letter-2"}) as answer:
+            assert answer.status == 422
+            assert "letter-2" in (await answer.json())["error"]
+
+
+async def test_what_is_no_number_is_refused_in_words(world):
+    wrong = (("tree?at=now", "at"), ("tree?width=0", "width"), ("tree?from=9&to=1&top=0&bottom=1", "window"),
+             ("individual?id=x", "id"), ("scene?kind=plan", "plan"), ("tail?topic=x&after=[]", "after"))  # fmt: skip
+    async with served(world) as (session, _):
+        for path, name in wrong:
+            async with session.get(f"/api/{path}") as answer:
+                assert answer.status == 422
+                assert name in (await answer.json())["error"]
 
 
 async def test_what_cannot_be_answered_is_said_in_words(world):

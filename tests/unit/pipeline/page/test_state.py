@@ -10,6 +10,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.page.content.document import encode, patch
 from astrocyte.pipeline.page.content.state import PageState, is_read
 from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS, STATS
 from tests.support.logs import T0_US
 from tests.support.world_log import COLLAPSE_S, RUN, dead_letter, world_log, world_messages
@@ -176,3 +177,25 @@ def test_traffic_is_counted_by_messages_or_by_the_ends_of_topics():
     live.ended({"wards": 130}, T0_US + 1_000_000)
     assert live.messages == {"wards": 130}
     assert live.rates("wards").sum() * live.axis.width_us / 1e6 == pytest.approx(30)
+
+
+def test_findings_of_the_beginning_of_a_long_run_are_still_there():
+    times = [iso_from_us(T0_US + number * 10_000) for number in range(5_000)]
+    about = {"rule": "fall", "severity": "info"}
+    alerts = [about | {"timestamp": at, "alert_id": f"a-{number}"} for number, at in enumerate(times)]
+    headers = (("ce_simulationid", RUN.encode()),)
+    state = state_of(
+        [
+            ConsumedRecord(ALERTS, 0, number, T0_US // 1000 + number * 10, None, orjson.dumps(each), headers)
+            for number, each in enumerate(alerts)
+        ],
+        cuts=(700, 1_500, 4_000),
+    )
+    newest = shown(state)["add"]["findings"]["items"]
+    at_us = T0_US + 5_000_000
+    assert min(each["t"] for each in newest) > at_us
+    past = state.findings_until(RUN, at_us, 100)
+    assert len(past) == 100
+    assert all(each["t"] <= at_us for each in past)
+    assert at_us - past[-1]["t"] < 500_000
+    assert state.findings_until("another", at_us, 100) == []

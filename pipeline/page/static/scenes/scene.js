@@ -1,0 +1,83 @@
+// A picture in space of the shown instant: asked for while it is open, and drawn on a canvas.
+
+import { h, setText } from "../dom.js";
+import { number } from "../format.js";
+import { ask, value } from "../store.js";
+import * as time from "../time.js";
+
+const AGAIN_MS = 1000;
+// A live broker has its events read once more for a picture: that is done when somebody opens it.
+const opened = {};
+
+/** `draw(context, answer, width, height, colours)` paints; `say(answer)` gives the figures of the heading. */
+export function scenePanel({ kind, title, unit, note, draw, say, height }) {
+  const canvas = h("canvas", { class: "scene", role: "img", "aria-label": title });
+  canvas.style.height = `${height}px`;
+  const legend = h("div", { class: "legend" });
+  const told = h("p", { class: "note" });
+  const body = h("div", {}, legend, canvas, told, h("p", { class: "note" }, note));
+  const toggle = h("button", { type: "button", class: "extra", onclick: () => { opened[kind] = !isOpen(); show(); } });
+  const element = h("figure", { class: "chart scene-panel" },
+    h("figcaption", {}, h("div", { class: "title" }, h("h3", {}, title), h("span", { class: "unit" }, unit), toggle)), body);
+  let answer = null;
+  let asked = "";
+  let busy = false;
+  let timer = null;
+  let gone = false;
+  let width = 0;
+
+  const isOpen = () => opened[kind] ?? !value("source", {}).live;
+  const wanted = () => JSON.stringify([time.run()?.name, time.isLive() ? null : Math.round(time.at())]);
+  new ResizeObserver(([entry]) => { width = Math.round(entry.contentRect.width); paint(); }).observe(canvas);
+
+  function show() {
+    body.hidden = !isOpen();
+    setText(toggle, isOpen() ? "Close" : "Open");
+    toggle.setAttribute("aria-expanded", String(isOpen()));
+    toggle.setAttribute("aria-label", `${isOpen() ? "Close" : "Open"}: ${title}`);
+    if (isOpen() && !timer) request();
+    if (isOpen()) paint();
+  }
+
+  async function request() {
+    timer = null;
+    const run = time.run();
+    if (!run || busy || gone || !isOpen()) return;
+    const now = wanted();
+    if (now === asked && answer?.complete) return;
+    busy = true;
+    answer = await ask("/api/scene", { kind, run: run.name, at: time.isLive() ? null : Math.round(time.at()) });
+    busy = false;
+    asked = now;
+    if (gone) return;
+    paint();
+    if (!answer.complete && !answer.error) timer = setTimeout(request, AGAIN_MS);
+    else if (wanted() !== now) request();
+  }
+
+  function paint() {
+    if (!width || !answer) return;
+    const ratio = devicePixelRatio || 1;
+    canvas.width = width * ratio;
+    canvas.height = height * ratio;
+    const context = canvas.getContext("2d");
+    context.scale(ratio, ratio);
+    const style = getComputedStyle(canvas);
+    const said = answer.error ? null : say(answer);
+    if (said) draw(context, answer, width, height, (name) => style.getPropertyValue(`--${name}`).trim());
+    legend.replaceChildren(...(said ?? []).map(([label, text]) => h("span", { class: "entry" }, label, " ", h("b", {}, text))));
+    canvas.setAttribute("aria-label", `${title}: ${(said ?? []).map((each) => each.join(" ")).join(", ")}`);
+    setText(told, answer.error ?? (answer.problem || (answer.complete ? "" : `reading, ${number(answer.events)} events so far`)));
+    told.hidden = !told.textContent;
+  }
+
+  return { element, redraw: show, dispose() { gone = true; clearTimeout(timer); } };
+}
+
+/** Colour of a share from 0 to 1 on a scale of three. */
+export function mixed(colours, names, share) {
+  const stops = names.map((name) => [1, 3, 5].map((place) => parseInt(colours(name).slice(place, place + 2), 16)));
+  const within = Math.min(Math.max(share, 0), 1);
+  const [from, to, part] = within < 0.5 ? [stops[0], stops[1], within * 2] : [stops[1], stops[2], within * 2 - 1];
+  return `rgb(${from.map((each, place) => Math.round(each + (to[place] - each) * part)).join()})`;
+}

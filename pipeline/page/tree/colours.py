@@ -1,0 +1,38 @@
+"""The values by which the lines of a tree can be coloured."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.pipeline.analysis.phylogeny.population import Population
+
+__all__ = ["GENERATION", "colours_of", "range_of", "values_of"]
+
+GENERATION: Final = "generation"
+_EXTREMES: Final = (1.0, 99.0)
+"""Percentiles between which colours change: a few extreme values would leave one colour for all others."""
+
+
+def colours_of(population: Population) -> list[str]:
+    """Names of the values: the generation, and the traits that the births have."""
+    return [GENERATION, *(name for name, values in population.traits.items() if np.isfinite(values).any())]
+
+
+def values_of(population: Population, name: str) -> NDArray[np.float64]:
+    """A value of each individual, by default its generation; NaN where it is not known."""
+    if name in population.traits:
+        return population.traits[name].astype(np.float64)
+    known = np.where(population.generation >= 0, population.generation, population.depth)
+    return known.astype(np.float64)
+
+
+def range_of(values: NDArray[Any]) -> tuple[float, float] | None:
+    """Values of the lowest and highest colour; None without values."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return None
+    low, high = np.percentile(known, _EXTREMES)
+    return float(low), float(high)

@@ -1,0 +1,139 @@
+"""The trees that browsers look at: births are read while somebody does, and windows are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from astrocyte.pipeline.analysis.phylogeny.population import Population
+from astrocyte.pipeline.analysis.phylogeny.records import PEDIGREES
+from astrocyte.pipeline.page.sources.looks import Look, Looks
+from astrocyte.pipeline.page.sources.source import Source
+from astrocyte.pipeline.page.tree.colours import colours_of, range_of, values_of
+from astrocyte.pipeline.page.tree.forest import Forest
+from astrocyte.pipeline.page.tree.layout import Layout, lay_out
+from astrocyte.pipeline.page.tree.named import events_naming
+from astrocyte.pipeline.page.tree.relatives import line_of, relatives
+from astrocyte.pipeline.page.tree.window import Window, shown
+from astrocyte.schemas.frames import Frame
+
+__all__ = ["Trees"]
+
+_WAIT: Final = 8.0
+"""Births are joined at most this many times as long after as it took the last time."""
+_LAYOUTS: Final = 4
+
+
+@dataclass(eq=False)
+class _Tree:
+    """The births of one run; its stream is that of the first of them."""
+
+    run: str
+    forest: Forest | None = None
+    built_s: float = 0.0
+    took_s: float = 0.0
+    layouts: OrderedDict[tuple[int, int | None, bool], Layout] = field(default_factory=OrderedDict)
+
+    def add(self, frame: Frame) -> None:
+        if self.forest is None:
+            self.forest = Forest(PEDIGREES[frame.stream], self.run)
+        if self.forest.pedigree.stream == frame.stream:
+            self.forest.add(frame)
+
+
+class Trees:
+    """Trees by run; `close` ends their reading."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._looks = Looks(source, tuple(PEDIGREES), _Tree, _Tree.add)
+        self._turn = asyncio.Lock()
+
+    async def window(
+        self,
+        run: str,
+        window: Window | None,
+        *,
+        at_us: int | None,
+        with_extinct: bool,
+        colour: str,
+        size: tuple[int, int],
+    ) -> dict[str, Any]:
+        """The lines of a window on the tree of a run, with what is known of the tree.
+
+        Without a window all of it is shown, in ``size`` pixels of width and height. ``at_us`` is the instant, by
+        default the newest; ``colour`` the name of the value by which lines are coloured.
+        """
+
+        def answer(look: Look[_Tree]) -> dict[str, Any]:
+            forest = _built(look)
+            found = look.about()
+            if forest is None or forest.population is None:
+                return found | {"problem": look.problem or (forest.problem if forest is not None else "")}
+            layout = _laid_out(look.held, forest, forest.population, at_us, with_extinct)
+            found |= _about(look, forest, forest.population, layout, colour)
+            if not layout.rows:
+                return found
+            population = forest.population
+            end_us = max(layout.at_us, population.first_us + 1)
+            whole = Window(population.first_us, end_us, 0, layout.rows, *size)
+            return found | shown(layout, window or whole, values_of(layout.tree, colour))
+
+        return await self._looks.ask(run, answer)
+
+    async def individual(self, run: str, number: int, at_us: int | None) -> dict[str, Any]:
+        """One individual, its ancestors and its children. Raises InvalidSettings for one who is not in the tree."""
+        return await self._looks.ask(run, lambda look: relatives(_built(look), number, at_us))
+
+    async def events(self, run: str, number: int, at_us: int | None) -> dict[str, Any]:
+        """The genome of an individual and the newest events that name it, up to an instant. Raises AstrocyteError."""
+        kind, line = await self._looks.ask(run, lambda look: line_of(_built(look), number))
+        async with self._turn:
+            return await events_naming(self._source, run, kind, line, at_us)
+
+    async def read(self, run: str) -> None:
+        """Wait until all births are read of a run of a recording whose tree was asked for."""
+        await self._looks.read(run)
+
+    async def close(self) -> None:
+        """End all reading."""
+        await self._looks.close()
+
+
+def _built(look: Look[_Tree]) -> Forest | None:
+    """The forest with what has come, unless it was joined a moment ago."""
+    tree = look.held
+    if tree.forest is not None and tree.forest.events:
+        now_s = time.monotonic()
+        if look.complete or now_s - tree.built_s >= _WAIT * tree.took_s:
+            tree.forest.build()
+            tree.built_s = time.monotonic()
+            tree.took_s = tree.built_s - now_s
+    return tree.forest
+
+
+def _laid_out(tree: _Tree, forest: Forest, population: Population, at_us: int | None, with_extinct: bool) -> Layout:
+    if at_us is not None:
+        at_us = max(at_us, population.first_us)
+    place = (forest.version, at_us, with_extinct)
+    layout = tree.layouts.get(place)
+    if layout is None:
+        layout = lay_out(population, forest.extinct, at_us, with_extinct=with_extinct)
+        tree.layouts[place] = layout
+        while len(tree.layouts) > _LAYOUTS or next(iter(tree.layouts))[0] != forest.version:
+            tree.layouts.popitem(last=False)
+    tree.layouts.move_to_end(place)
+    return layout
+
+
+def _about(look: Look[_Tree], forest: Forest, population: Population, layout: Layout, colour: str) -> dict[str, Any]:
+    return {
+        "problem": look.problem or forest.problem, "individual": forest.pedigree.individual,
+        "individuals": len(population) + forest.released, "released_until": forest.released_until_us,
+        "from": population.first_us, "to": population.at_us, "at": layout.at_us, "rows": layout.rows,
+        "living": int(layout.tree.living.sum()), "drawn": len(layout.tree), "colours": colours_of(population),
+        "range": range_of(values_of(layout.tree, colour)), "two_parents": bool((population.second >= 0).any()),
+    }  # fmt: skip
