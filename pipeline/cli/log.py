@@ -13,6 +13,7 @@ import typer
 
 from astrocyte.pipeline.cli.options import AsJson, Broker, broker_address, replication
 from astrocyte.pipeline.console import (
+    counted,
     disk_may_fill,
     interruptible,
     pipe_may_close,
@@ -311,7 +312,7 @@ def replay_command(
         )  # fmt: skip
         return
     say(
-        f"{done.messages:,} messages ({size_text(done.bytes)}) delivered to {len(done.topics)} topics "
+        f"{done.messages:,} messages ({size_text(done.bytes)}) delivered to {counted(len(done.topics), 'topic')} "
         f"in {done.seconds:.1f} s ({speed:,.0f}/s)"
     )
 

@@ -15,11 +15,13 @@ from astrocyte.simulator.scenario import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "simulator", "agents", "pipeline")
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+)
 
 
 def names(path: Path) -> str:
-    return path.name
+    return path.relative_to(ROOT).as_posix()
 
 
 def test_the_programs_of_the_readme_run():
