@@ -215,7 +215,7 @@ def record_command(
     if as_json and path != "-":
         print_json({"file": done.path, "messages": done.records, "bytes": done.bytes, "topics": done.topics})
         return
-    say(f"{done.records:,} messages ({size_text(done.bytes)}) of {len(done.topics)} topics in {done.path}")
+    say(f"{done.records:,} messages ({size_text(done.bytes)}) of {counted(len(done.topics), 'topic')} in {done.path}")
     for topic, counts in sorted(done.topics.items()):
         say(f"  {topic:<32} {sum(counts.values()):>12,} in {len(counts)} partitions")
 

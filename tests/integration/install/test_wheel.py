@@ -94,6 +94,8 @@ def test_a_simulation_and_the_shipped_rules_are_found_from_another_folder(enviro
 
 @pytest.mark.soak
 def test_a_demo_runs_from_another_folder(environment, tmp_path):
-    summary = json.loads(run(environment, tmp_path, "astrocyte", "demo", "--seconds", "4", "--seed", "7", "--json"))
+    summary = json.loads(
+        run(environment, tmp_path, "astrocyte", "demo", "--seconds", "4", "--seed", "7", "--size", "256", "--json")
+    )
     assert summary["lost"] == 0
     assert summary["multi_events"] > 0
