@@ -3,6 +3,7 @@
 The page is photographed by Chromium while the demo runs; what the demo writes to a terminal becomes a drawing.
 """
 
+# ruff: noqa: INP001, ASYNC110 - a script, not a package, which looks at a terminal anew until it shows what is waited for
 from __future__ import annotations
 
 import asyncio

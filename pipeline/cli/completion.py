@@ -28,7 +28,7 @@ def completion_command(
     ~/.local/share/bash-completion/completions/astrocyte, to _astrocyte in a folder of zsh's $fpath, or to
     ~/.config/fish/completions/astrocyte.fish.
     """
-    from typer.completion import get_completion_script
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # typer lists no names
 
     script = get_completion_script(prog_name="astrocyte", complete_var=_VARIABLE, shell=shell)
     sys.stdout.write(script.strip() + "\n")
@@ -37,6 +37,6 @@ def completion_command(
 def serve_completions() -> None:
     """Prepare the answer to a shell that asks for completions; nothing where none does."""
     if _VARIABLE in os.environ:
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()

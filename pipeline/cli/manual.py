@@ -96,9 +96,13 @@ def _page(command: Any, ctx: Any, width: int) -> Iterator[str]:
     yield from _section("SYNOPSIS", [_filled(usage, width, hanging=_INDENT)])
     if rest:
         yield from _section("DESCRIPTION", _paragraphs(rest, width))
-    records = [(param.param_type_name, param.get_help_record(ctx)) for param in command.get_params(ctx)]
+    records = [
+        (param.param_type_name, record)
+        for param in command.get_params(ctx)
+        if (record := param.get_help_record(ctx)) is not None
+    ]
     for title, kind in (("ARGUMENTS", "argument"), ("OPTIONS", "option")):
-        entries = [_entry(*record, width) for found, record in records if found == kind and record is not None]
+        entries = [_entry(name, text, width) for found, (name, text) in records if found == kind]
         if entries:
             yield from _section(title, entries)
     if isinstance(command, TyperGroup):
