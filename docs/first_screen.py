@@ -27,13 +27,11 @@ from rich.text import Text
 from tests.support.browser import browser
 
 FOLDER = Path(__file__).parent / "img"
-COLUMNS = 96
+COLUMNS = 112
 SCENARIO = "cells"
-SECONDS = 45
+SECONDS = 30
 """Simulated seconds of the demo: so long that the page has a history to show."""
-SHOWN_S = 30
-"""Second of the run at which the page is photographed."""
-_SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {terminal_width} {terminal_height}">
+_SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="-16 -12 {terminal_width} {terminal_height}">
 <title>astrocyte demo in a terminal</title>
 <style>
 text {{ font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: {char_height}px; }}
@@ -41,7 +39,7 @@ text {{ font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospac
 </style>
 <defs><clipPath id="{unique_id}-clip-terminal"><rect width="{terminal_width}" height="{terminal_height}"/></clipPath>
 {lines}</defs>
-<rect width="{terminal_width}" height="{terminal_height}" rx="8" fill="#292929"/>
+<rect x="-16" y="-12" width="100%" height="100%" rx="8" fill="#292929"/>
 <g clip-path="url(#{unique_id}-clip-terminal)">{backgrounds}<g class="{unique_id}-matrix">{matrix}</g></g>
 </svg>
 """
@@ -90,6 +88,8 @@ class Terminal:
         """Lines that stay: of a line that was drawn again and again only the last state."""
         kept = re.sub(r"\x1b\[\?\d+[hl]|\x1b\[\d*[AGJ]", "", self.text).replace("\r\n", "\n")
         lines = [re.split(r"\r|\x1b\[2K", line)[-1] for line in kept.split("\n")]
+        drawn_again = re.compile(rf"\W*{SCENARIO}: .*[━╸]")
+        lines = [line for line in lines if not drawn_again.match(re.sub(r"\x1b\[[\d;]*m", "", line))]
         return [line for line, after in zip(lines, [*lines[1:], ""], strict=True) if line.strip() or after.strip()]
 
 
@@ -98,7 +98,7 @@ async def photograph(terminal: Terminal, new_tab: Callable[[], Any]) -> None:
     address = (await terminal.until(r"while this runs: (http://\S+?/)\s"))[1]
     tab = await new_tab()
     await tab.open(address, width=1280, height=860)
-    await terminal.until(rf"{SCENARIO}: {SHOWN_S} of {SECONDS} s")
+    await terminal.until(rf"{SCENARIO}: (?:2[2-9]|30) of {SECONDS} s")
     await tab.until("document.querySelectorAll('.chart .line').length > 5", "charts")
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         await tab.picture(Path(file.name))
@@ -110,11 +110,16 @@ async def photograph(terminal: Terminal, new_tab: Callable[[], Any]) -> None:
 
 def draw(lines: list[str]) -> None:
     """Save the lines of the terminal as a drawing."""
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115, PTH123
+    console = Console(record=True, width=COLUMNS + 3, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115, PTH123
     for line in lines:
         console.print(Text.from_ansi(line), soft_wrap=True)
     drawn = console.export_svg(title="astrocyte demo", code_format=_SVG, unique_id="terminal")
+    drawn = re.sub(r'viewBox="-16 -12 (\S+) (\S+)"', _with_margins, drawn)
     (FOLDER / "terminal.svg").write_text(re.sub(r"[ \t]+$", "", drawn, flags=re.MULTILINE))
+
+
+def _with_margins(found: re.Match[str]) -> str:
+    return f'viewBox="-16 -12 {float(found[1]) + 16:.1f} {float(found[2]) + 24:.1f}"'
 
 
 async def main() -> None:
