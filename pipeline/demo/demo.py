@@ -41,7 +41,7 @@ _SLACK_US: Final = 10_000_000
 """Time after a planted anomaly in which an alert still belongs to it, besides that of its rule."""
 _START_S: Final = 60.0
 """Time after which events are sent although a worker that correlates them is not ready: it reads them later."""
-_LARGE: Final[Mapping[str, Mapping[str, Any]]] = {"axons": {"domains": 8192, "plant_hz": 0.001}}
+_LARGE: Final[Mapping[str, Mapping[str, Any]]] = {"axons": {"domains": 4096, "plant_hz": 0.002}}
 """Worlds of a demo that are larger than elsewhere, to be seen at work."""
 _FIRST: Final = ("repartition", "insight", "correlate")
 _COUNTED: Final = (*OUTCOMES, "matches", "alerts")
