@@ -22,6 +22,7 @@ __all__ = [
     "disk_may_fill",
     "interruptible",
     "keys",
+    "live_terminal",
     "number_text",
     "pipe_may_close",
     "print_json",
@@ -59,6 +60,11 @@ def interruptible() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
+def live_terminal() -> bool:
+    """Whether standard error is a terminal on which a line can be drawn again."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+
+
 def _ignore_progress(_done: int, _total: int | None) -> None:
     pass
 
@@ -66,7 +72,7 @@ def _ignore_progress(_done: int, _total: int | None) -> None:
 @contextlib.contextmanager
 def progress_bar(verb: str, shown: Callable[[], str] | None = None) -> Iterator[Move]:
     """Progress bar on stderr, shown on a terminal after two seconds of work; yields ``move(done, total)``."""
-    if not sys.stderr.isatty():
+    if not live_terminal():
         yield _ignore_progress
         return
     from rich.console import Console

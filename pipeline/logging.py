@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging.config
+import os
 import sys
 from typing import Any, Final
 
@@ -41,7 +42,7 @@ def logging_config(level: str, *, json: bool) -> dict[str, Any]:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        else structlog.dev.ConsoleRenderer(colors=_is_coloured(), pad_event_to=0)
     )
     formatter = {
         "()": structlog.stdlib.ProcessorFormatter,
@@ -64,6 +65,11 @@ def logging_config(level: str, *, json: bool) -> dict[str, Any]:
         # The libraries' messages about their own start and stop matter only for debugging.
         "loggers": {} if level == "debug" else {name: {"level": "WARNING"} for name in _LIBRARIES},
     }
+
+
+def _is_coloured() -> bool:
+    """Whether stderr is a terminal that shows colours, to a user who has not declined them (``NO_COLOR``)."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def configure_logging(level: str, *, json: bool) -> None:

@@ -158,7 +158,7 @@ def _byte(number: int) -> bytes:
 
 def _write(line: str) -> None:
     with contextlib.suppress(OSError):
-        os.write(2, f"{_CLEAN_LINE if os.isatty(2) else ''}{line}\n".encode())
+        os.write(2, f"{_CLEAN_LINE if os.isatty(2) and os.environ.get('TERM') != 'dumb' else ''}{line}\n".encode())
 
 
 def end_at_once() -> None:

@@ -21,6 +21,7 @@ from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.pipeline.analysis.backtest import made_of
 from astrocyte.pipeline.analysis.inputs import Inputs
 from astrocyte.pipeline.analysis.offline import OfflineRun
+from astrocyte.pipeline.console import counted
 from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.recording.dead_letters import RESULT_STAGES
 from astrocyte.pipeline.recording.format import InvalidLog
@@ -354,7 +355,7 @@ def render(report: Report, *, show: int = 20) -> str:
     instant = "" if report.at_us is None else f" under way at {iso_from_us(report.at_us)}"
     attempts = found.attempts[-show:] if show else ()
     lines.append(
-        f"{len(found.attempts)} attempts{instant}"
+        f"{counted(len(found.attempts), 'attempt')}{instant}"
         + (f", the last {show}:" if len(attempts) < len(found.attempts) else "")
     )
     for attempt in attempts:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from astrocyte.pipeline.cli.completion import serve_completions
+from astrocyte.pipeline.cli.manual import use_manual
 from astrocyte.pipeline.console import say
 from astrocyte.pipeline.stopping import interrupted_as_usual
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
@@ -22,6 +24,8 @@ app = typer.Typer(
     name="astrocyte",
     help="Stream processing: a simulator emits events, Faust agents correlate them in event time, sinks store them.",
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -39,6 +43,7 @@ _PARTS: Final = (
     "store",
     "experiments",
     "evolution.study",
+    "completion",
 )
 """Modules with a function ``register(app)``, in the order in which their commands are listed."""
 _END_ON_SIGNAL: Final = ("demo", "page", "simulate")
@@ -71,6 +76,7 @@ def _register() -> None:
     for part in _PARTS:
         register: Callable[[typer.Typer], None] = import_module(f"astrocyte.pipeline.cli.{part}").register
         register(app)
+    use_manual(app)
 
 
 _register()
@@ -83,6 +89,7 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 100)
     # Plugins may lie in the working folder, which is not on the import path of a console script.
     sys.path.append(str(Path.cwd()))
+    serve_completions()
     try:
         app(standalone_mode=True)
     except (InvalidRule, InvalidSettings) as error:

@@ -13,6 +13,7 @@ import typer
 
 from astrocyte.pipeline.cli.options import AsJson, Broker, broker_address, replication
 from astrocyte.pipeline.console import (
+    counted,
     disk_may_fill,
     interruptible,
     pipe_may_close,
@@ -214,7 +215,7 @@ def record_command(
     if as_json and path != "-":
         print_json({"file": done.path, "messages": done.records, "bytes": done.bytes, "topics": done.topics})
         return
-    say(f"{done.records:,} messages ({size_text(done.bytes)}) of {len(done.topics)} topics in {done.path}")
+    say(f"{done.records:,} messages ({size_text(done.bytes)}) of {counted(len(done.topics), 'topic')} in {done.path}")
     for topic, counts in sorted(done.topics.items()):
         say(f"  {topic:<32} {sum(counts.values()):>12,} in {len(counts)} partitions")
 
@@ -323,7 +324,7 @@ def replay_command(
         )  # fmt: skip
         return
     say(
-        f"{done.messages:,} messages ({size_text(done.bytes)}) delivered to {len(done.topics)} topics "
+        f"{done.messages:,} messages ({size_text(done.bytes)}) delivered to {counted(len(done.topics), 'topic')} "
         f"in {done.seconds:.1f} s ({speed:,.0f}/s)"
     )
 

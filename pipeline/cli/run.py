@@ -48,8 +48,15 @@ def demo_command(
 ) -> None:
     """Run the whole pipeline on this machine: broker, simulator, workers and stores, with live progress."""
     with ends_on_signal() as stop:
+        if not as_json:
+            say(
+                f"demo of the world {scenario}: broker, workers, stores and a page on this machine, for {seconds:g} s "
+                f"of events; data in {data}. Ctrl-C ends it"
+            )
+            say(f"{scenario}: loading the simulator ...")
         simulated(scenario)
-        from astrocyte.pipeline.demo.demo import Demo, DemoOptions
+        from astrocyte.pipeline.demo.demo import Demo
+        from astrocyte.pipeline.demo.options import DemoOptions
         from astrocyte.pipeline.simulation.compilations import keep_compilations
 
         keep_compilations()

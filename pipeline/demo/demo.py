@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import json
 import shutil
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -19,26 +17,21 @@ from astrocyte.pipeline.analysis.backtest import recorded_outputs
 from astrocyte.pipeline.analysis.score import Score, planted_in, score_outputs
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.console import say
+from astrocyte.pipeline.demo.options import DemoOptions
+from astrocyte.pipeline.demo.simulation import Simulation
 from astrocyte.pipeline.demo.view import DemoView, Summary
-from astrocyte.pipeline.demo.world import WorldSink
 from astrocyte.pipeline.page.link import PageLink
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.worker import RoleProcesses, environment_of, needed_roles
 from astrocyte.pipeline.settings import Settings, load_settings
-from astrocyte.pipeline.simulation.run import (
-    ShuffleSink,
-    describe_run,
-    description_of,
-    scenario_config,
-    world_settings,
-)
+from astrocyte.pipeline.simulation.run import scenario_config, world_settings
 from astrocyte.pipeline.stopping import Stop
 from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, SIMULATIONS, STATS
 
-__all__ = ["Demo", "DemoOptions"]
+__all__ = ["Demo"]
 
 _MARK: Final = "astrocyte-demo.json"
 _LEFT: Final = ("broker", "influx", "logs", "astrocyte.db", "astrocyte.db-wal", "astrocyte.db-shm", "events.jsonl.zst")
@@ -46,91 +39,12 @@ _GRACE_S: Final = 120.0
 """Time without progress, once all events are emitted, after which unprocessed events count as lost."""
 _SLACK_US: Final = 10_000_000
 """Time after a planted anomaly in which an alert still belongs to it, besides that of its rule."""
+_START_S: Final = 60.0
+"""Time after which events are sent although a worker that correlates them is not ready: it reads them later."""
+_LARGE: Final[Mapping[str, Mapping[str, Any]]] = {"axons": {"domains": 4096, "plant_hz": 0.002}}
+"""Worlds of a demo that are larger than elsewhere, to be seen at work."""
 _FIRST: Final = ("repartition", "insight", "correlate")
 _COUNTED: Final = (*OUTCOMES, "matches", "alerts")
-
-
-@dataclass(frozen=True, slots=True)
-class DemoOptions:
-    """Options of the command line."""
-
-    scenario: str = "axons"
-    seconds: float = 20.0
-    data: Path = Path("demo-data")
-    seed: int = 7
-    size: int | None = None
-    partitions: int = 4
-    shuffle: bool = False
-    rules: tuple[str, ...] = ()
-    database: str | None = None
-    """SQLAlchemy URL; an SQLite file among the data by default."""
-
-
-class _Simulation(threading.Thread):
-    """The simulator on a thread of its own, so that progress can be shown meanwhile."""
-
-    def __init__(self, options: DemoOptions, settings: Settings, config: Any) -> None:
-        super().__init__(name="simulation", daemon=True)
-        self._options, self._settings, self._config = options, settings, config
-        self.emitted = 0
-        self.simulated_s = 0.0
-        self.run_name = ""
-        self.world: WorldSink | None = None
-        self.failure: BaseException | None = None
-        self._stop_early = threading.Event()
-
-    def run(self) -> None:
-        """Simulate in real time into Kafka."""
-        try:
-            self._simulate()
-        except BaseException as error:  # noqa: BLE001  raised again by the thread that watches
-            self.failure = error
-
-    @property
-    def world_now(self) -> Mapping[str, float]:
-        """Newest value of each quantity that is shown of the world."""
-        return self.world.now if self.world is not None else {}
-
-    def stop(self) -> None:
-        """End the run after the current chunk."""
-        self._stop_early.set()
-
-    def _simulate(self) -> None:
-        from astrocyte.pipeline.simulation.controls import KafkaControls
-        from astrocyte.pipeline.simulation.publish import KafkaSink
-        from astrocyte.simulator.run import simulate
-        from astrocyte.simulator.scenario import load_scenario
-
-        options, settings, config = self._options, self._settings, self._config
-        world = load_scenario(options.scenario)
-        description = description_of(world, config, options.seed, settings.experiment)
-        describe_run(settings.broker, description)
-        kafka = KafkaSink(settings.broker, partitions=settings.partitions)
-        self.world = sink = WorldSink(ShuffleSink(kafka, options.seed) if options.shuffle else kafka, options.scenario)
-        name = description["simulation_id"]
-        controls = KafkaControls(settings.broker, world.controls, run=name) if world.controls else None
-
-        def progress(done: Any) -> None:
-            self.simulated_s = done.simulated_s
-
-        try:
-            summary = simulate(
-                world,
-                config,
-                seed=options.seed,
-                seconds=options.seconds,
-                speed=1.0,
-                sink=sink,
-                control_source=controls,
-                progress=progress,
-                stop=self._stop_early.is_set,
-            )
-        finally:
-            if controls is not None:
-                controls.close()
-            sink.close()
-        self.run_name = summary.run
-        self.emitted = sum(summary.events.values())
 
 
 class Demo:
@@ -142,11 +56,13 @@ class Demo:
 
         self._options = options
         self._kept = f"what the demo has stored so far is in {options.data}"
-        self._simulation: _Simulation | None = None
+        self._simulation: Simulation | None = None
         self._roles: RoleProcesses | None = None
         self._broker: BrokerProcess | None = None
         self._page: PageLink | None = None
         settings = world_settings(options.scenario, options.seconds)
+        if options.size is None:
+            settings |= _LARGE.get(options.scenario, {})
         self._config = scenario_config(options.scenario, settings, options.size)
         world = load_scenario(options.scenario)
         self._streams = Assembler(world, self._config, "").streams
@@ -163,12 +79,35 @@ class Demo:
         began_s = time.monotonic()
         if stop is not None:
             stop.guard(self._rescue, finishes=False, otherwise=self._kept)
-        warm(read_rule_files(self._rules))  # here, where the user sees the notice, and before other processes run
+        with DemoView(self._options.scenario, self._options.seconds, quiet=quiet) as view:
+            simulation, counts, sent_s = self._run(view)
+            data = self._options.data
+            view.stage("comparing the alerts with what was planted")
+            scores = _scores(self._rules, data / "events.jsonl.zst")
+            view.stage("counting what was stored")
+            return Summary.gather(
+                data=data,
+                database=self._options.database or f"sqlite:///{data / 'astrocyte.db'}",
+                emitted=simulation.emitted,
+                counts=counts,
+                seconds=time.monotonic() - began_s,
+                sent_s=sent_s,
+                run=simulation.run_name,
+                rules=self._rules,
+                world=simulation.world.course if simulation.world is not None else {},
+                scores=scores,
+            )
+
+    def _run(self, view: DemoView) -> tuple[Simulation, Mapping[str, int], float]:
+        """The simulation that has ended, the counts, and the seconds from the first event until all were stored."""
         data = self._options.data
+        view.stage("loading the rules")
+        warm(read_rule_files(self._rules))  # here, where the user sees the notice, and before other processes run
         _clear(data)
         (data / "logs").mkdir(parents=True)
         mark = {"scenario": self._options.scenario, "seed": self._options.seed, "rules": list(map(str, self._rules))}
         (data / _MARK).write_text(json.dumps(mark))
+        view.stage("starting the broker")
         self._broker = BrokerProcess(data / "broker", default_partitions=self._options.partitions)
         with (
             self._broker as broker,
@@ -179,25 +118,14 @@ class Demo:
             asyncio.run(make_topics(settings, [*mono_topics(self._streams), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
             self._page = page = PageLink(settings, environment_of(settings), output=page_log)
             with page, self._workers(settings, log) as workers:
-                if not quiet:
-                    say(f"look at the worlds, the findings and the pipeline while this runs: {page.address}")
-                simulation = _Simulation(self._options, settings, self._config)
+                view.note(f"look at the worlds, the findings and the pipeline while this runs: {page.address}")
+                self._simulation = simulation = Simulation(self._options, settings, self._config)
                 simulation.start()
-                self._simulation = simulation
-                with DemoView(self._options.scenario, self._options.seconds, quiet=quiet) as view:
-                    counts = asyncio.run(self._watch(settings, simulation, workers, view))
+                counts = asyncio.run(self._watch(settings, simulation, workers, view))
+                sent_s = time.monotonic() - simulation.first_s if simulation.first_s is not None else 0.0
+            view.stage("recording the topics")
             asyncio.run(_record(settings.broker, data / "events.jsonl.zst"))
-        return Summary.gather(
-            data=data,
-            database=self._options.database or f"sqlite:///{data / 'astrocyte.db'}",
-            emitted=simulation.emitted,
-            counts=counts,
-            seconds=time.monotonic() - began_s,
-            run=simulation.run_name,
-            rules=self._rules,
-            world=simulation.world.course if simulation.world is not None else {},
-            scores=_scores(self._rules, data / "events.jsonl.zst"),
-        )
+        return simulation, counts, sent_s
 
     def _rescue(self) -> str:
         """End the processes, called on another thread when the demo is stopped; together they get a second.
@@ -244,15 +172,23 @@ class Demo:
             workers.stop()
 
     async def _watch(
-        self, settings: Settings, simulation: _Simulation, workers: RoleProcesses, view: DemoView
+        self, settings: Settings, simulation: Simulation, workers: RoleProcesses, view: DemoView
     ) -> Mapping[str, int]:
         stats = _Stats(settings.broker)
         reading = asyncio.create_task(stats.follow())
+        waits_until_s = time.monotonic() + _START_S
         try:
             while simulation.is_alive():
                 workers.check(time.monotonic())
                 self._look_after_page()
-                view.update(simulation.simulated_s, stats.totals(), simulation.world_now)
+                starting = [role for role in workers.starting if role in _FIRST]
+                if not starting or time.monotonic() > waits_until_s:
+                    simulation.begin()
+                if simulation.first_s is None:
+                    workers_wait = [f"starting the workers ({', '.join(starting)})"] if starting else []
+                    view.stage("; ".join([*workers_wait, *simulation.preparing]) or "sending the first events")
+                else:
+                    view.update(simulation.simulated_s, stats.totals(), simulation.world_now, sent=simulation.sent)
                 await asyncio.sleep(0.25)
             if simulation.failure is not None:
                 raise AstrocyteError(f"the simulation failed: {simulation.failure}") from simulation.failure
@@ -266,7 +202,7 @@ class Demo:
         return stats.totals()
 
     async def _drain(
-        self, settings: Settings, simulation: _Simulation, stats: _Stats, workers: RoleProcesses, view: DemoView
+        self, settings: Settings, simulation: Simulation, stats: _Stats, workers: RoleProcesses, view: DemoView
     ) -> None:
         """Wait until every event is accounted for and stored; ends after `_GRACE_S` without progress."""
         seen: object = None
@@ -275,7 +211,7 @@ class Demo:
             workers.check(time.monotonic())
             self._look_after_page()
             totals = stats.totals()
-            view.update(self._options.seconds, totals, simulation.world_now, draining=True)
+            view.update(self._options.seconds, totals, simulation.world_now, sent=simulation.emitted, draining=True)
             # In the order in which roles read one another: output is in Kafka before the lag of its readers is read.
             roles = sorted(settings.roles, key=lambda role: _FIRST.index(role) if role in _FIRST else len(_FIRST))
             lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in roles]

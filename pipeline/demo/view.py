@@ -15,6 +15,7 @@ from typing import Any, Self
 from astrocyte.agents.accounting import accounted
 from astrocyte.agents.sinks.sql.url import database_url
 from astrocyte.pipeline.analysis.score import Score
+from astrocyte.pipeline.console import live_terminal, say
 from astrocyte.pipeline.demo.stores import count_points, read_database
 from astrocyte.pipeline.demo.world import sparkline
 
@@ -34,14 +35,14 @@ class DemoView:
         self._printed = ""
 
     def __enter__(self) -> Self:
-        if not self._quiet and sys.stderr.isatty():
+        if not self._quiet and live_terminal():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24))
             self._live = Progress(*columns, console=Console(stderr=True), transient=True)
             self._live.start()
-            self._task = self._live.add_task(f"{self._scenario}: starting", total=self._seconds)
+            self._task = self._live.add_task(self._scenario, total=self._seconds)
         return self
 
     def __exit__(
@@ -50,29 +51,39 @@ class DemoView:
         if self._live is not None:
             self._live.stop()
 
+    def note(self, text: str) -> None:
+        """Write a line that stays."""
+        if self._live is not None:
+            self._live.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        elif not self._quiet:
+            say(text)
+
+    def stage(self, what: str) -> None:
+        """Show what is done while no events flow."""
+        if not self._quiet:
+            self._show(f"{self._scenario}: {what} ...", every_s=0.0)
+
     def update(
         self, simulated_s: float, totals: Mapping[str, int], world: Mapping[str, float] | None = None, *,
-        draining: bool = False,
+        sent: int = 0, draining: bool = False,
     ) -> None:  # fmt: skip
         """Show the progress of the run and the state of the world."""
         if self._quiet:
             return
-        if draining:
-            what = "finishing"
-        elif simulated_s > 0:
-            what = f"{simulated_s:.0f} of {self._seconds:.0f} s"
-        else:
-            what = "starting workers and compiling the simulation"
+        what = "finishing" if draining else f"{simulated_s:.0f} of {self._seconds:.0f} s"
         text = (
-            f"{self._scenario}: {what}, {totals['processed']:,} events processed, "
+            f"{self._scenario}: {what}, {sent:,} events sent, {totals['processed']:,} processed, "
             f"{totals['matches']:,} multi events, {totals['alerts']:,} alerts"
         )
         text += "".join(f", {name} {_figure(value)}" for name, value in (world or {}).items())
+        self._show(text, simulated_s)
+
+    def _show(self, text: str, completed: float = 0.0, *, every_s: float = 2.0) -> None:
         if self._live is not None:
-            self._live.update(self._task, description=text, completed=simulated_s)
-        elif time.monotonic() - self._printed_s > 2 and text != self._printed:
+            self._live.update(self._task, description=text, completed=completed)
+        elif time.monotonic() - self._printed_s >= every_s and text != self._printed:
             self._printed_s, self._printed = time.monotonic(), text
-            sys.stderr.write(text + "\n")
+            say(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,8 @@ class Summary:
     influx_points: int
     lost: int
     seconds: float
+    events_per_s: float
+    """From the first event until all were stored."""
     run: str
     data: Path
     database: str
@@ -111,6 +124,7 @@ class Summary:
         emitted: int,
         counts: Mapping[str, int],
         seconds: float,
+        sent_s: float,
         run: str,
         rules: tuple[Path, ...],
         world: Mapping[str, list[float]],
@@ -129,6 +143,7 @@ class Summary:
             influx_points=count_points(data / "influx"),
             lost=emitted - accounted(counts),
             seconds=round(seconds, 2),
+            events_per_s=round(emitted / sent_s, 1) if sent_s > 0 else 0.0,
             run=run,
             data=data,
             database=database,
@@ -144,7 +159,7 @@ class Summary:
         """The figures as JSON values."""
         names = (
             "mono_events", "multi_events", "alerts", "late", "dead_letters", "sql_rows", "influx_points", "lost",
-            "seconds", "run",
+            "seconds", "events_per_s", "run",
         )  # fmt: skip
         scores = [score.as_json() for score in self.scores]
         found = {name: getattr(self, name) for name in names}
@@ -162,7 +177,7 @@ class Summary:
         table.add_column("where")
         database = database_url(self.database).render_as_string().removeprefix("sqlite:///")
         for what, count, where in (
-            ("mono events", self.mono_events, "topics mono.*"),
+            ("mono events", self.mono_events, f"topics mono.*, {self.events_per_s:,.0f} in each second"),
             ("multi events", self.multi_events, "topic multi.events"),
             ("alerts", self.alerts, "topic alerts"),
             ("late events", self.late, "topic late"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -21,10 +21,13 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
 class WorldSink:
-    """Passes frames on, and keeps the values of the columns that `_SHOWN` names."""
+    """Passes frames on, counts their events, and keeps the values of the columns that `_SHOWN` names."""
 
-    def __init__(self, sink: FrameSink, scenario: str) -> None:
-        self._sink = sink
+    def __init__(self, sink: FrameSink, scenario: str, *, clock: Callable[[], float]) -> None:
+        self._sink, self._clock = sink, clock
+        self.events = 0
+        self.first_s: float | None = None
+        """Time of the first event by the clock."""
         self._stream, self._columns = _SHOWN.get(scenario, ("", {}))
         self._course: dict[str, list[float]] = {name: [] for name in self._columns}
 
@@ -40,6 +43,9 @@ class WorldSink:
 
     def write(self, frame: Frame) -> None:
         """Pass the frame on."""
+        self.events += frame.num_rows
+        if self.first_s is None and frame.num_rows:
+            self.first_s = self._clock()
         if frame.stream == self._stream:
             for name, column in self._columns.items():
                 self._course[name] += frame.column(column).drop_null().to_pylist()

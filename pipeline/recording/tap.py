@@ -42,6 +42,7 @@ __all__ = [
     "compile_format",
     "envelope_line",
     "json_line",
+    "result_line",
     "tap",
     "tap_records",
 ]
@@ -294,10 +295,13 @@ def columns_line(event: Event) -> bytes:
         size = "an empty message" if event.value is None else f"{len(event.value)} bytes"
         shown = event.problem or (f"{size}" if body is None else orjson.dumps(body).decode())
         return f"{_kafka_time(record):<27} {place:<28} {printable(key):<12} <{printable(shown)}>\n".encode()
+    result = _result(body)
     name = next((name for name in TIME_NAMES if body.get(name) is not None), "timestamp")
     time = _shown_time(body.pop(name, None))
+    if result is not None:
+        return f"{time or _kafka_time(record):<27} {place:<28} {printable(key):<12} {result}\n".encode()
     nested = {**(_dict(body.pop("metadata", None))), **(_dict(body.pop("payload", None)))}
-    for name in _ENVELOPE if "correlation_rule" not in body else ("event_type", "lineage"):
+    for name in _ENVELOPE:
         body.pop(name, None)
     if body.get("value", 0) is None:
         del body["value"]
@@ -306,6 +310,27 @@ def columns_line(event: Event) -> bytes:
     fields = " ".join(f"{name}={_short(value)}" for name, value in (body | nested).items())
     line = f"{time or _kafka_time(record):<27} {place:<28} {printable(key):<12} {printable(str(kind)):<4} {fields}"
     return line.rstrip().encode("utf-8", "replace") + b"\n"
+
+
+def result_line(key: bytes | None, value: bytes) -> bytes:
+    """A multi event or an alert in readable form: time, key, and what was found."""
+    body = orjson.loads(value)
+    name = "-" if key is None else key.decode("utf-8", "replace")
+    time = _shown_time(body.get("timestamp")) or "-"
+    return f"{time:<27} {printable(name):<12} {_result(body) or ''}".rstrip().encode("utf-8", "replace") + b"\n"
+
+
+def _result(body: Mapping[str, Any]) -> str | None:
+    """What an alert or a multi event says; None for any other record."""
+    if isinstance(body.get("alert_id"), str) and "rule" in body:
+        return printable(f"{body.get('severity')} {body['rule']}: {body.get('message')}")
+    if "correlation_rule" not in body:
+        return None
+    values = {"integrated_value": body.get("integrated_value"), **_dict(body.get("metadata"))}
+    if body.get("confidence") != 1:
+        values["confidence"] = body.get("confidence")
+    shown = [f"{printable(name)}={_short(value)}" for name, value in values.items() if value is not None]
+    return " ".join([printable(str(body["correlation_rule"])), *shown, f"event_id={body.get('event_id')}"])
 
 
 def _kafka_time(record: ConsumedRecord) -> str:

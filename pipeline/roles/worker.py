@@ -145,6 +145,12 @@ class RoleProcesses:
         """Process id of each role."""
         return {role: child.pid for role, child in self._children.items()}
 
+    @property
+    def starting(self) -> list[str]:
+        """Roles that do not yet have their partitions, their state, broker and store."""
+        status = {role: link.status for role, link in self._links.items()}
+        return [role for role in self._children if not (status[role] or {}).get("ready")]
+
     def check(self, now_s: float) -> None:
         """End roles that hang, and restart those that have ended. Called a few times a second.
 

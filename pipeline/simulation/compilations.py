@@ -6,13 +6,14 @@ that embeds it; the commands call `keep_compilations`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["compilation_folder", "keep_compilations"]
+__all__ = ["compilation_folder", "is_compiled", "keep_compilations", "note_compiled"]
 
 _FOLDER: Final = "JAX_COMPILATION_CACHE_DIR"
 
@@ -50,3 +51,27 @@ def compilation_folder(program: str = "astrocyte") -> Path | None:
     except (OSError, RuntimeError):
         return None  # no home, or none that can be written to
     return folder
+
+
+def is_compiled(scenario: str, static: Any) -> bool:
+    """Whether a world with these shapes has been compiled into the folder of `keep_compilations` before."""
+    mark = _mark(scenario, static)
+    return mark is not None and mark.exists()
+
+
+def note_compiled(scenario: str, static: Any) -> None:
+    """Remember for `is_compiled` that a world with these shapes has been compiled."""
+    mark = _mark(scenario, static)
+    if mark is not None:
+        with contextlib.suppress(OSError):
+            mark.touch()
+
+
+def _mark(scenario: str, static: Any) -> Path | None:
+    folder = os.environ.get(_FOLDER)
+    if not folder:
+        return None
+    from importlib.metadata import version
+
+    shapes = f"{scenario} {static!r} {version('astrocyte')} {version('jax')}"
+    return Path(folder) / f"world-{hashlib.sha256(shapes.encode()).hexdigest()[:16]}"

@@ -15,11 +15,13 @@ from astrocyte.simulator.scenario import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "simulator", "agents", "pipeline")
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+)
 
 
 def names(path: Path) -> str:
-    return path.name
+    return path.relative_to(ROOT).as_posix()
 
 
 def test_the_programs_of_the_readme_run():
@@ -121,3 +123,12 @@ def test_the_overview_links_to_every_page():
     text = (ROOT / "docs" / "index.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "index.md" or f"({page.name}" in text, page.name
+
+
+def test_the_pictures_of_the_readme_are_small_and_ask_no_other_host():
+    pictures = [ROOT / path for path in re.findall(r"!\[[^]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())]
+    assert {path.name for path in pictures} == {"page.png", "terminal.svg"}
+    for path in pictures:
+        assert path.stat().st_size < 200_000
+        if path.suffix == ".svg":
+            assert not re.search(r"(?:href|url|src)\W+https?:", path.read_text())

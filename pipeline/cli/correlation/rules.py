@@ -70,17 +70,23 @@ def match_command(
     rules: Rules,
     paths: Inputs,
     alerts: Annotated[bool, typer.Option("--alerts", help="Print the alerts instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each as JSON (default into a pipe).")] = False,
+    columns: Annotated[bool, typer.Option("--columns", help="Print aligned columns (default on a terminal).")] = False,
     lateness: Lateness = None,
     stream: OfStream = None,
     rejects: Rejects = None,
 ) -> None:
     """Run rules over recorded logs or files of events, without a broker.
 
-    Multi events are printed as JSON lines, as the pipeline emits them.
+    Multi events are printed as JSON lines, as the pipeline emits them, or on a terminal as aligned columns.
     """
     from astrocyte.pipeline.analysis.offline import run_rules
     from astrocyte.pipeline.analysis.unused_report import RejectsFile, check_read, report_lines
+    from astrocyte.pipeline.recording.tap import result_line
 
+    if as_json and columns:
+        raise InvalidSettings("--json and --columns each select an output format; give one of them")
+    columns = columns or (sys.stdout.isatty() and not as_json)
     refuse_swapped(rules, paths)
     run, outputs = run_rules(read(rules), paths, stream=stream, list_unused=rejects is not None, **event_time(lateness))
     count = 0
@@ -89,7 +95,8 @@ def match_command(
             if listed is not None:
                 listed.write(output, run.contracts)
             for record in output.alerts if alerts else output.multi_events:
-                sys.stdout.buffer.write(record.value + b"\n")
+                line = result_line(record.key, record.value) if columns else record.value + b"\n"
+                sys.stdout.buffer.write(line)
                 count += 1
         sys.stdout.buffer.flush()
     check_read(run, paths)
@@ -319,9 +326,9 @@ def check_command(
             }
         )
         return
-    statistics = f" and {len(ruleset.insight)} statistics" if ruleset.insight else ""
-    parts = [f"{len(ruleset.rules)} rules", f"{len(ruleset.windows)} windows"]
-    sys.stdout.write(f"{(', ' if statistics else ' and ').join(parts)}{statistics} are valid\n")
+    statistics = f" and {counted(len(ruleset.insight), 'statistic')}" if ruleset.insight else ""
+    parts = [counted(len(ruleset.rules), "rule"), counted(len(ruleset.windows), "window")]
+    sys.stdout.write(f"{(', ' if statistics else ' and ').join(parts)}{statistics}: valid\n")
     for line in plan.describe():
         sys.stdout.write(line + "\n")
     for line in misspelt_streams(ruleset, there):

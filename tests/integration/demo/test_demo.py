@@ -60,7 +60,7 @@ def serving(*arguments: str, cwd: Path) -> Iterator[str]:
 
 def demo(folder: Path, *more: str, **options: Mapping[str, str]) -> tuple[dict[str, object], str]:
     """Summary of a demo, and what it said."""
-    arguments = ("demo", "--seconds", SECONDS, "--seed", "7", "--data", "data", "--json", *more)
+    arguments = ("demo", "--seconds", SECONDS, "--seed", "7", "--size", "256", "--data", "data", "--json", *more)
     done = astrocyte(*arguments, cwd=folder, **options)
     (line,) = done.stdout.splitlines()
     return json.loads(line), done.stderr
@@ -103,10 +103,12 @@ def test_the_demo_loses_nothing_and_reports_what_it_stored(first):
         "influx_points",
         "lost",
         "seconds",
+        "events_per_s",
     }
     assert names <= summary.keys()
     assert (summary["lost"], summary["late"], summary["dead_letters"]) == (0, 0, 0)
     assert summary["mono_events"] > 1000
+    assert 0 < summary["events_per_s"] < summary["mono_events"] / float(SECONDS) * 1.5
     assert summary["multi_events"] > 100
     assert summary["influx_points"] > summary["mono_events"]
     (score,) = summary["scores"]
@@ -137,7 +139,7 @@ def test_the_printed_commands_work_as_printed(first):
         patch.chdir(folder)
         lines = Summary.gather(
             data=Path("data"), database="sqlite:///data/astrocyte.db", emitted=0,
-            counts={"processed": 0, "late": 0, "dead": 0}, seconds=0.0, run="",
+            counts={"processed": 0, "late": 0, "dead": 0}, seconds=0.0, sent_s=0.0, run="",
             rules=(Path("axons"),), world={},
         ).commands()  # fmt: skip
     (page,) = [line for line in lines if "astrocyte page" in line]
@@ -193,6 +195,21 @@ def known(address: str) -> bool:
             return "multi.events" in await consumer.topics()
 
     return asyncio.run(ask())
+
+
+def test_a_demo_says_at_once_what_it_does_and_counts_only_once_events_flow(tmp_path):
+    done = astrocyte("demo", "--seconds", "2", "--size", "64", cwd=tmp_path)
+    lines = [line for line in done.stderr.splitlines() if "compil" not in line.partition(":")[0]]
+    assert lines[0].startswith("demo of the world axons: broker, workers, stores and a page on this machine, for 2 s")
+    assert lines[1:4] == [
+        "axons: loading the simulator ...", "axons: loading the rules ...", "axons: starting the broker ..."
+    ]  # fmt: skip
+    assert lines[4].startswith("look at the worlds, the findings and the pipeline while this runs: http://127.0.0.1:")
+    counts = [line for line in lines if " events sent, " in line]
+    assert counts
+    assert not any(" 0 events sent" in line for line in counts)
+    assert "in each second" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
 
 
 def test_a_folder_with_other_files_is_not_changed(tmp_path):

@@ -93,7 +93,23 @@ def test_a_simulation_and_the_shipped_rules_are_found_from_another_folder(enviro
 
 
 @pytest.mark.soak
+def test_kernels_are_compiled_beforehand_into_a_folder_of_their_own_as_in_the_image(environment, tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    assert run(environment, tmp_path, "python", "-m", "astrocyte.agents.warm").startswith("kernels compiled in ")
+    compiled = set((tmp_path / "kernels").rglob("*.nb?"))
+    assert compiled
+    assert list(environment.rglob("*.nbi")) == []
+    log = str(tmp_path / "spikes.jsonl")
+    run(environment, tmp_path, "astrocyte", "simulate", "axons", "--ticks", "50", "--out", log)
+    assert run(environment, tmp_path, "astrocyte", "match", "axons", log)
+    assert set((tmp_path / "kernels").rglob("*.nb?")) == compiled
+
+
+@pytest.mark.soak
 def test_a_demo_runs_from_another_folder(environment, tmp_path):
-    summary = json.loads(run(environment, tmp_path, "astrocyte", "demo", "--seconds", "4", "--seed", "7", "--json"))
+    summary = json.loads(
+        run(environment, tmp_path, "astrocyte", "demo", "--seconds", "4", "--seed", "7", "--size", "256", "--json")
+    )
     assert summary["lost"] == 0
     assert summary["multi_events"] > 0

@@ -44,7 +44,7 @@ class Run:
     @property
     def progress(self) -> list[str]:
         """Lines in which a demo shows how far it is."""
-        return [line for line in self.errors.splitlines() if re.match(r"\w+: .* events processed, ", line)]
+        return [line for line in self.errors.splitlines() if re.match(r"\w+: .*( events sent, | \.\.\.$)", line)]
 
     @property
     def errors(self) -> str:

@@ -24,17 +24,27 @@ def populations(*values: int) -> Frame:
 
 def test_the_history_of_the_world_is_kept_and_every_frame_passed_on():
     behind = MemorySink()
-    sink = WorldSink(behind, "cells")
+    sink = WorldSink(behind, "cells", clock=lambda: 5.0)
     other = Frame.from_columns("cell_vitals", "run", {"timestamp": np.array([0]), "key": ["1"], "type": ["vitals"]})
     for frame in (populations(10, 20), other, populations(), populations(15)):
         sink.write(frame)
     assert sink.course == {"population": [10, 20, 15], "accuracy": [0.1, 0.2, 0.15]}
     assert sink.now == {"population": 15, "accuracy": 0.15}
     assert len(behind.frames) == 4
+    assert sink.events == sum(frame.num_rows for frame in behind.frames) == 4
+
+
+def test_the_time_of_the_first_frame_is_kept():
+    now_s = iter((3.0, 4.0))
+    sink = WorldSink(MemorySink(), "axons", clock=lambda: next(now_s))
+    assert sink.first_s is None
+    sink.write(populations(1))
+    sink.write(populations(2))
+    assert sink.first_s == 3.0
 
 
 def test_a_world_without_metrics_has_no_history():
-    sink = WorldSink(MemorySink(), "axons")
+    sink = WorldSink(MemorySink(), "axons", clock=lambda: 5.0)
     sink.write(populations(1))
     assert sink.course == sink.now == {}
 

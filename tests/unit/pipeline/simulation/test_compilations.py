@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from astrocyte.pipeline.simulation.compilations import keep_compilations
+from astrocyte.pipeline.simulation.compilations import is_compiled, keep_compilations, note_compiled
 
 SETTING = "JAX_COMPILATION_CACHE_DIR"
 
@@ -40,3 +40,19 @@ def test_a_home_that_cannot_be_written_to_keeps_nothing(clean, tmp_path):
     (tmp_path / "cache").write_text("a file where a folder would be")
     assert keep_compilations() is None
     assert SETTING not in os.environ
+
+
+def test_a_world_is_known_as_compiled_by_its_shapes(clean):
+    assert not is_compiled("cells", (1024,))
+    keep_compilations()
+    assert not is_compiled("cells", (1024,))
+    note_compiled("cells", (1024,))
+    assert is_compiled("cells", (1024,))
+    assert not is_compiled("cells", (2048,))
+    assert not is_compiled("dna", (1024,))
+
+
+def test_nothing_is_known_as_compiled_where_nothing_is_kept(clean):
+    clean.setenv(SETTING, "")
+    note_compiled("cells", (1024,))
+    assert not is_compiled("cells", (1024,))
