@@ -48,7 +48,7 @@ def make_app(page: Page, inquiry: Inquiry, access: Access, bench: RuleBench) -> 
     bench.figures = page.figures
     app.router.add_get("/api/findings", routes.findings)
     add_tree_routes(app, Trees(page.source))
-    add_tail_routes(app, page)
+    add_tail_routes(app, page, access, write=bench.write)
     add_scene_route(app, Scenes(page.source))
 
     async def run(_app: web.Application) -> Any:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-import orjson
 from aiohttp import web
 
 from astrocyte.pipeline.page.rules.bench import RuleBench, TextChanged
 from astrocyte.pipeline.page.rules.check import MOST_TEXT
 from astrocyte.pipeline.page.server.answers import answered
 from astrocyte.pipeline.page.server.inquiry import Inquiry
+from astrocyte.pipeline.page.server.posts import posted, text_of
 from astrocyte.pipeline.page.server.security import Access
 
 __all__ = ["add_rule_routes"]
@@ -49,13 +48,13 @@ class _RuleRoutes:
     async def check(self, request: web.Request) -> web.Response:
         """Problems of a text."""
         body = await self._body(request)
-        return await answered(self._bench.check(_text(body, "name"), _text(body, "text")))
+        return await answered(self._bench.check(text_of(body, "name"), text_of(body, "text")))
 
     async def trial(self, request: web.Request) -> web.Response:
         """What a text finds in the history."""
         body = await self._body(request)
         again = body.get("again") is True
-        return await answered(self._bench.trial(_text(body, "name"), _text(body, "text"), again=again))
+        return await answered(self._bench.trial(text_of(body, "name"), text_of(body, "text"), again=again))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Stop the trial."""
@@ -73,48 +72,20 @@ class _RuleRoutes:
     async def _why(self, body: Mapping[str, Any]) -> Any:
         match = body.get("match")
         found = await self._bench.why(
-            _text(body, "rule"), match if isinstance(match, int) else -1, after=body.get("after") is True
+            text_of(body, "rule"), match if isinstance(match, int) else -1, after=body.get("after") is True
         )
         if "explained" not in found:
             return {"error": found["failed"]}
-        return await self._inquiry.of_trial(found["explained"], _text(body, "text"))
+        return await self._inquiry.of_trial(found["explained"], text_of(body, "text"))
 
     async def publish(self, request: web.Request) -> web.Response:
         """Publish a text."""
         body = await self._body(request)
         seen = body.get("seen")
         question = self._bench.publish(
-            _text(body, "name"), _text(body, "text"), seen if isinstance(seen, str) else None
+            text_of(body, "name"), text_of(body, "text"), seen if isinstance(seen, str) else None
         )
         return await answered(question, statuses={TextChanged: 409})
 
     async def _body(self, request: web.Request) -> Mapping[str, Any]:
-        """The question, which must come from this page."""
-        reason = self._access.refusal(request)
-        if reason is not None:
-            raise web.HTTPForbidden(reason=reason)
-        data = await _read(request)
-        try:
-            body = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            raise web.HTTPBadRequest(reason="expected JSON") from None
-        if not isinstance(body, dict):
-            raise web.HTTPBadRequest(reason="expected a JSON object")
-        return body
-
-
-async def _read(request: web.Request) -> bytes:
-    data = bytearray()
-    async with asyncio.timeout(30):
-        while part := await request.content.read(1 << 16):
-            data += part
-            if len(data) > _MOST_BODY:
-                raise web.HTTPRequestEntityTooLarge(max_size=_MOST_BODY, actual_size=len(data))
-    return bytes(data)
-
-
-def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str):
-        raise web.HTTPBadRequest(reason=f"expected text as {name}")
-    return value
+        return await posted(request, self._access, most_bytes=_MOST_BODY)

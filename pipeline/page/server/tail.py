@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -15,9 +15,12 @@ from astrocyte.pipeline.page.content.findings import letter_id_of
 from astrocyte.pipeline.page.content.state import PageState
 from astrocyte.pipeline.page.server.answers import answered
 from astrocyte.pipeline.page.server.page import Page
+from astrocyte.pipeline.page.server.posts import posted, text_of
 from astrocyte.pipeline.page.server.queries import at_of
+from astrocyte.pipeline.page.server.security import Access
+from astrocyte.pipeline.page.sources.broker import BrokerSource
 from astrocyte.pipeline.page.sources.messages import Newest
-from astrocyte.pipeline.recording.dead_letters import message_of
+from astrocyte.pipeline.recording.dead_letters import Retried, message_of
 from astrocyte.pipeline.recording.tap import Event, Selector, columns_line, json_line
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import DeadLetter
@@ -29,11 +32,13 @@ MOST_MESSAGES: Final = 200
 MOST_EVENTS: Final = 100
 _MOST_CHARACTERS: Final = 4_000
 _MOST_PAYLOAD: Final = 64 << 10
+_MOST_BODY: Final = 4 << 10
 
 
-def add_tail_routes(app: web.Application, page: Page) -> None:
-    """Let the application answer for messages and dead letters."""
+def add_tail_routes(app: web.Application, page: Page, access: Access, *, write: bool) -> None:
+    """Let the application answer for messages and dead letters, which it sends again only with ``write``."""
     turn = asyncio.Lock()
+    source = page.source
 
     async def tail(request: web.Request) -> web.Response:
         """The newest events of a topic for which an expression holds."""
@@ -41,11 +46,20 @@ def add_tail_routes(app: web.Application, page: Page) -> None:
             return await answered(_tail(page, request.query))
 
     async def letter(request: web.Request) -> web.Response:
-        """One dead letter, whole."""
-        return await answered(_letter(page, request.query.get("id", "")))
+        """One dead letter, whole, and the key with which it can be sent again."""
+        return await answered(_whole(page, request.query.get("id", ""), access.page_key if write else None))
 
     app.router.add_get("/api/tail", tail)
     app.router.add_get("/api/letter", letter)
+    if write and isinstance(source, BrokerSource):
+        send_again = source.send_again
+
+        async def retry(request: web.Request) -> web.Response:
+            """Send a letter again."""
+            body = await posted(request, access, most_bytes=_MOST_BODY)
+            return await answered(_retried(page, text_of(body, "id"), send_again))
+
+        app.router.add_post("/api/letter/retry", retry)
 
 
 async def _tail(page: Page, query: Mapping[str, str]) -> dict[str, Any]:
@@ -96,7 +110,16 @@ def _shown(event: Event) -> dict[str, Any]:
     }
 
 
-async def _letter(page: Page, letter_id: str) -> dict[str, Any]:
+async def _retried(
+    page: Page, letter_id: str, send_again: Callable[[DeadLetter], Awaitable[Retried]]
+) -> dict[str, Any]:
+    result = await send_again(await _letter(page, letter_id))
+    return {"sent": bool(result.sent), "refused": next((why for _, why in result.refused), None)}
+
+
+async def _letter(page: Page, letter_id: str) -> DeadLetter:
+    """A letter that the page keeps. Raises InvalidSettings where it keeps it no longer."""
+
     def find(state: PageState) -> bytes | None:
         kept = state.findings.letters.since(0)
         return next((record.value for record in reversed(kept) if letter_id_of(record) == letter_id), None)
@@ -106,7 +129,11 @@ async def _letter(page: Page, letter_id: str) -> dict[str, Any]:
         raise InvalidSettings(
             f"the letter {letter_id!r} is not among the newest that the page keeps; see astrocyte dead-letters show"
         )
-    letter = DeadLetter.model_validate_json(value)
+    return DeadLetter.model_validate_json(value)
+
+
+async def _whole(page: Page, letter_id: str, key: str | None) -> dict[str, Any]:
+    letter = await _letter(page, letter_id)
     message = message_of(letter)
     return {
         "id": letter.letter_id,
@@ -118,6 +145,7 @@ async def _letter(page: Page, letter_id: str) -> dict[str, Any]:
         "headers": [[name, _text(body)] for name, body in letter.headers],
         "payload": _text(letter.payload_b64),
         "retry": message if isinstance(message, str) else None,
+        "page_key": key,
     }
 
 

@@ -17,11 +17,13 @@ from astrocyte.pipeline.page.content.worlds import SAMPLES
 from astrocyte.pipeline.page.sources.messages import Newest, newest_of_broker
 from astrocyte.pipeline.page.sources.run_frames import BrokerFrames, RunFrames
 from astrocyte.pipeline.page.sources.source import Lineages, Reader
+from astrocyte.pipeline.recording.dead_letters import Retried, retry
 from astrocyte.pipeline.roles.health import group_health
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.watch.ask import WorkerUnreachable, roles_of_worker
 from astrocyte.schemas.arrow.stream import holds_no_rows
 from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.topics import MONO_PREFIX, SIMULATIONS, STATS, is_derived, mono_topic
 
 if TYPE_CHECKING:
@@ -70,6 +72,10 @@ class BrokerSource:
     async def newest(self, wanted: Newest) -> list[ConsumedRecord]:
         """See `Source`."""
         return await newest_of_broker(self._settings.broker, wanted)
+
+    async def send_again(self, letter: DeadLetter) -> Retried:
+        """Send what a letter holds to its topic, unless it was sent before. Raises BrokerUnavailable."""
+        return await retry(self._settings.broker, [letter], replication=self._settings.replication)
 
     def origins(self) -> Sequence[Lineages]:
         """See `Source`."""

@@ -71,3 +71,16 @@ export async function ask(path, parameters) {
     return { error: "the page's server does not answer" };
   }
 }
+
+/** A question that changes or costs something; ``key`` is what only a page of this server can know. */
+export async function post(path, key, body) {
+  try {
+    const answer = await fetch(path, {
+      method: "POST", headers: { "Content-Type": "application/json", "X-Astrocyte-Page": key }, body: JSON.stringify(body),
+    });
+    const text = await answer.text();
+    return text.startsWith("{") ? { ...JSON.parse(text), status: answer.status } : { error: text.trim() || `status ${answer.status}`, status: answer.status };
+  } catch {
+    return { error: "the page's server does not answer" };
+  }
+}

@@ -2,7 +2,7 @@
 
 import { h, keyed, setText } from "../dom.js";
 import { number, utc } from "../format.js";
-import { ask, changed, value } from "../store.js";
+import { ask, changed, post, value } from "../store.js";
 import * as time from "../time.js";
 
 const MOST = 100;
@@ -19,7 +19,7 @@ export function lettersPanel() {
   const bar = h("form", { class: "filters", "aria-label": "Filters of dead letters", onsubmit: (event) => event.preventDefault() },
     h("label", {}, "Stage ", stage), h("label", {}, "Topic ", topic), h("label", { class: "grow" }, "Search ", text));
   const element = h("section", { class: "panel", "aria-label": "Dead letters" }, h("h3", {}, "Dead letters ", count), bar, shown, none, list,
-    h("p", { class: "hint" }, "astrocyte dead-letters retry sends them again."));
+    h("p", { class: "hint" }, "astrocyte dead-letters retry sends them again, and this page if it was started with --write."));
 
   function choice(name) {
     return h("select", { onchange: (event) => set(name, event.target.value) });
@@ -80,5 +80,27 @@ async function fill(body, letter) {
     found.error ? h("p", { class: "hint" }, found.error) : null,
     h("dl", {}, facts.filter(([, each]) => each !== null && each !== undefined && each !== "").map(([name, each]) => [h("dt", {}, name), h("dd", {}, h("code", {}, String(each)))])),
     whole.payload === null || whole.payload === undefined ? h("p", { class: "hint" }, "The letter has no value.") : h("pre", { tabindex: "0" }, whole.payload),
-    whole.retry ? h("p", { class: "hint" }, `It cannot be sent again: ${whole.retry}`) : null].filter(Boolean));
+    whole.retry ? h("p", { class: "hint" }, `It cannot be sent again: ${whole.retry}`) : null,
+    whole.page_key && !whole.retry ? sending(whole) : null].filter(Boolean));
+}
+
+/** Sends the letter's message to its topic, after a second click. */
+function sending(whole) {
+  const said = h("p", { role: "status" });
+  const first = h("button", { type: "button", onclick: () => { first.hidden = true; sure.hidden = false; send.focus(); } }, "Send again …");
+  const send = h("button", { type: "button", class: "main", onclick: go }, "Send it to its topic");
+  const sure = h("div", { class: "row", hidden: true }, send, h("button", { type: "button", onclick: () => { sure.hidden = true; first.hidden = false; first.focus(); } }, "Not now"));
+
+  async function go() {
+    send.disabled = true;
+    const answer = await post("/api/letter/retry", whole.page_key, { id: whole.id });
+    send.disabled = false;
+    const why = answer.error ?? answer.refused;
+    sure.hidden = true;
+    first.hidden = !why;
+    said.className = why ? "error" : "good";
+    said.textContent = why ?? (answer.sent ? "Sent. Its event is old: one before the watermark of its partition becomes late." : "It was sent again before.");
+  }
+
+  return h("div", {}, first, sure, said);
 }

@@ -1,5 +1,7 @@
 // Questions about rules. Each has the key of this page, which other sites cannot read.
 
+import { post as send } from "../store.js";
+
 let key = "";
 
 export async function listRules() {
@@ -12,14 +14,6 @@ export async function listRules() {
   }
 }
 
-export async function post(path, body) {
-  try {
-    const answer = await fetch(`/api/rules/${path}`, {
-      method: "POST", headers: { "Content-Type": "application/json", "X-Astrocyte-Page": key }, body: JSON.stringify(body),
-    });
-    const text = await answer.text();
-    return text.startsWith("{") ? { ...JSON.parse(text), status: answer.status } : { error: text.trim() || `status ${answer.status}`, status: answer.status };
-  } catch {
-    return { error: "the page's server does not answer" };
-  }
+export function post(path, body) {
+  return send(`/api/rules/${path}`, key, body);
 }
