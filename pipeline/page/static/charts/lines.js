@@ -23,7 +23,7 @@ function drawLines(box) {
   // The last bucket is not full yet, and its rate would seem to fall.
   const whole = (line) => (line.how === "rate" && run.used > 1 ? run.used - 1 : run.used);
   const arrays = spec.lines.map((line) => valuesOf(run, line));
-  const [low, high] = bounds([...arrays, ...forecasts.map((each) => [each.median])]);
+  const [low, high] = bounds([...arrays, withinReach(forecasts, bounds(arrays), scale.end)]);
   const bottom = box.height - MARGIN.bottom;
   const y = (each) => bottom - ((each - low) / (high - low)) * (bottom - MARGIN.top);
   drawAxes(box, scale, y, low, high);
@@ -44,11 +44,17 @@ function drawLines(box) {
   })));
 }
 
-/** The newest forecasts of a field, while they are new and time is not held at an instant before them. */
+/** The newest forecasts of a field, while the soonest is still to come and time is not held at an instant before them. */
 function currentForecasts(run, target) {
   const own = value(`run/${run.name}/forecasts`, []).filter((each) => each.target === target);
   const soonest = Math.min(...own.map((each) => each.horizon_us));
-  return time.isLive() ? own.filter((each) => run.newest - each.from_us <= 2 * soonest) : [];
+  return time.isLive() ? own.filter((each) => run.newest - each.from_us <= soonest) : [];
+}
+
+/** Medians that are drawn; one far beyond what was measured must not flatten that, and leaves the chart at its edge. */
+function withinReach(forecasts, [low, high], end) {
+  const room = (high - low) / 2;
+  return forecasts.filter((each) => each.at_us <= end).map((each) => Math.min(Math.max(each.median, low - room), high + room));
 }
 
 /** The area under a path without gaps; none where it has some. */
