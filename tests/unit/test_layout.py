@@ -110,6 +110,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "sources": "content",
         "tree": "sources",
     },
+    "pipeline/page/server": {
+        "routes": "inquiry page security",
+    },
     "pipeline/studies": {
         "shipped": "cells evolution_models intervals loop_measures report steered study",
     },

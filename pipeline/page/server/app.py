@@ -10,17 +10,17 @@ from aiohttp import web
 
 from astrocyte.pipeline.page.rules.bench import RuleBench
 from astrocyte.pipeline.page.scenes.scenes import Scenes
-from astrocyte.pipeline.page.server.answers import answered
 from astrocyte.pipeline.page.server.files import StaticFile, static_files
 from astrocyte.pipeline.page.server.hub import MOST_CLIENTS
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
-from astrocyte.pipeline.page.server.queries import MOST_US, number_of
-from astrocyte.pipeline.page.server.rules import add_rule_routes
-from astrocyte.pipeline.page.server.scenes import add_scene_route
+from astrocyte.pipeline.page.server.routes.answers import answered
+from astrocyte.pipeline.page.server.routes.queries import MOST_US, number_of
+from astrocyte.pipeline.page.server.routes.rules import add_rule_routes
+from astrocyte.pipeline.page.server.routes.scenes import add_scene_route
+from astrocyte.pipeline.page.server.routes.tail import add_tail_routes
+from astrocyte.pipeline.page.server.routes.trees import add_tree_routes
 from astrocyte.pipeline.page.server.security import COOKIE, Access, add_headers, middleware
-from astrocyte.pipeline.page.server.tail import add_tail_routes
-from astrocyte.pipeline.page.server.trees import add_tree_routes
 from astrocyte.pipeline.page.tree.trees import Trees
 
 __all__ = ["make_app"]

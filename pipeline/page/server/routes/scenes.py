@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from astrocyte.pipeline.page.scenes.scenes import Scenes
-from astrocyte.pipeline.page.server.answers import answered
-from astrocyte.pipeline.page.server.queries import at_of
+from astrocyte.pipeline.page.server.routes.answers import answered
+from astrocyte.pipeline.page.server.routes.queries import at_of
 
 __all__ = ["add_scene_route"]
 

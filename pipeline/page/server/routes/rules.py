@@ -9,9 +9,9 @@ from aiohttp import web
 
 from astrocyte.pipeline.page.rules.bench import RuleBench, TextChanged
 from astrocyte.pipeline.page.rules.check import MOST_TEXT
-from astrocyte.pipeline.page.server.answers import answered
 from astrocyte.pipeline.page.server.inquiry import Inquiry
-from astrocyte.pipeline.page.server.posts import posted, text_of
+from astrocyte.pipeline.page.server.routes.answers import answered
+from astrocyte.pipeline.page.server.routes.posts import posted, text_of
 from astrocyte.pipeline.page.server.security import Access
 
 __all__ = ["add_rule_routes"]

@@ -13,10 +13,10 @@ from aiohttp import web
 from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.pipeline.page.content.findings import letter_id_of
 from astrocyte.pipeline.page.content.state import PageState
-from astrocyte.pipeline.page.server.answers import answered
 from astrocyte.pipeline.page.server.page import Page
-from astrocyte.pipeline.page.server.posts import posted, text_of
-from astrocyte.pipeline.page.server.queries import at_of
+from astrocyte.pipeline.page.server.routes.answers import answered
+from astrocyte.pipeline.page.server.routes.posts import posted, text_of
+from astrocyte.pipeline.page.server.routes.queries import at_of
 from astrocyte.pipeline.page.server.security import Access
 from astrocyte.pipeline.page.sources.broker import BrokerSource
 from astrocyte.pipeline.page.sources.messages import Newest

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from astrocyte.pipeline.page.server.answers import answered
-from astrocyte.pipeline.page.server.queries import MOST_US, at_of, number_of, real_of
+from astrocyte.pipeline.page.server.routes.answers import answered
+from astrocyte.pipeline.page.server.routes.queries import MOST_US, at_of, number_of, real_of
 from astrocyte.pipeline.page.tree.trees import Trees
 from astrocyte.pipeline.page.tree.window import Window
 from astrocyte.schemas.errors import InvalidSettings

@@ -1,0 +1,1 @@
+"""Answers to the questions of a browser: trees, pictures in space, messages, rules."""
