@@ -253,15 +253,15 @@ def replay_command(
 ) -> None:
     """Send a recorded log into Kafka with its original spacing."""
     from astrocyte.pipeline.recording.pacing import Tempo, parse_rate
+    from astrocyte.pipeline.recording.reader import first_ms_of
     from astrocyte.pipeline.recording.replay import (
         Selection,
-        first_ms_of,
         make_plan,
         parse_remap,
         parse_within_log,
         shift_to_now,
     )
-    from astrocyte.pipeline.recording.shift import Shift
+    from astrocyte.pipeline.recording.replay import shift_by as shift_exactly
 
     if shift and shift_by is not None:
         raise InvalidSettings("--shift moves the log to now and --shift-by by a duration; give one of them")
@@ -287,8 +287,7 @@ def replay_command(
     if shift:
         moved = shift_to_now(plan, now_us=now_us)
     elif shift_by is not None:
-        by_us = _signed_span(shift_by)
-        moved = Shift(by_us, by_us // 1000)
+        moved = shift_exactly(plan, _signed_span(shift_by))
     if dry_run:
         _print_plan(plan, tempo_rate, as_json=as_json)
         return

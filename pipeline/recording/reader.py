@@ -6,9 +6,10 @@ The form is recognised by a file's first bytes, not by its name. Records before 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -19,8 +20,9 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog, parse_line
 from astrocyte.pipeline.recording.index import SKIPPABLE, read_index
 from astrocyte.schemas.json.text import loads
+from astrocyte.schemas.times import us_from_ms
 
-__all__ = ["GZIP", "ZSTD", "json_object", "open_log", "read_header", "read_lines", "read_log"]
+__all__ = ["GZIP", "ZSTD", "first_ms_of", "json_object", "open_log", "read_header", "read_lines", "read_log"]
 
 log = logging.getLogger(__name__)
 
@@ -258,3 +260,21 @@ def _ungzip(file: IO[bytes], data: bytes) -> Iterator[bytes]:
         data = member.unused_data or file.read(_CHUNK)
         if not data:
             return
+
+
+def first_ms_of(paths: Sequence[str | Path]) -> int:
+    """Time of the first message over all logs, in milliseconds, from the index where there is one.
+
+    Raises InvalidLog where no message has a time.
+    """
+    first = math.inf
+    for path in paths:
+        index = read_index(path)
+        if index is not None and index.records:
+            first = min([first, *(totals.first_ms for totals in index.topics.values() if totals.first_ms >= 0)])
+        else:
+            times = (record.timestamp_ms for record in read_log(path))
+            first = min([first, *(time_ms for time_ms in times if us_from_ms(time_ms) is not None)])
+    if math.isinf(first):
+        raise InvalidLog(f"{', '.join(map(str, paths))}: the log holds no message with a time")
+    return int(first)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fnmatch
 import heapq
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +24,17 @@ from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog
 from astrocyte.pipeline.recording.index import Totals, read_index
+from astrocyte.pipeline.recording.laps import Laps, whole_seconds
 from astrocyte.pipeline.recording.pacing import Tempo
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
-from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
+from astrocyte.pipeline.recording.shift import (
+    Shift,
+    first_event_us,
+    rename_stream,
+    repartition,
+    shift_record,
+    whole_us,
+)
 from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.times import us_from_ms
@@ -41,12 +48,12 @@ __all__ = [
     "Plan",
     "Replayed",
     "Selection",
-    "first_ms_of",
     "make_plan",
     "newer_events",
     "parse_remap",
     "parse_within_log",
     "replay",
+    "shift_by",
     "shift_to_now",
 ]
 
@@ -256,9 +263,10 @@ async def replay(
 
     A message keeps its partition where the topic has as many as were recorded; else frames are divided and other
     messages placed by Kafka's hash of the key. Missing topics are created. ``loop`` repeats until ``stop`` is set:
-    every further lap continues at the time at which the one before it ended, with events of other ids. A broker that is
-    unavailable for ``timeout_s`` ends the replay. ``progress`` is called with the number of messages sent and the
-    current time of the log in milliseconds. Raises BrokerUnavailable, InvalidLog.
+    every further lap continues at the time at which the one before it ended, with events of other ids. It is due when
+    the one before it is over by Kafka's times, also where its event times span more. A broker that is unavailable for
+    ``timeout_s`` ends the replay. ``progress`` is called with the number of messages sent and the current time of the
+    log in milliseconds. Raises BrokerUnavailable, InvalidLog.
     """
     if not plan.total:
         raise InvalidLog(f"{', '.join(plan.paths)}: no message to replay; check --topics, --start and --duration")
@@ -272,14 +280,14 @@ async def replay(
     began = time.monotonic()
     async with producer_client(broker, request_timeout_ms=round(timeout_s * 1000)) as producer:
         sender = _Sender(producer, done, broker, timeout_s)
+        laps = Laps(whole_seconds(round(plan.span_s * 1e6) + 1))
         while True:
             done.laps += 1
-            lap_us = round((plan.span_s + (0.001 if plan.span_s else 1.0)) * 1e6) * (done.laps - 1)
-            lap_shift = None
-            if shift is not None or done.laps > 1:
-                first = shift or Shift()
-                lap_shift = Shift(first.event_us + lap_us, first.kafka_ms + lap_us // 1000, done.laps)
+            lap_us = laps.kafka_us * (done.laps - 1)
+            lap_shift = laps.shift(shift, done.laps)
             for due_us, record in _messages(plan):
+                if loop and done.laps == 1:
+                    laps.see(record, plan.contract(record.topic))
                 due_us += lap_us
                 if stop is not None and stop.is_set():
                     break
@@ -455,26 +463,25 @@ def _first_event_us(plan: Plan) -> int | None:
 
 
 def shift_to_now(plan: Plan, *, now_us: int) -> Shift:
-    """The shift by which the plan's first message and first event happen now."""
+    """The shift by which the plan's first message happens now, and its first event less than a second later.
+
+    Events move by whole seconds, so that whole numbers of any unit stay whole.
+    """
     first_us = _first_event_us(plan)
-    event_us = 0 if first_us is None else now_us - first_us
+    event_us = 0 if first_us is None else whole_seconds(now_us - first_us)
     kafka_ms = 0 if plan.first_ms is None else now_us // 1000 - plan.first_ms
     return Shift(event_us, kafka_ms)
 
 
-def first_ms_of(paths: Sequence[str | Path]) -> int:
-    """Time of the first message over all logs, in milliseconds, from the index where there is one.
-
-    Raises InvalidLog where no message has a time.
-    """
-    first = math.inf
-    for path in paths:
-        index = read_index(path)
-        if index is not None and index.records:
-            first = min([first, *(totals.first_ms for totals in index.topics.values() if totals.first_ms >= 0)])
-        else:
-            times = (record.timestamp_ms for record in read_log(path))
-            first = min([first, *(time_ms for time_ms in times if us_from_ms(time_ms) is not None)])
-    if math.isinf(first):
-        raise InvalidLog(f"{', '.join(map(str, paths))}: the log holds no message with a time")
-    return int(first)
+def shift_by(plan: Plan, event_us: int) -> Shift:
+    """The shift by a span. Raises InvalidSettings where it would make a fraction of a whole number of seconds or ms."""
+    if event_us % 1_000_000:
+        for _, record in _messages(plan):
+            step_us = whole_us(record, plan.contract(record.topic))
+            if event_us % step_us:
+                unit = "seconds" if step_us == 1_000_000 else "milliseconds"
+                raise InvalidSettings(
+                    f"a shift by {event_us / 1e6:g} s would make fractions of event times of topic {record.topic!r}, "
+                    f"which are whole {unit}; give a span of whole {unit}"
+                )
+    return Shift(event_us, event_us // 1000)

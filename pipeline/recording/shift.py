@@ -35,13 +35,15 @@ from astrocyte.schemas.times import (
 )
 from astrocyte.schemas.topics import TRUTH
 
-__all__ = ["Shift", "first_event_us", "rename_stream", "repartition", "shift_record"]
+__all__ = ["Shift", "event_bounds_us", "first_event_us", "rename_stream", "repartition", "shift_record", "whole_us"]
 
 _MOST_US: Final = 2**62
 """Greatest shift: a sum of two such numbers is still a time."""
 _INSIDE: Final = ("after", "before", "data", "payload", "metadata")
 """Members of envelopes whose own members are fields of the event."""
 _SECONDS_FIELDS: Final = ("created_at", "updated_at")
+_SCALES: Final = {"s": 1_000_000, "ms": 1000}
+"""Microseconds in the units that are coarser."""
 
 
 _UNDECLARED: Final = Contracts()
@@ -93,25 +95,52 @@ def shift_record(record: ConsumedRecord, shift: Shift, contract: Contract | None
 
 
 def first_event_us(record: ConsumedRecord, contract: Contract | None = None) -> int | None:
-    """Least event time in the message between 1970 and 2100, or None where it holds no event of such a time.
+    """Least event time in the message, as `event_bounds_us` has it."""
+    bounds = event_bounds_us(record, contract)
+    return None if bounds is None else bounds[0]
 
-    The time is that of `shift_record`.
+
+def event_bounds_us(record: ConsumedRecord, contract: Contract | None = None) -> tuple[int, int] | None:
+    """Least and greatest event time in the message between 1970 and 2100, or None without an event of such a time.
+
+    The time is that of `shift_record`, in microseconds.
     """
-    if record.value is None:
-        return None
-    try:
-        if is_frame(record):
+    if record.value is not None and is_frame(record):
+        try:
             times = decode_frame(record.value).timestamps()
-            times = times[are_event_times(times)]
-            return int(times.min()) if len(times) else None
-        body = loads(record.value)
-    except (AstrocyteError, orjson.JSONDecodeError):
-        return None
-    if not isinstance(body, dict):
-        return None
-    places = _times(body, contract or _UNDECLARED.of_topic(record.topic))
-    found = next((_time_us(holder[name], unit) for holder, name, unit in places), None)
-    return found if found is not None and 0 <= found < CEILING_US else None
+        except AstrocyteError:
+            return None
+        times = times[are_event_times(times)]
+        return (int(times.min()), int(times.max())) if len(times) else None
+    found = next((_time_us(holder[name], unit) for holder, name, unit in _times_of(record, contract)), None)
+    return (found, found) if found is not None and 0 <= found < CEILING_US else None
+
+
+def whole_us(record: ConsumedRecord, contract: Contract | None = None) -> int:
+    """Microseconds by multiples of which the message can move so that its whole numbers stay whole.
+
+    1,000,000 where an event time is a whole number of seconds, 1000 of milliseconds, otherwise 1.
+    """
+    if record.value is not None and is_frame(record):
+        return 1
+    coarsest = 1
+    for holder, name, unit in _times_of(record, contract):
+        value = holder[name]
+        number = _number(value) if isinstance(value, str) else value
+        if type(number) is int and _time_us(value, unit) is not None:
+            coarsest = max(coarsest, _SCALES.get(unit or unit_of(number) or "us", 1))
+    return coarsest
+
+
+def _times_of(
+    record: ConsumedRecord, contract: Contract | None
+) -> Iterator[tuple[dict[str, Any], str, TimeUnit | None]]:
+    try:
+        body = None if record.value is None else loads(record.value)
+    except orjson.JSONDecodeError:
+        return
+    if isinstance(body, dict):
+        yield from _times(body, contract or _UNDECLARED.of_topic(record.topic))
 
 
 def repartition(record: ConsumedRecord, recorded: int, count: int) -> list[ConsumedRecord]:
@@ -245,7 +274,7 @@ def _shift_body(body: dict[str, Any], shift: Shift, contract: Contract) -> int |
     if isinstance(payload, dict) and "meta" in body:
         for field in _SECONDS_FIELDS:
             if isinstance(payload.get(field), int | float):
-                payload[field] += shift.event_us / 1e6
+                payload[field] = _moved(payload[field], shift.event_us, "s")
     if isinstance(body.get("lineage"), dict):
         for entry in body["lineage"].values():
             _shift_entry(entry, shift)
@@ -301,7 +330,7 @@ def _moved(value: Any, shift_us: int, unit: TimeUnit | None = None) -> Any:
     unit = unit or unit_of(value)
     if unit == "ns":
         return value + shift_us * 1000
-    scale = {"s": 1_000_000, "ms": 1000}.get(unit or "us", 1)
+    scale = _SCALES.get(unit or "us", 1)
     moved = original + shift_us
     return moved // scale if isinstance(value, int) and moved % scale == 0 else moved / scale
 

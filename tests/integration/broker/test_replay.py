@@ -17,6 +17,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.cli import log as cli_log
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics, topic_partitions
 from astrocyte.pipeline.kafka.record import ConsumedRecord
@@ -35,9 +36,11 @@ from astrocyte.pipeline.recording.replay import (
 )
 from astrocyte.pipeline.recording.shift import Shift
 from astrocyte.pipeline.recording.writer import LogWriter
+from astrocyte.pipeline.topology.plan import contracts_of
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import decode_frame
 from astrocyte.schemas.partitioning import partition_of
+from tests.support import match_command
 from tests.support.broker import BrokerProcess, BrokerThread
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, read_topics, write_log
 
@@ -237,6 +240,65 @@ async def test_a_loop_continues_in_time_with_new_event_ids(broker, tmp_path):
     times = [item.timestamp_ms for item in after if item.partition == 0]
     assert times == sorted(times)
     assert len(set(times)) == 6
+
+
+BULK = """
+streams:
+  - {name: orders, topic: orders, key: cust, time: {field: at, unit: ms}, fields: {at: int64, oid: int64}}
+  - {name: pays, topic: pays, key: cust, time: {field: paid_at, unit: s}, fields: {paid_at: int64, oid: int64}}
+rules:
+  - {name: paid, by: oid, within: 30s, seq: [{as: o, stream: orders}, {as: p, stream: pays}], emit: {oid: o.oid}}
+"""
+
+
+def loaded_in_bulk() -> list[ConsumedRecord]:
+    """Orders and payments over twenty seconds, which Kafka received within half of one."""
+    records, start = [], T0_US // 1_000_000
+    for i in range(20):
+        order = {"oid": i, "cust": "c", "at": (start + i) * 1000}
+        pay = {"oid": i, "cust": "c", "paid_at": start + i + 2}
+        records.append(ConsumedRecord("orders", 0, i, start * 1000 + i * 25, b"c", orjson.dumps(order)))
+        records.append(ConsumedRecord("pays", 0, i, start * 1000 + i * 25 + 10, b"c", orjson.dumps(pay)))
+    return records
+
+
+@pytest.mark.parametrize("now", [None, T0_US + 10**12 + 806_492])
+async def test_laps_of_a_topic_loaded_in_bulk_are_in_time_with_whole_numbers_and_match_as_the_first(
+    broker, tmp_path, now
+):
+    rules = load_rules(BULK)
+    path = write_log(tmp_path / "a.jsonl", loaded_in_bulk(), partitions=1)
+    plan = make_plan([path], Selection(), contracts_of(rules))
+    stop, clock = asyncio.Event(), VirtualClock()
+
+    def after_two_laps(sent: int, _: int) -> None:
+        if sent == 80:
+            stop.set()
+
+    shift = None if now is None else shift_to_now(plan, now_us=now)
+    tempo = Tempo(1.0, clock=clock)
+    done = await replay(plan, broker, tempo=tempo, shift=shift, loop=True, stop=stop, progress=after_two_laps)
+    assert (done.laps, done.messages) == (2, 80)
+    after = await read_topics(broker, "orders", "pays")
+    pays = [orjson.loads(item.value)["paid_at"] for item in after if item.topic == "pays"]
+    assert all(type(time) is int for time in pays)
+    assert [pays[i + 20] - pays[i] for i in range(20)] == [22] * 20
+    if now is not None:
+        first = min(orjson.loads(item.value)["at"] for item in after if item.topic == "orders")
+        assert now <= first * 1000 < now + 1_000_000
+    found = await asyncio.to_thread(match_command.run, "match", *match_command.files(tmp_path, BULK, *after))
+    assert match_command.lines(found)[0] == "40 multi events of 80 events (0 late, 0 refused)"
+    assert clock.time == pytest.approx(1.485)  # by Kafka's times a lap is a second
+
+
+def test_a_shift_by_a_fraction_of_the_unit_is_refused(tmp_path):
+    path, rules = write_log(tmp_path / "a.jsonl", loaded_in_bulk(), partitions=1), tmp_path / "rules.yaml"
+    rules.write_text(BULK)
+    arguments = [str(path), "--dry-run", "--rules", str(rules)]
+    with pytest.raises(InvalidSettings, match=r"by 1\.5 s .* of topic 'pays', which are whole seconds"):
+        run(*arguments, "--shift-by", "1500ms")
+    assert "20 messages" in run(*arguments, "--shift-by", "1500ms", "--exclude", "pays")
+    assert "40 messages" in run(*arguments, "--shift-by=-2s")
 
 
 async def test_output_of_kcat_without_a_header_is_replayed(broker, tmp_path):

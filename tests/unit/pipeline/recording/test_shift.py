@@ -13,7 +13,14 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import chunks_of
-from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
+from astrocyte.pipeline.recording.shift import (
+    Shift,
+    first_event_us,
+    rename_stream,
+    repartition,
+    shift_record,
+    whole_us,
+)
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
@@ -258,3 +265,36 @@ def test_decimals_and_bytes_of_a_moved_frame_stay_as_they_came():
         found = pa.ipc.open_stream(part.value).read_all()
         assert found.column("amount").to_pylist() == [Decimal(2**70)]
         assert found.column("tag").to_pylist() == [b"\x00a"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "body", "step_us"),
+    [
+        ("orders", {"created_at": 1_700_000_000}, 1_000_000),
+        ("orders", {"created_at": "1700000000"}, 1_000_000),
+        ("orders", {"created_at": 1_700_000_000.5}, 1),
+        ("orders", {"created_at": "2023-11-14T22:13:20Z"}, 1),
+        ("orders", {"created_at": 1_700_000_000.5, "ts": 1_700_000_000_000}, 1000),
+        ("changes", CHANGE, 1000),
+        ("none", {"ts": 1_700_000_000_000_000_000}, 1),
+        ("none", {"ts": True}, 1),
+        ("none", b"x", 1),
+    ],
+)
+def test_steps_by_which_whole_numbers_of_a_message_stay_whole(topic, body, step_us):
+    record = sent(topic, body)
+    contract = contracts_of(load_rules(DECLARED)).of_topic(topic)
+    assert whole_us(record, contract) == step_us
+    moved = shift_record(record, Shift(3 * step_us), contract).value
+    assert moved.count(b".") == record.value.count(b".") or step_us == 1
+
+
+def test_whole_seconds_of_a_dna_event_stay_whole():
+    event = {
+        "type": "dna.karma_updated",
+        "timestamp": 1_700_000_000,
+        "payload": {"updated_at": 1_700_000_000},
+        "meta": {},
+    }
+    moved = orjson.loads(shift_record(sent("mono.dna.karma_updated", event), BY_AN_HOUR).value)
+    assert (moved["payload"]["updated_at"], type(moved["payload"]["updated_at"])) == (1_700_003_600, int)
