@@ -133,19 +133,19 @@ def correlated_by(name, *values):
 @example([-(2**63) - 1, -(2**63), 1 - 10**19, -(10**19)], b"%d")
 @example([-9300000000000000001], b" %d ")
 def test_integers_around_every_boundary_are_distinct_wherever_they_tell_events_apart(numbers, form):
-    texts, digits = [form % each for each in numbers], list(map(str, numbers))
-    assert [loads(text) for text in texts] == numbers
-    bodies = [message(b'{"n":{"a":%b},"a":%b,"v":[%b]}' % (text, text, text)) for text in texts]
+    strings, digits = [form % each for each in numbers], list(map(str, numbers))
+    assert [loads(text) for text in strings] == numbers
+    bodies = [message(b'{"n":{"a":%b},"a":%b,"v":[%b]}' % (text, text, text)) for text in strings]
     for declared in ("key: a", "key: {field: m, path: n.a}", "key: a, fields: {a: string}"):
         rows, letters, _ = read(f"{{name: s, {declared}}}", *bodies)
         assert ([row["key"] for row in rows], letters) == (digits, [])
     for declared in ("id: a", "id: n.a"):
         assert ids_of(read(f"{{name: s, {declared}}}", *bodies)[2]) == [f"s:{each}" for each in digits]
-    rows, _, _ = read("{name: s, key: {field: k, reading: json}}", *(message({}, key=text) for text in texts))
+    rows, _, _ = read("{name: s, key: {field: k, reading: json}}", *(message({}, key=text) for text in strings))
     assert [row["key"] for row in rows] == digits
     for shape in (b'{"a":%b}', b'{"v":1.5,"a":%b}', b'{"metadata":{"a":%b}}', MONO):
-        assert list(map(str, correlated_by("a", *(shape % text for text in texts)))) == digits
-        assert list(map(str, correlated_by("a", shape % b'"x"', *(shape % text for text in texts)))) == ["x", *digits]
+        assert list(map(str, correlated_by("a", *(shape % text for text in strings)))) == digits
+        assert list(map(str, correlated_by("a", shape % b'"x"', *(shape % text for text in strings)))) == ["x", *digits]
 
 
 LONG = ["12345678901234567.1", "12345678901234567.1000000001", "0.12345678901234567", "1.00000000000000001e-7"]

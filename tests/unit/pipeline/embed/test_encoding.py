@@ -205,7 +205,7 @@ DISTINCT = [
 
 
 @pytest.mark.parametrize("value", DISTINCT, ids=repr)
-def test_what_is_emitted_is_told_apart_as_the_same_mapping_is_in_match(value):
+def test_what_is_emitted_is_as_distinct_as_the_same_mapping_is_in_match(value):
     event = {"stream": "rooms", "timestamp": 5, "amt": value, "n": value}
     message = one_message("rooms", event)
     contracts = Contracts(correlated={"rooms": ["amt"]})
