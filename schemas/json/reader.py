@@ -18,14 +18,7 @@ import pyarrow.compute as pc
 
 from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
-from astrocyte.schemas.contract import (
-    FRAME_ROW,
-    Contract,
-    envelope_of,
-    read_event,
-    read_frame_row,
-    tells_by_float,
-)
+from astrocyte.schemas.contract import FRAME_ROW, Contract, envelope_of, read_event, read_frame_row, tells_by_float
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import Ids, derived_id, format_ids, place_ids
