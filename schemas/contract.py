@@ -35,6 +35,7 @@ __all__ = [
     "read_frame_row",
     "scoped_id",
     "shared_topics",
+    "tells_by_float",
     "time_member",
 ]
 
@@ -400,6 +401,15 @@ def read_event(
             value = single.distinguishing(event.fields[name])
             event.fields[name] = str(value) if type(value) is int and contract.is_text(name) else value
     return event
+
+
+def tells_by_float(event: Event, contract: Contract) -> bool:
+    """Whether a float tells the event from others; as it was written it may have more digits."""
+    if any(type(event.fields.get(name)) is float for name in contract.exact):
+        return True
+    declared = contract.declaration
+    paths = ("key",) if declared is None else ("key", declared.id, declared.key.path)
+    return any(path is not None and type(_lookup(event, path)) is float for path in paths)
 
 
 def read_frame_row(body: Mapping[str, Any], contract: Contract, *, key: str | None) -> Event:

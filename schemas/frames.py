@@ -82,9 +82,10 @@ class Frame:
         """Build a frame from equally long columns; ``timestamp`` and ``key`` must be among them.
 
         Text becomes dictionary-encoded, NumPy arrays are taken without a copy, a ``pa.Array`` as it is unless its type
-        has another form in frames (see `schemas.values.mixed.plain_column`). In a list each value keeps its own type.
-        ``meta`` holds the other attributes of the frame. In a run ``first_seq`` is the number of the first row among
-        those of the stream: rows with a number that came before are duplicates. Raises InvalidFrame.
+        has another form in frames (see `schemas.values.mixed.plain_column`): decimals become integers or floats. In a
+        list each value keeps its own type. ``meta`` holds the other attributes of the frame. In a run ``first_seq`` is
+        the number of the first row among those of the stream: rows with a number that came before are duplicates.
+        Raises InvalidFrame.
         """
         missing = [name for name in ("timestamp", "key") if name not in columns]
         if missing:

@@ -17,7 +17,7 @@ from astrocyte.schemas.catalog import FieldType
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.reader import KafkaRecord
-from astrocyte.schemas.json.text import integer, loads
+from astrocyte.schemas.json.text import fraction, integer, loads
 from astrocyte.schemas.values.single import LEAST, MOST
 
 __all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
@@ -160,7 +160,9 @@ def _value(text: str, kind: FieldType | None) -> Any:
             return number if LEAST <= number <= MOST else text
         if kind is None and _INTEGER.fullmatch(text):
             return integer(text)
-        if kind in ("float64", "float32") or (kind is None and _DECIMAL.fullmatch(text)):
+        if kind is None and _DECIMAL.fullmatch(text):
+            return fraction(text)
+        if kind in ("float64", "float32"):
             return float(text)
         if kind in ("json", "list<float32>"):
             return loads(text.encode())

@@ -92,7 +92,7 @@ def _row_of(event: Mapping[str, Any], stream: str, contracts: Contracts) -> dict
     types: Mapping[str, FieldType] = {}
     if declaration is not None:
         for name in contract.exact_columns.intersection(row):
-            if type(row[name]) not in _READY:
+            if type(row[name]) not in _READY and type(row[name]) is not int:  # integers are as in JSON
                 row[name] = single.distinguishing(row[name])
         row.update(conforming(row, declaration, stream))
         types = declaration.column_types

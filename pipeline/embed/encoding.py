@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -262,8 +263,8 @@ def _json_value(name: str, value: Any) -> Any:
     found = carried(name, value)
     if isinstance(found, float) and not math.isfinite(found):
         raise InvalidEvent(f"field {name!r} is {found}; JSON has finite numbers only: send None, or leave it out")
-    if single.is_wide(value):
-        return orjson.Fragment(str(int(value)))  # who reads it as a key or an id needs all digits
+    if isinstance(value, int | Decimal) and (digits := single.number_text(value)) is not None:
+        return orjson.Fragment(digits)  # who reads it as a key or an id needs all digits
     if found is value or not single.is_nested(value):
         return found
     if "null" in str(found) and (bad := first_non_finite(name, value)) is not None:

@@ -251,7 +251,7 @@ def _json_lines(path: str | Path) -> Iterator[_Row]:
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    """Whether values inside lists and structs of a type are bytes, whose JSON is base64 text."""
+    """Whether values inside lists and structs of a type are bytes, whose JSON is text."""
     inner = [kind.field(index).type for index in range(kind.num_fields)]
     return any(is_binary(each) or _holds_bytes(each) for each in inner)
 

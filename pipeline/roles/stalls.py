@@ -358,8 +358,8 @@ _OF_TIMES: Final = (
 
 def _of_repartition(source: str) -> str:
     return (
-        f"no copies come of the events of {source} that were read; the role repartition does not run or is behind. "
-        "Start it: astrocyte worker --role repartition"
+        f"no copies come of the events of {source} that were read; the role repartition does not run or is behind, or "
+        "it refused all of them. Start it: astrocyte worker --role repartition, or look at the topic dead_letters"
     )
 
 

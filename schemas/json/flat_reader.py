@@ -7,7 +7,7 @@ the same frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.json.kafka_keys import key_text
+from astrocyte.schemas.json.text import has_long_fraction
 from astrocyte.schemas.times import CEILING_US, PER_UNIT, TIME_NAMES, time_us, unit_of, us_from_ms, us_of_floats
 from astrocyte.schemas.values.mixed import MIXED, column_of, members
 
@@ -41,10 +42,11 @@ class _Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
-def flat_columns(records: Sequence[_Record]) -> dict[str, Any] | None:
+def flat_columns(records: Sequence[_Record], exact: Collection[str] = ()) -> dict[str, Any] | None:
     """Columns of the fields, with ``timestamp`` (int64, microseconds) and ``key``; None if the records differ in form.
 
-    The stream must neither be declared nor listed in the catalog, so that no type is given.
+    The stream must neither be declared nor listed in the catalog, so that no type is given. The columns ``exact``
+    distinguish events.
     """
     if not records or records[0].value is None:
         return None
@@ -66,7 +68,7 @@ def flat_columns(records: Sequence[_Record]) -> dict[str, Any] | None:
         for name in names:
             if name != time_name:
                 column = columns[column_name(name)] = column_of([body[name] for body in bodies])
-                if _may_be_rounded(column):
+                if _may_be_rounded(column) or (column_name(name) in exact and _are_long(column, records)):
                     return None
     except (orjson.JSONDecodeError, TypeError, pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
         return None  # the general reader finds the record that is wrong, and says why
@@ -75,9 +77,17 @@ def flat_columns(records: Sequence[_Record]) -> dict[str, Any] | None:
 
 def _may_be_rounded(column: pa.Array) -> bool:
     """Whether a number of the column may be an integer beyond 64 bits, of which the parser here makes a float."""
+    return any((np.abs(values) >= 2.0**63).any() for values in _floats(column))
+
+
+def _are_long(column: pa.Array, records: Sequence[_Record]) -> bool:
+    """Whether numbers of the column may have more digits than the floats that the parser here makes of them."""
+    return any(map(len, _floats(column))) and any(has_long_fraction(record.value or b"") for record in records)
+
+
+def _floats(column: pa.Array) -> list[NDArray[np.floating]]:
     parts = members(column).values() if column.type == MIXED else (column,)
-    floats = (part.drop_null().to_numpy() for part in parts if pa.types.is_floating(part.type))
-    return any((np.abs(values) >= 2.0**63).any() for values in floats)
+    return [part.drop_null().to_numpy() for part in parts if pa.types.is_floating(part.type)]
 
 
 def _kafka_times(records: Sequence[_Record]) -> NDArray[np.int64] | None:

@@ -10,7 +10,7 @@ import orjson
 from astrocyte.schemas.declarations import KeyReading
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.json.connect import with_decimals
-from astrocyte.schemas.json.text import loads
+from astrocyte.schemas.json.text import loads_exact
 from astrocyte.schemas.values import single
 
 __all__ = ["key_text"]
@@ -46,7 +46,7 @@ def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None
 def _json_key(text: str) -> str | None:
     """Key of JSON: of an object with one member, that member; a wrapper with a schema is opened."""
     try:
-        found = loads(text.encode())
+        found = loads_exact(text.encode())
     except orjson.JSONDecodeError:
         return text
     if isinstance(found, dict) and found.keys() == {"schema", "payload"}:

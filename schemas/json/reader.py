@@ -18,13 +18,7 @@ import pyarrow.compute as pc
 
 from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
-from astrocyte.schemas.contract import (
-    FRAME_ROW,
-    Contract,
-    envelope_of,
-    read_event,
-    read_frame_row,
-)
+from astrocyte.schemas.contract import FRAME_ROW, Contract, envelope_of, read_event, read_frame_row, tells_by_float
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import Ids, derived_id, format_ids, place_ids
@@ -33,7 +27,7 @@ from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.kafka_keys import key_text
-from astrocyte.schemas.json.text import loads
+from astrocyte.schemas.json.text import has_long_fraction, loads, loads_exact
 from astrocyte.schemas.json.types import misfit_reason, misfits
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
 from astrocyte.schemas.values import single
@@ -255,7 +249,7 @@ def records_to_frame(
     uniform = uniform_columns(records, event_type) if plain else None
     if uniform is not None and event_type is not None:
         return Frame.from_columns(stream, "", uniform, version=event_type.version), list(range(len(records))), []
-    flat = flat_columns(records) if plain and event_type is None else None
+    flat = flat_columns(records, contract.exact) if plain and event_type is None else None
     if flat is not None:
         flat["event_id"] = _binary(_offset_ids(topic, partition, records))
         return Frame.from_columns(stream, "", flat), list(range(len(records))), []
@@ -331,17 +325,18 @@ def _reason(error: Exception) -> str:
 
 
 def read_body(
-    record: KafkaRecord, contract: Contract, envelope: str | None = None
+    record: KafkaRecord, contract: Contract, envelope: str | None = None, *, exact: bool = False
 ) -> tuple[Mapping[str, Any], str | None]:
     """The object that a JSON record holds, and the envelope in which it holds an event where the headers decide it.
 
-    Raises InvalidEvent, JSONDecodeError and UnicodeDecodeError for a record that holds no object.
+    ``exact``: with the digits that no float has, which what tells events apart needs. Raises InvalidEvent,
+    JSONDecodeError and UnicodeDecodeError for a record that holds no object.
     """
     if record.value is None:
         raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
     cloud = envelope in (None, "cloudevents")
     try:
-        body = loads(record.value)
+        body = loads_exact(record.value) if exact else loads(record.value)
     except orjson.JSONDecodeError:
         if not cloud or not record.headers or _is_json(record.headers):
             raise
@@ -366,12 +361,16 @@ def read_body(
     return body, envelope
 
 
-def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | None) -> _Parsed:
-    body, envelope = read_body(record, contract, envelope)
+def _parse(index: int, record: KafkaRecord, contract: Contract, stated: str | None) -> _Parsed:
+    body, envelope = read_body(record, contract, stated)
     if envelope == FRAME_ROW:
         event = read_frame_row(body, contract, key=None if record.key is None else record.key.decode())
     else:
         event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
+        if tells_by_float(event, contract) and has_long_fraction(record.value or b""):
+            time, (body, envelope) = event.time, read_body(record, contract, stated, exact=True)
+            event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
+            event.time = time
         if event.event_id is not None and record.headers and contract.has_declared_id:
             event.event_id = _id_of_lap(event.event_id, record)
     return _Parsed(index, event.event_id, event.time, event.type, event.key, event.fields, event.unit)

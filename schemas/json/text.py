@@ -18,9 +18,19 @@ import orjson
 
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import usual_datetime
-from astrocyte.schemas.values.single import MOST_LEVELS, is_wide, plain
+from astrocyte.schemas.values.single import LEAST, MOST, MOST_LEVELS, bytes_text, number_text, plain
 
-__all__ = ["dumps", "integer", "loads", "nesting", "read_object", "read_value"]
+__all__ = [
+    "dumps",
+    "fraction",
+    "has_long_fraction",
+    "integer",
+    "loads",
+    "loads_exact",
+    "nesting",
+    "read_object",
+    "read_value",
+]
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BEYOND: Final = "number is infinity"
@@ -28,9 +38,12 @@ _BEYOND: Final = "number is infinity"
 _MOST_DIGITS: Final = 400
 """Digits of an integer that is kept; no float has as many."""
 _SAME_DIGIT: Final = bytes.maketrans(b"123456789", b"0" * 9)
-_RUN: Final = b"0" * 20
-"""Shorter integers have 64 bits. A run of digits is found faster than an integer."""
-_WIDE: Final = re.compile(rb"(?:^|[:,\[\s])-?[1-9][0-9]{19,}\s*(?:[,}\]]|$)")
+_RUNS: Final = (b"0" * 20, b"-" + b"0" * 19)
+"""Shorter integers have 64 bits, of negative ones only those to -2**63. Runs are found faster than integers."""
+_WIDE: Final = re.compile(rb"(?:^|[:,\[\s])(?:-9[0-9]{18}|-?[1-9][0-9]{19,})\s*(?:[,}\]]|$)")
+_SURE_DIGITS: Final = 15
+"""Digits of a decimal number that the nearest float has all."""
+_LONG: Final = re.compile(rb"[0-9.]{%d,}" % (_SURE_DIGITS + 2))
 
 
 def nesting(text: bytes) -> int:
@@ -85,7 +98,8 @@ def loads(text: bytes) -> Any:
 
 def _has_wide(text: bytes) -> bool:
     """Whether a JSON text may hold an integer beyond 64 bits, which the fast parser rounds to a float."""
-    return _RUN in text.translate(_SAME_DIGIT) and _WIDE.search(text) is not None
+    digits = text.translate(_SAME_DIGIT)
+    return (_RUNS[0] in digits or _RUNS[1] in digits) and _WIDE.search(text) is not None
 
 
 def _exact(text: bytes, value: Any) -> Any:
@@ -101,10 +115,39 @@ def integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
+def has_long_fraction(text: bytes) -> bool:
+    """Whether a JSON text may hold a number with a fraction that has more digits than a float."""
+    return _LONG.search(text) is not None
+
+
+def loads_exact(text: bytes) -> Any:
+    """`loads` with all digits of numbers with a fraction too: see `fraction`. Slow; for what tells events apart."""
+    value = loads(text)
+    if not has_long_fraction(text):
+        return value
+    try:
+        return json.loads(text, parse_int=integer, parse_float=fraction)
+    except RecursionError:
+        return value
+
+
+def fraction(digits: str) -> float | Decimal:
+    """The number that decimal digits with a point or an exponent stand for: a float, or a `Decimal` that is no float.
+
+    The 17 digits that many programs write of every float, such as 0.10000000000000001, are that float.
+    """
+    number = float(digits)
+    if not _SURE_DIGITS + 1 < len(digits) <= _MOST_DIGITS or not number or not math.isfinite(number):
+        return number
+    exact = Decimal(digits)
+    return number if exact in (Decimal(repr(number)), Decimal(f"{number:.17g}")) else exact
+
+
 def dumps(body: Mapping[str, Any]) -> bytes:
     """A mapping as the JSON text that `loads` reads.
 
-    Bytes are written in hexadecimal, times as ISO text, durations in microseconds, and decimal numbers as numbers.
+    Bytes are written as text or in hexadecimal, as a Kafka key is read, times as ISO text, durations in microseconds,
+    and decimal numbers as numbers with all their digits.
     Raises TypeError for a value that has no JSON form.
     """
     try:
@@ -112,10 +155,10 @@ def dumps(body: Mapping[str, Any]) -> bytes:
     except TypeError as error:
         if "Integer exceeds" not in str(error):
             raise
-        return json.dumps(body, default=_with_names).encode()
-    if b"null" in text and not _is_finite(body):  # it writes null for these
-        return json.dumps(body, default=_with_names).encode()
-    return text
+    else:
+        if b"null" not in text or _is_finite(body):  # it writes null for what is not finite
+            return text
+    return orjson.dumps(_spelt(body), default=_default, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _is_finite(value: Any) -> bool:
@@ -131,20 +174,27 @@ def _is_finite(value: Any) -> bool:
 
 def _default(value: Any) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
-        return "0x" + bytes(value).hex()
-    if is_wide(value):
-        return orjson.Fragment(str(int(value)))
-    if isinstance(value, Decimal | timedelta):
+        return bytes_text(bytes(value))
+    if isinstance(value, Decimal):
+        text = number_text(value)
+        return plain(value) if text is None else orjson.Fragment(text)
+    if isinstance(value, timedelta):
         return plain(value)
     if isinstance(value, datetime):
         return usual_datetime(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
-def _with_names(value: Any) -> Any:
-    """For the writer that names NaN and Infinity: what it does not know, as the other writer has it."""
+def _spelt(value: Any) -> Any:
+    """The value with the text of numbers that the writer does not write: integers beyond 64 bits, NaN and Infinity."""
+    if isinstance(value, Mapping):
+        return {name: _spelt(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelt(each) for each in value]
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Decimal):
-        return int(value) if is_wide(value) else plain(value)
-    return orjson.loads(orjson.dumps(value, default=_default))
+        return _spelt(value.tolist()) if value.dtype.kind == "f" else value
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        return orjson.Fragment(json.dumps(float(value)))
+    if isinstance(value, int) and not LEAST <= value <= MOST:
+        return orjson.Fragment(str(value))
+    return value

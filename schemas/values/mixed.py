@@ -265,9 +265,9 @@ def plain_column(column: pa.Array) -> pa.Array:
     """A column of any Arrow type as one that events have: numbers, booleans, dictionary-encoded text, lists, `MIXED`.
 
     Large and view strings become text, decimals numbers, times and durations integer microseconds (UTC), binary values
-    base64 text, UUIDs and intervals of months, days and time text. Run-end encoded columns and unions become the values
-    inside. Lists, structs and maps stay as they are, unless Arrow cannot select rows of them: then they become their
-    JSON text. Raises ArrowInvalid if a time is out of range, or for another type.
+    text or hexadecimal as Kafka keys do, UUIDs and intervals of months, days and time text. Run-end encoded columns and
+    unions become the values inside. Lists, structs and maps stay as they are, unless Arrow cannot select rows of them:
+    then they become their JSON text. Raises ArrowInvalid if a time is out of range, or for another type.
     """
     kind = column.type
     if pa.types.is_run_end_encoded(kind):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -34,6 +33,7 @@ __all__ = [
     "key_text",
     "nearest_float",
     "number_of",
+    "number_text",
     "plain",
 ]
 
@@ -64,8 +64,8 @@ def plain(value: Any) -> int | float | str | bool | None:
     """A Python value as an event carries it: a number, text, a boolean or None.
 
     An integer beyond 64 bits and a decimal with a fraction become the nearest float; a point in time and a duration
-    integer microseconds (UTC); bytes base64 text; a list, an object or a data class its JSON text; pandas' NA and NaT
-    None. Raises TypeError for a value of another type.
+    integer microseconds (UTC); bytes the text that they have as a Kafka key; a list, an object or a data class its JSON
+    text; pandas' NA and NaT None. Raises TypeError for a value of another type.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -102,7 +102,7 @@ def plain(value: Any) -> int | float | str | bool | None:
     if isinstance(value, pa.MonthDayNano):
         return iso_interval(value)
     if isinstance(value, bytes | bytearray | memoryview):
-        return b64encode(value).decode()
+        return bytes_text(bytes(value))
     if is_nested(value):
         return json_text(value)
     if isinstance(value, UUID | PurePath):
@@ -196,6 +196,15 @@ def is_wide(value: Any) -> bool:
     return isinstance(value, int) and not LEAST <= value <= MOST
 
 
+def number_text(value: int | Decimal) -> str | None:
+    """The digits of a number that as a field would become another one, a float: a JSON number. None for any other."""
+    if is_wide(value):
+        return str(int(value))
+    if not isinstance(value, Decimal) or not _is_ordinary(value) or _is_whole(value):
+        return None
+    return None if Decimal(repr(float(value))) == value else str(value)
+
+
 def _is_whole(value: Decimal) -> bool:
     """Whether a decimal number is an integer, of a size that some float has."""
     return _is_ordinary(value) and value == value.to_integral_value()
@@ -228,7 +237,7 @@ def distinguishing(value: Any) -> Any:
 
 
 def bytes_text(value: bytes) -> str:
-    """Bytes as a key or id: text where they are UTF-8 without control characters, else hexadecimal (``0x00ff``)."""
+    """Bytes in an event: text where they are UTF-8 without control characters, else hexadecimal (``0x00ff``)."""
     try:
         text = value.decode()
     except UnicodeDecodeError:

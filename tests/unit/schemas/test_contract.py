@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from decimal import Decimal
 from itertools import combinations
 
@@ -10,7 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from astrocyte import load_rules, match
@@ -19,10 +20,12 @@ from astrocyte.agents.ingest.dicts import frames_of
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.shift import Shift, shift_record
-from astrocyte.schemas.contract import scoped_id
+from astrocyte.schemas.contract import Contracts, scoped_id
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import parse_ids
-from astrocyte.schemas.json.text import dumps, loads
+from astrocyte.schemas.json.reader import RawRecord, records_to_frame
+from astrocyte.schemas.json.text import dumps, loads, loads_exact
+from astrocyte.schemas.values.single import key_text
 from tests.support.declared import message, read
 
 UUID = "73ef885b-fdf0-87c8-90be-1d60884f4e8b"
@@ -107,6 +110,77 @@ def wide_bodies(**fields):
         for number, value in enumerate(WIDE)
         for again in (0, 1)
     ]
+
+
+BOUNDARIES = [
+    sign * bound for sign in (1, -1) for bound in (2**63, 2**64, 10**18, 9 * 10**18, 10**19, 10**20, 10**21)
+]  # fmt: skip
+INTEGERS = st.sampled_from(BOUNDARIES).flatmap(lambda bound: st.integers(bound - 1100, bound + 1100))
+"""Around every length at which a parser of integers or of floats may take another way."""
+MONO = b'{"event_id":null,"timestamp":1,"source_stream":"s","type":"t","value":1,"metadata":{"a":%b}}'
+
+
+def correlated_by(name, *values):
+    """The values of a field by which rules correlate, as they are read of JSON records of one chunk."""
+    contract = Contracts(correlated={"s": [name]}).of_stream("s")
+    records = [RawRecord(number, 1, None, value) for number, value in enumerate(values)]
+    frame, _, refused = records_to_frame("mono.s", 0, "s", records, contract=contract)
+    assert refused == []
+    return frame.values(name)
+
+
+@given(st.lists(INTEGERS, min_size=1, max_size=4), st.sampled_from([b"%d", b" %d ", b"\t%d\r\n"]))
+@example([-(2**63) - 1, -(2**63), 1 - 10**19, -(10**19)], b"%d")
+@example([-9300000000000000001], b" %d ")
+def test_integers_around_every_boundary_are_distinct_wherever_they_tell_events_apart(numbers, form):
+    strings, digits = [form % each for each in numbers], list(map(str, numbers))
+    assert [loads(text) for text in strings] == numbers
+    bodies = [message(b'{"n":{"a":%b},"a":%b,"v":[%b]}' % (text, text, text)) for text in strings]
+    for declared in ("key: a", "key: {field: m, path: n.a}", "key: a, fields: {a: string}"):
+        rows, letters, _ = read(f"{{name: s, {declared}}}", *bodies)
+        assert ([row["key"] for row in rows], letters) == (digits, [])
+    for declared in ("id: a", "id: n.a"):
+        assert ids_of(read(f"{{name: s, {declared}}}", *bodies)[2]) == [f"s:{each}" for each in digits]
+    rows, _, _ = read("{name: s, key: {field: k, reading: json}}", *(message({}, key=text) for text in strings))
+    assert [row["key"] for row in rows] == digits
+    for shape in (b'{"a":%b}', b'{"v":1.5,"a":%b}', b'{"metadata":{"a":%b}}', MONO):
+        assert list(map(str, correlated_by("a", *(shape % text for text in strings)))) == digits
+        assert list(map(str, correlated_by("a", shape % b'"x"', *(shape % text for text in strings)))) == ["x", *digits]
+
+
+LONG = ["12345678901234567.1", "12345678901234567.1000000001", "0.12345678901234567", "1.00000000000000001e-7"]
+"""Numbers that no float has."""
+
+
+@pytest.mark.parametrize("number", LONG)
+def test_fractions_in_json_keep_their_digits_where_they_tell_events_apart(number):
+    wanted = key_text(Decimal(number))
+    assert wanted != key_text(float(number))
+    body = b'{"n":{"a":%b},"a":%b,"b":%b}' % ((number.encode(),) * 3)
+    for declared in ("key: a", "key: {field: m, path: n.a}", "key: a, fields: {a: string}"):
+        (row,), letters, _ = read(f"{{name: s, {declared}}}", message(body))
+        assert (row["key"], row["b"], letters) == (wanted, float(number), [])
+    for declared in ("id: a", "id: n.a"):
+        assert ids_of(read(f"{{name: s, {declared}}}", message(body))[2]) == [f"s:{wanted}"]
+    (row,), _, _ = read("{name: s, key: {field: k, reading: json}}", message({}, key=number.encode()))
+    assert row["key"] == wanted
+    for shape in (b'{"a":%b}', b'{"metadata":{"a":%b}}', MONO):
+        assert correlated_by("a", shape % number.encode(), shape % b"0.5") == [wanted, 0.5]
+    declared = "{name: s, key: acct, decoder: {name: csv, columns: [acct]}}"
+    assert [row["key"] for row in read(declared, message(number.encode()))[0]] == [wanted]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["%r", "%.17g"]))
+def test_the_digits_that_programs_write_of_a_float_are_that_float(number, form):
+    text = (form % number).encode()
+    assert correlated_by("a", b'{"a":%b}' % text) == [loads(text)]
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False) | st.integers() | st.floats(), st.booleans())
+def test_a_decimal_is_written_with_all_its_digits(number, beside_nan):
+    body = {"a": number, "b": [math.nan] if beside_nan else [10**30]}
+    (found,) = [loads_exact(dumps(body))["a"]]
+    assert key_text(found) == key_text(number) or key_text(Decimal(f"{float(found):.17g}")) == key_text(number)
 
 
 @pytest.mark.parametrize("declared", ["", "streams: [{name: s, key: acct}]\n", "streams: [{name: s, id: n}]\n"])

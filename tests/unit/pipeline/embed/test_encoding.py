@@ -24,10 +24,12 @@ import astrocyte
 from astrocyte import CATALOG
 from astrocyte.agents.ingest.dicts import frames_of as frames_of_mappings
 from astrocyte.pipeline.embed.encoding import StreamEncoder, messages_of
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.events import DnaEvent, MonoEvent
 from astrocyte.schemas.json.reader import RawRecord, records_to_frame
 from astrocyte.schemas.times import iso_from_us, time_us
+from astrocyte.schemas.values import single
 from tests.support.brokers import NOWHERE
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
@@ -193,6 +195,26 @@ def test_a_mapping_is_the_same_event_in_emit_and_in_match(value):
     (emitted,) = received(one_message("rooms", event), "rooms").rows()
     names = ["timestamp", "key", "type", "value", "other"]
     assert [repr(emitted[name]) for name in names] == [repr(matched[name]) for name in names]
+
+
+DISTINCT = [
+    Decimal("12345678901234567.1"), Decimal("12345678901234567.1000000001"), Decimal("0.12345678901234567"),
+    Decimal("1.1"), Decimal("5.0"), Decimal(100_000_000_000_000_000_001), 10**20 + 1, -9_300_000_000_000_000_001,
+    b"abc", b"\xff\xfe", b"",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", DISTINCT, ids=repr)
+def test_what_is_emitted_is_as_distinct_as_the_same_mapping_is_in_match(value):
+    event = {"stream": "rooms", "timestamp": 5, "amt": value, "n": value}
+    message = one_message("rooms", event)
+    contracts = Contracts(correlated={"rooms": ["amt"]})
+    (matched,) = frames_of_mappings([event], ["rooms"], contracts=contracts)[0].rows()
+    records = [RawRecord(0, 0, message.key, message.value, message.headers)]
+    frame, _, _ = records_to_frame(message.topic, 0, "rooms", records, contract=contracts.of_stream("rooms"))
+    (emitted,) = frame.rows()
+    assert single.key_text(emitted["amt"]) == single.key_text(matched["amt"]) == single.key_text(value)
+    assert emitted["n"] == matched["n"]
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ COLUMNS = {
     "time in ns": (pa.array([5999, None], pa.time64("ns")), [5, None]),
     "duration": (pa.array([15, -15], pa.duration("s")), [15_000_000, -15_000_000]),
     "dates in a dictionary": (pa.array([DAY, None]).dictionary_encode(), [T0_US, None]),
-    "binary": (pa.array([b"ab", b"\xff"]), ["YWI=", "/w=="]),
-    "binary of one size": (pa.array([b"ab", None], pa.binary(2)), ["YWI=", None]),
-    "large binary": (pa.array([b"ab", None], pa.large_binary()), ["YWI=", None]),
+    "binary": (pa.array([b"ab", b"\xff"]), ["ab", "0xff"]),
+    "binary of one size": (pa.array([b"ab", None], pa.binary(2)), ["ab", None]),
+    "large binary": (pa.array([b"ab", None], pa.large_binary()), ["ab", None]),
     "decimal": (pa.array([Decimal("1.10"), None]), [1.1, None]),
     "whole decimal": (pa.array([Decimal(12), Decimal(2**53 + 1)], pa.decimal128(38, 0)), [12, 2**53 + 1]),
     "float16": (pa.array(np.array([1.5, 2], np.float16)), [1.5, 2.0]),
@@ -42,7 +42,7 @@ COLUMNS = {
     "uuid": (pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16, None], pa.binary(16))),
              ["30303030-3030-3030-3030-303030303030", None]),
     "bool8": (pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0], pa.int8())), [True, False]),
-    "bytes in lists": (pa.array([[b"ab"], []], pa.list_(pa.binary())), ['["YWI="]', "[]"]),
+    "bytes in lists": (pa.array([[b"ab"], []], pa.list_(pa.binary())), ['["ab"]', "[]"]),
     "times in structs": (pa.array([{"at": dt.datetime(2026, 1, 1)}, None]), ['{"at":"2026-01-01T00:00:00"}', None]),
     "times in ns in lists": (pa.array([[T0_US * 1000 + 1999, None], []], pa.list_(pa.timestamp("ns"))),
                              ['["2026-01-01T00:00:00.000001",null]', "[]"]),
@@ -93,7 +93,7 @@ def test_members_of_a_struct_called_metadata_are_fields_as_those_beside_it(tmp_p
     rules = RULES.replace("v: a.v", "v: a.v, w: a.w")
     columns = {"timestamp": times, "key": pa.array(["k", "k"]), "metadata": inner}
     found = [body.get("metadata", {}) for body in in_file(tmp_path, columns, rules)]
-    assert [(each.get("v"), each.get("w")) for each in found] == [(T0_US, "YWI="), (None, None)]
+    assert [(each.get("v"), each.get("w")) for each in found] == [(T0_US, "ab"), (None, None)]
 
 
 FAR_US = 10**18
