@@ -30,10 +30,12 @@ def check_count(name: str, value: Any) -> None:
 
 
 def check_limits(name: str, value: Any) -> None:
-    """Raise InvalidSettings unless a setting is a pair of finite numbers above 0, the lower first; both may be equal."""
+    """Raise InvalidSettings unless a setting is a pair of numbers above 0, the lower first or both equal."""
     pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else []
     if len(pair) != 2 or not all(map(_is_finite, pair)) or not 0 < pair[0] <= pair[1]:
-        raise InvalidSettings(f"{name} {value!r}; expected two numbers above 0, the lower one first, such as (0.5, 2.0)")
+        raise InvalidSettings(
+            f"{name} {value!r}; expected two numbers above 0, the lower one first, such as (0.5, 2.0)"
+        )
 
 
 def check_name(name: str, value: Any, of: str) -> None:

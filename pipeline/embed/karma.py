@@ -68,7 +68,7 @@ class KarmaQueue:
         """Take the ``dna.*`` events of a `Consumer` or `Publisher`. Raises InvalidSettings for anything else."""
         if isinstance(source, type) or not callable(getattr(source, "on", None)):
             raise InvalidSettings(
-                f"KarmaQueue.attach: expected a Consumer, or the Publisher that connect() gives, got {described(source)}"
+                f"KarmaQueue.attach: expected a Consumer or the Publisher of connect(), got {described(source)}"
             )
         source.on(_PATTERN)(self.add)
 

@@ -60,7 +60,7 @@ def test_events_that_name_no_snapshot_and_those_of_other_streams_change_nothing(
 
 @pytest.mark.parametrize("source", [5, None, {"on": 1}, astrocyte.Consumer, lambda event: None])
 def test_only_what_registers_handlers_is_attached(source):
-    with pytest.raises(InvalidSettings, match=r"KarmaQueue.attach: expected a Consumer, or the Publisher .*, got "):
+    with pytest.raises(InvalidSettings, match=r"KarmaQueue.attach: expected a Consumer or the Publisher .*, got "):
         KarmaQueue().attach(source)
 
 
