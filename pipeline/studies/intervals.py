@@ -44,7 +44,8 @@ def mean_interval(
     if math.isinf(above):
         return mean, high - below * factor, high - below / factor
     odds = above / below
-    return mean, *(low + (high - low) / (1.0 + 1.0 / each) for each in (odds / factor, odds * factor))
+    least, most = (low + (high - low) / (1.0 + 1.0 / each) for each in (odds / factor, odds * factor))
+    return mean, least, most
 
 
 def share_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float, float]:
