@@ -29,6 +29,7 @@ from typing import Any, Final, Self
 import orjson
 
 from astrocyte.agents.controllers.base import Controller
+from astrocyte.agents.controllers.checks import check_limits, check_name, check_number, warn_of_missing
 from astrocyte.agents.controllers.rows import is_number, rows_with, within
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import ControlEvent
@@ -81,7 +82,10 @@ class DifficultyController(Controller):
 
     The reward is ``target / historical``, within ``reward_limits``: problems that stay hard are rewarded more. The
     historical accuracy is an exponential moving average with the time constant ``history_s``; a reward that differs by
-    less than ``reward_step`` of itself is not commanded.
+    less than ``reward_step`` of itself is not commanded. Limits that are equal hold a value still.
+
+    Raises InvalidSettings for settings with which it could not control. Results without ``field`` change nothing; where
+    none had it yet that is logged.
     """
 
     stream: str = "population_second"
@@ -100,14 +104,17 @@ class DifficultyController(Controller):
     reward_step: float = 0.02
 
     def __post_init__(self) -> None:
+        check_name("stream", self.stream, "a window")
+        check_name("field", self.field, "a field of its results")
+        check_number("target accuracy", self.target)
         if not 0 < self.target < 1:
             raise InvalidSettings(f"target accuracy {self.target}; expected a number between 0 and 1")
         for name in ("sensitivity", "response_s", "history_s"):
-            if not getattr(self, name) > 0:
-                raise InvalidSettings(f"{name} {getattr(self, name)}; expected a number above 0")
+            check_number(name, getattr(self, name), above=0)
         for name in ("deadband", "delay_s", "reward_step"):
-            if not getattr(self, name) >= 0:
-                raise InvalidSettings(f"{name} {getattr(self, name)}; expected a number of 0 or more")
+            check_number(name, getattr(self, name), least=0)
+        for name in ("limits", "reward_limits"):
+            check_limits(name, getattr(self, name))
 
     def initial(self) -> DifficultyState:
         """State before the first frame."""
@@ -127,7 +134,12 @@ class DifficultyController(Controller):
         The length of a window is that of its result (``window_start`` and ``window_end``), else the time since the
         result before; a first result without either changes nothing.
         """
-        if frame.stream != self.stream or not frame.has(self.field):
+        if frame.stream != self.stream:
+            return state, []
+        if not frame.has(self.field):
+            # Results of a window in which nothing was tried may lack it; only where it never came is it worth a word.
+            if not state.runs:
+                warn_of_missing("controller difficulty", frame, (self.field,))
             return state, []
         runs, messages = dict(state.runs), []
         for row in rows_with(frame, ("simulation_id", self.field, "final", "window_start", "window_end")):

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Final, Literal, Self
 import orjson
 
 from astrocyte.agents.controllers.base import Controller
+from astrocyte.agents.controllers.checks import check_count, check_limits, check_name, check_number, warn_of_missing
 from astrocyte.agents.controllers.rows import is_number, rows_with, within
-from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import iso_from_us
@@ -95,7 +95,8 @@ class GeneticController(Controller):
       above the median of all agents as it was when the trial began: the child would be selected. An improvement on its
       own parent would be no measure of mutation, since a weak agent is improved by nearly any mate.
 
-    All messages are for control ``ga``; ``action`` is one of these four.
+    All messages are for control ``ga``; ``action`` is one of these four. Raises InvalidSettings for settings with which
+    it could not control.
     """
 
     source: ClassVar[Literal["window", "stream"]] = "stream"
@@ -110,10 +111,14 @@ class GeneticController(Controller):
     stream: str = "dna.karma_updated"
 
     def __post_init__(self) -> None:
-        if self.capacity < 1 or self.trial < 1:
-            raise InvalidSettings(f"capacity {self.capacity} and trial {self.trial}; expected at least 1 of each")
-        if not self.factor > 1:
-            raise InvalidSettings(f"factor {self.factor}; expected a number above 1")
+        check_name("stream", self.stream, "a stream of scores")
+        for name in ("elite_karma", "crossover_delta"):
+            check_number(name, getattr(self, name))
+        for name in ("capacity", "trial"):
+            check_count(name, getattr(self, name))
+        check_number("rate", self.rate, above=0)
+        check_number("factor", self.factor, above=1)
+        check_limits("rate_limits", self.rate_limits)
 
     def initial(self) -> GeneticState:
         """State before the first frame."""
@@ -131,6 +136,8 @@ class GeneticController(Controller):
         """Process the scores of one frame, in their order."""
         if frame.stream != self.stream:
             return state, []
+        if not state.runs:
+            warn_of_missing("controller ga", frame, ("agent_id", "snapshot_id", "karma_score"))
         run = frame.run
         before = state.runs.get(run, RunGenetics())
         # Copied once for a frame, and not for each of its rows.

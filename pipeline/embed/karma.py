@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from astrocyte.pipeline.embed.handlers import Event
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.registry import described
 
 __all__ = ["KarmaQueue", "QueuedSnapshot"]
 
@@ -63,14 +65,21 @@ class KarmaQueue:
         self._changed = threading.Condition()
 
     def attach(self, source: _Source) -> None:
-        """Take the ``dna.*`` events of a `Consumer` or `Publisher`."""
+        """Take the ``dna.*`` events of a `Consumer` or `Publisher`. Raises InvalidSettings for anything else."""
+        if isinstance(source, type) or not callable(getattr(source, "on", None)):
+            raise InvalidSettings(
+                f"KarmaQueue.attach: expected a Consumer or the Publisher of connect(), got {described(source)}"
+            )
         source.on(_PATTERN)(self.add)
 
     def add(self, event: Event) -> bool:
         """Take an event; whether a snapshot is queued because of it, or is so with higher priority.
 
-        Events of other streams, and those without agent or snapshot, change nothing.
+        Events of other streams, and those without agent or snapshot, change nothing. Raises InvalidSettings for what is
+        no `Event`.
         """
+        if not isinstance(event, Event):
+            raise InvalidSettings(f"KarmaQueue.add: expected an Event, as handlers get them, got {described(event)}")
         fields = event.fields
         agent, snapshot = fields.get("agent_id"), fields.get("snapshot_id")
         if agent is None or snapshot is None:

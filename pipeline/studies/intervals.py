@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,16 +13,39 @@ from astrocyte.agents.insight.distributions import normal_p, t_quantile, wilson_
 __all__ = ["bootstrap_means", "mean_interval", "percentile_interval", "share_interval"]
 
 Numbers = NDArray[np.float64]
+_LARGEST: Final = 300.0
+"""Exponent of the largest factor: one that a float holds together with its inverse."""
 
 
-def mean_interval(values: Numbers, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of worlds and Student's interval; NaN for the interval of fewer than three."""
+def mean_interval(
+    values: Numbers, level: float = 0.95, *, low: float = -math.inf, high: float = math.inf
+) -> tuple[float, float, float]:
+    """Mean of worlds and Student's interval; NaN for the interval of fewer than three.
+
+    Of a quantity that lies between ``low`` and ``high`` the interval is that of the logarithm of the mean's distance
+    from its one bound, or of its log-odds between both, carried back: half its width there is Student's times the
+    derivative (delta method: Oehlert 1992, The American Statistician 46:27; Agresti 2013, Categorical Data Analysis,
+    3.1). It never leaves the bounds, and is Student's where these are far away. Values that all lie at a bound have
+    an interval without width.
+    """
     n = len(values)
     mean = float(np.mean(values)) if n else np.nan
     if n < 3:
         return mean, np.nan, np.nan
     half = t_quantile((1 + level) / 2, n - 1) * float(np.std(values, ddof=1)) / n**0.5
-    return mean, mean - half, mean + half
+    above, below = mean - low, high - mean
+    if above <= 0 or below <= 0:
+        return mean, mean, mean
+    if math.isinf(above) and math.isinf(below):
+        return mean, mean - half, mean + half
+    factor = math.exp(min(half / above + half / below, _LARGEST))
+    if math.isinf(below):
+        return mean, low + above / factor, low + above * factor
+    if math.isinf(above):
+        return mean, high - below * factor, high - below / factor
+    odds = above / below
+    least, most = (low + (high - low) / (1.0 + 1.0 / each) for each in (odds / factor, odds * factor))
+    return mean, least, most
 
 
 def share_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float, float]:

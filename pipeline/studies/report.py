@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["Report", "Table", "bar", "html_page", "interval_text", "markdown", "number"]
+__all__ = ["Report", "Table", "bar", "fall_text", "html_page", "interval_text", "markdown", "number"]
 
 _STYLE = (
     "body{max-width:52rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif}"
     "table{border-collapse:collapse;display:block;overflow-x:auto}"
     "th,td{padding:.2rem .7rem;border-bottom:1px solid #bbb;text-align:left;white-space:nowrap}"
     "pre,code{background:#8882;overflow-x:auto}pre{padding:.6rem}:root{color-scheme:light dark}"
+)
+
+_QUICK = (
+    "**This is the quick version and decides nothing.** It has few worlds, short runs and few settings, and shows that "
+    "the study works. Leave `--quick` out for an answer."
 )
 
 
@@ -50,12 +55,20 @@ class Report:
     calibration: Sequence[str | Table]
     """How far the estimates can be trusted: what the same estimators give where the answer is known."""
     limits: Sequence[str]
+    quick: bool = False
+    """Whether it is of a small version; `run_study` says so of every study."""
+
+    @property
+    def heading(self) -> str:
+        """The title, and that it is of a small version."""
+        return f"{self.title} (quick version)" if self.quick else self.title
 
 
 def markdown(report: Report, command: str) -> str:
     """The report as Markdown; ``command`` is what reproduces it."""
     parts = [
-        f"# {report.title}",
+        f"# {report.heading}",
+        *([_QUICK] if report.quick else []),
         f"**Question.** {report.question}",
         f"**Answer.** {report.answer}",
         "## Method", *report.method,
@@ -100,6 +113,13 @@ def number(value: float, digits: int = 3) -> str:
 def interval_text(value: float, low: float, high: float, digits: int = 3) -> str:
     """``value (low to high)``."""
     return f"{number(value, digits)} ({number(low, digits)} to {number(high, digits)})"
+
+
+def fall_text(value: float, low: float, high: float, unit: str = "%") -> str:
+    """``fell by 13 (9 to 18) %``, or ``rose by`` for a fall below 0."""
+    if value < 0:
+        return f"rose by {interval_text(-value, -high, -low)} {unit}"
+    return f"fell by {interval_text(value, low, high)} {unit}"
 
 
 def bar(value: float, low: float, high: float, width: int = 20) -> str:

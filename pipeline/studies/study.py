@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -144,7 +144,7 @@ def run_study(run: StudyRun) -> Report:
             f"study {run.name!r}: its report has no {'limits' if report.calibration else 'calibration'}; say how far "
             "its estimates can be trusted"
         )
-    return report
+    return replace(report, quick=run.quick)
 
 
 def study_command(run: StudyRun) -> str:

@@ -73,7 +73,9 @@ def study_command(
         sys.stdout.write(text)
         return
     try:
-        output.write_text(html_page(report.title, text) if output.suffix == ".html" else text, encoding="utf-8")
+        output.write_text(html_page(report.heading, text) if output.suffix == ".html" else text, encoding="utf-8")
     except OSError as error:
         raise AstrocyteError(f"{output} cannot be written: {error.strerror}") from None
+    if quick:
+        say("quick version, which decides nothing:")
     say(f"{report.answer.splitlines()[0]}\nreport written to {output}")

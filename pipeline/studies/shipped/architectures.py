@@ -6,7 +6,7 @@ import numpy as np
 
 from astrocyte.pipeline.studies.cells import BASE, FOUNDERS_TEXT, cells_founders, cells_observed, founded
 from astrocyte.pipeline.studies.intervals import mean_interval, share_interval
-from astrocyte.pipeline.studies.report import Report, Table, bar, interval_text, number
+from astrocyte.pipeline.studies.report import Report, Table, bar, fall_text, interval_text, number
 from astrocyte.pipeline.studies.study import StudyRun
 from astrocyte.simulator.scenarios.cells.config import PROBLEMS
 
@@ -41,20 +41,20 @@ def study(run: StudyRun) -> Report:
     # Of both ends the mean over a fifth of the run, without the first interval: founders differ less in it by chance.
     before, after = error[:, :, :tail].mean(axis=2), error[:, :, -tail:].mean(axis=2)
     approach = (1.0 - after.mean(axis=2) / before.mean(axis=2)) * 100.0
-    selected, neutral = (mean_interval(each) for each in approach)
+    selected, neutral = (mean_interval(each, high=100.0) for each in approach)
     difference = mean_interval(approach[0] - approach[1])
     closer = share_interval(int((approach[0] > np.quantile(approach[1], 0.95)).sum()), len(seeds))
     rows, longest = [], error.mean(axis=(1, 3)).max()
     for place in np.unique(np.linspace(0, samples - 1, 6).round().astype(int)):
-        mean, low, high = mean_interval(error[0, :, place].mean(axis=1))
+        mean, low, high = mean_interval(error[0, :, place].mean(axis=1), low=0.0)
         control = error[1, :, place].mean()
         rows.append((
             f"{(place + 1) * every:,}", interval_text(mean, low, high), number(control), bar(mean, 0.0, longest),
             number(own[0, :, place].mean()), number(own[1, :, place].mean()),
         ))  # fmt: skip
     problems = [
-        (problem, number(before[0, :, k].mean()), interval_text(*mean_interval(after[0, :, k])),
-         interval_text(*mean_interval(after[1, :, k])))
+        (problem, number(before[0, :, k].mean()), interval_text(*mean_interval(after[0, :, k], low=0.0)),
+         interval_text(*mean_interval(after[1, :, k], low=0.0)))
         for k, problem in enumerate(PROBLEMS)
     ]  # fmt: skip
     mixed = _null(run, approach[1])
@@ -68,8 +68,8 @@ def study(run: StudyRun) -> Report:
         title="Do evolving weights approach the known optimum?",
         question="For every type of problem the weights that solve it exactly are known. Do the weights of an evolving "
         "population approach them?",
-        answer=f"{verdict}. In {generation:.0f} generations the distance fell by {interval_text(*selected)} % under "
-        f"selection and by {interval_text(*neutral)} % without; the difference is {interval_text(*difference)} "
+        answer=f"{verdict}. In {generation:.0f} generations the distance {fall_text(*selected)} under "
+        f"selection, and {fall_text(*neutral)} without; the difference is {interval_text(*difference)} "
         "percentage points.",
         method=(
             f"{len(seeds)} worlds of cells in each of two arms with the same seeds, {ticks:,} ticks each. Only weights "

@@ -17,6 +17,13 @@ Numbers = NDArray[np.float64]
 _LEVEL = 0.05
 
 _CAPACITIES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_BOUNDS = {
+    "accuracy": {"low": 0.0, "high": 1.0},
+    "turnover": {"low": 0.0},
+    "variability": {"low": 0.0},
+    "adaptation": {"high": 100.0},
+}
+"""What each measure cannot leave; a population neither 0 nor the slots of its world."""
 _MEASURES = {
     "population": "cells",
     "accuracy": "share",
@@ -47,11 +54,11 @@ def study(run: StudyRun) -> Report:
     rows = []
     for place, capacity in enumerate(capacities):
         living = {name: values[place][alive[place]] for name, values in measured.items()}
-        population = mean_interval(living["population"])
+        population = mean_interval(living["population"], low=0.0, high=float(config.size))
         rows.append((
             number(capacity), f"{alive[place].sum()} of {len(seeds)}", interval_text(*population),
             bar(population[0], 0.0, config.size),
-            *(interval_text(*mean_interval(living[name]), digits=2) for name in list(_MEASURES)[1:]),
+            *(interval_text(*mean_interval(living[name], **_BOUNDS[name]), digits=2) for name in list(_MEASURES)[1:]),
         ))  # fmt: skip
     # What is measured of a world that died out says nothing of how it lived.
     order = np.repeat(np.arange(len(capacities)), len(seeds)).reshape(alive.shape)[alive]
@@ -81,8 +88,8 @@ def study(run: StudyRun) -> Report:
             f"a world have that many cores and units of memory, with efficiency 0.5, and these do not evolve; weights "
             f"do. {FOUNDERS_TEXT} A unit of capacity costs {number(income)} energy a tick; energy for the whole world "
             "is limited.",
-            "Measured over the last half of each run, of the worlds that did not die out; intervals are Student's "
-            "over worlds, 95 %. The trend of a "
+            "Measured over the last half of each run, of the worlds that did not die out; intervals are over "
+            "worlds, 95 %, of the logarithms or log-odds where a measure has bounds. The trend of a "
             "measure "
             "is Kendall's tau of the worlds' values with capacity, its p from permutations of the worlds, and "
             "significant "

@@ -36,7 +36,7 @@ def study(run: StudyRun) -> Report:
     cores = np.exp(found["log_trait"][:, -1, TRAIT["tpu_cores"]].astype(np.float64)).reshape(shape[:2])
     rows = []
     for number_of, arm in enumerate(_ARMS):
-        mean, low, high = mean_interval(accuracy[number_of])
+        mean, low, high = mean_interval(accuracy[number_of], low=0.0, high=1.0)
         rows.append((
             arm, interval_text(mean, low, high), bar(mean, 0.0, 1.0), number(population[number_of].mean()),
             number(error[number_of].mean()), number(cores[number_of].mean()),
@@ -63,7 +63,7 @@ def study(run: StudyRun) -> Report:
             f"Hardware costs "
             "energy in all arms.",
             "Measured: accuracy of all attempts in the last fifth of the run. Contrasts are taken within a seed; "
-            "intervals are Student's over seeds, 95 %.",
+            "intervals are over seeds, 95 %: Student's, and of accuracy those of its log-odds.",
         ),
         results=(
             Table(

@@ -11,11 +11,15 @@ from astrocyte.pipeline.studies.report import Report, interval_text, number
 from astrocyte.pipeline.studies.shipped.control_cells import (
     BAND,
     CONTROLLER,
+    DISTURBANCE_TEXT,
     Disturbed,
+    bias_text,
     disturbed,
     disturbed_table,
+    effect_text,
     rewarded,
     sensed,
+    settling_text,
     windowed,
 )
 from astrocyte.pipeline.studies.shipped.control_dna import Arm, evolved, evolved_table
@@ -34,6 +38,8 @@ def study(run: StudyRun) -> Report:
     effects, rewards = rewarded(run, seeds)
     arms = evolved(run, seeds)
     known, _ = known_loops(run)
+    half_s = next(iter(found.values())).half_s
+    rates = dict.fromkeys(arm.rate for arm in arms)
     return Report(
         title="Controllers: what they hold, how fast, and what they change",
         question="Does adaptive difficulty hold the accuracy of a population at its target, do rewards that follow the "
@@ -42,15 +48,17 @@ def study(run: StudyRun) -> Report:
         method=(
             f"Cells: {len(seeds)} worlds for each disturbance, each with the same seeds under control and without. The "
             "controllers are those of the role `control`, with their default settings; they read the accuracy of all "
-            "attempts of a second, and a command applies a second later. Disturbances come in the middle of a run: "
-            "problems three times as *hard* or *easy* at once, a *drift* to three times the difficulty, and the "
-            "planted anomalies *collapse* and *breakthrough*. All worlds begin at 40 % accuracy, and evolve meanwhile.",
+            "attempts of a second, and a command applies a second later. Disturbances come in the middle of runs of "
+            f"{2 * half_s} s: {', '.join(DISTURBANCE_TEXT[kind] for kind in found)}. All worlds "
+            "begin at 40 % accuracy, and evolve meanwhile.",
             f"A world has settled when the mean accuracy of five seconds stays within {BAND:g} of the target of "
-            f"{CONTROLLER.target:g}. Bias and error (mean distance from the target) are those of the last quarter of "
-            "the run. Times are event time. Intervals are Student's over seeds, 95 %; differences are taken within a "
-            "seed.",
-            "Dna: populations of 100 agents with the default settings, and with a mutation rate of 0.5 in place of "
-            "0.1; commands apply two seconds after the score that caused them. The log-odds of accuracy fall by "
+            f"{CONTROLLER.target:g}. Bias and error (mean distance from the target) are those of the end, "
+            f"the last quarter of the run ({half_s // 2} s after a disturbance); of worlds that settle only during it "
+            "they hold what was before. Times are event time. Intervals are over seeds, 95 %: Student's, and for what "
+            "has bounds those of its logarithm or log-odds. Differences are taken within a seed.",
+            f"Dna: populations of 100 agents for {arms[0].seconds} s, with a mutation rate of "
+            f"{' or of '.join(map(number, rates))} (the default is 0.1) and otherwise default settings; commands "
+            "apply two seconds after the score that caused them. The log-odds of accuracy fall by "
             f"{interval_text(*mean_interval(slope))} when ln(difficulty) rises by 1; the controller takes it to be "
             f"{CONTROLLER.sensitivity:g}.",
         ),
@@ -72,24 +80,28 @@ def _held(found: Mapping[str, Disturbed]) -> str:
     times = np.concatenate([each.controlled.settling_s for name, each in found.items() if name != "nothing"])
     left = np.concatenate([each.left.settling_s for name, each in found.items() if name != "nothing"])
     settled = times[~np.isnan(times)]
+    half_s = next(iter(found.values())).half_s
+    late = int((settled > half_s - half_s // 2).sum())
     return (
         f"Under control the accuracy of {len(settled)} of {len(times)} disturbed worlds settles within {BAND:g} of "
-        f"the target (without control, of {int((~np.isnan(left)).sum())}), in "
-        f"{interval_text(*mean_interval(settled), digits=2)} s, and the bias at the end is "
-        f"{interval_text(*mean_interval(bias), digits=2)}."
+        f"the target (without control, of {int((~np.isnan(left)).sum())})"
+        + (f", in {settling_text(settled, half_s)} s" if len(settled) else "")
+        + f". The bias over the last quarter of the run is {bias_text(bias)}"
+        + (f"; {late} of these worlds settle only during it." if late else ".")
     )
 
 
 def _rewards(effects: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     parts = []
     for kind, found in effects.items():
-        energy, population = (mean_interval(found[name]) for name in ("energy", "population"))
         parts.append(
-            f"where {kind} limits energy it changes the energy of a cell by {interval_text(*energy, digits=2)} and the "
-            f"population by {interval_text(*population, digits=2)}"
+            f"where {kind} limits energy it changes the energy of a cell by {effect_text(found, 'energy')} and the "
+            f"population by {effect_text(found, 'population')}"
         )
-    reward = np.mean([found["reward"].mean() for found in effects.values()])
-    return f"Reward alone rises to {number(float(reward))} when problems become hard; {', and '.join(parts)}."
+    reward = float(np.mean([found["reward"].mean() for found in effects.values()]))
+    way = "rises" if reward > 1.0 else "falls" if reward < 1.0 else "stays"
+    return f"Reward alone {way} {'at' if way == 'stays' else 'to'} {number(reward)} when problems become hard; "
+        f"{', and '.join(parts)}."
 
 
 def _genetics(arms: Sequence[Arm]) -> str:
@@ -98,7 +110,7 @@ def _genetics(arms: Sequence[Arm]) -> str:
         if arm.control == "all":
             without = next(each for each in arms if each.rate == arm.rate and each.control == "none")
             parts.append(
-                f"{interval_text(*mean_interval(arm.mean - without.mean), digits=2)} from a mutation rate of "
-                f"{number(arm.rate)}"
+                f"{interval_text(*mean_interval(arm.mean - without.mean, low=-1.0, high=1.0), digits=2)} from a "
+                f"mutation rate of {number(arm.rate)}"
             )
     return f"The genetic controller changes the mean score by {' and by '.join(parts)}."

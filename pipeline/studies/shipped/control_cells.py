@@ -19,7 +19,20 @@ from astrocyte.pipeline.studies.steered import Governor, SteeredCells
 from astrocyte.pipeline.studies.study import StudyRun
 from astrocyte.simulator.batch import INTERVALS, BatchWorld
 
-__all__ = ["BAND", "CONTROLLER", "Disturbed", "disturbed", "rewarded", "sensed", "windowed"]
+__all__ = [
+    "BAND",
+    "CONTROLLER",
+    "DISTURBANCE_TEXT",
+    "Disturbed",
+    "bias_text",
+    "disturbed",
+    "disturbed_table",
+    "effect_text",
+    "rewarded",
+    "sensed",
+    "settling_text",
+    "windowed",
+]
 
 Numbers = NDArray[np.float64]
 CONTROLLER: Final = DifficultyController()
@@ -32,7 +45,14 @@ _SECOND: Final = INTERVALS * _EVERY
 _BASE: Final = {"size": 256, "routine_every": NEVER, "metrics_every": NEVER}
 _FIXED: Final = {"tick_us": _TICK_US}
 _FACTOR: Final = 3.0
-_DISTURBANCES: Final = ("nothing", "harder", "easier", "drift", "collapse", "breakthrough")
+DISTURBANCE_TEXT: Final[Mapping[str, str]] = {
+    "nothing": "*nothing*",
+    "harder": "problems three times as hard at once (*harder*)",
+    "easier": "problems a third as hard at once (*easier*)",
+    "drift": "a *drift* to three times the difficulty",
+    "collapse": "the planted anomaly *collapse*",
+    "breakthrough": "the planted anomaly *breakthrough*",
+}
 _DIFFICULTIES: Final = (0.3, 1.0, 3.0)
 _WINDOWS: Final = ((1, 1), (1, 2), (10, 1), (10, 11), (60, 1), (60, 61))
 """Length and delay in seconds: a command that applies a second after its window, and one that takes a window more."""
@@ -56,6 +76,8 @@ class Disturbed:
     commands: Numbers
     accuracy: Numbers
     """Accuracy by second under control, [worlds, seconds]."""
+    half_s: int
+    """Seconds before the disturbance, and after it."""
 
 
 def sensed(run: StudyRun, seeds: Sequence[int]) -> tuple[Numbers, Table]:
@@ -69,7 +91,7 @@ def sensed(run: StudyRun, seeds: Sequence[int]) -> tuple[Numbers, Table]:
     accuracy = found["accuracy"].astype(np.float64).reshape(len(configs), len(seeds), -1).mean(axis=2)
     slope = sensitivity(accuracy)
     rows = [
-        (number(level), interval_text(*mean_interval(values)))
+        (number(level), interval_text(*mean_interval(values, low=0.0, high=1.0)))
         for level, values in zip(_DIFFICULTIES, accuracy, strict=True)
     ]
     return slope, Table("Accuracy at a constant difficulty", ("difficulty", "accuracy"), rows)
@@ -87,7 +109,7 @@ def disturbed(run: StudyRun, seeds: Sequence[int]) -> dict[str, Disturbed]:
     """Worlds with each disturbance in their middle, under control and left alone."""
     half_s = 20 if run.quick else 40
     at = half_s * _SECOND
-    kinds = _DISTURBANCES[1:5:3] if run.quick else _DISTURBANCES
+    kinds = ("harder", "collapse") if run.quick else tuple(DISTURBANCE_TEXT)
     worlds = [world for kind in kinds for _ in range(2) for world in _worlds(run, kind, seeds, at)]
     governors = [
         _governor(CONTROLLER, 1) if steered else None for _ in kinds for steered in (True, False) for _ in seeds
@@ -97,7 +119,7 @@ def disturbed(run: StudyRun, seeds: Sequence[int]) -> dict[str, Disturbed]:
     given = np.array([len(governor.given) if governor else 0 for governor in governors], float)
     given = given.reshape(len(kinds), 2, len(seeds))
     return {
-        kind: Disturbed(_measured(both[0], half_s), _measured(both[1], half_s), commands[0], both[0])
+        kind: Disturbed(_measured(both[0], half_s), _measured(both[1], half_s), commands[0], both[0], half_s)
         for kind, both, commands in zip(kinds, accuracy, given, strict=True)
     }
 
@@ -108,8 +130,8 @@ def disturbed_table(found: Mapping[str, Disturbed]) -> Table:
     for kind, each in found.items():
         for name, held in (("control", each.controlled), ("none", each.left)):
             rows.append((
-                kind, name, interval_text(*mean_interval(held.bias), digits=2), number(float(held.error.mean()), 2),
-                number(float(held.overshoot.mean()), 2), *settled_cells(held),
+                kind, name, bias_text(held.bias), number(float(held.error.mean()), 2),
+                number(float(held.overshoot.mean()), 2), *settled_cells(held, each.half_s, each.half_s // 2),
                 number(float(each.commands.mean()), 2) if name == "control" else "-",
             ))  # fmt: skip
     return Table(
@@ -120,13 +142,31 @@ def disturbed_table(found: Mapping[str, Disturbed]) -> Table:
     )  # fmt: skip
 
 
-def settled_cells(held: Held) -> tuple[str, str]:
-    """How many series settled, and their settling time: mean with its interval, and the longest."""
+def bias_text(bias: Numbers) -> str:
+    """Mean distance of the accuracy from its target, with its interval; accuracy is between 0 and 1."""
+    target = CONTROLLER.target
+    return interval_text(*mean_interval(bias, low=-target, high=1.0 - target), digits=2)
+
+
+def settled_cells(held: Held, seconds: int, last_s: int) -> tuple[str, str]:
+    """How many series settled, and their settling time: mean with its interval, and the longest.
+
+    ``seconds`` are all after the disturbance; how many settled in the last ``last_s`` of them is said, since the error
+    at the end is measured over these.
+    """
     times = held.settling_s[~np.isnan(held.settling_s)]
     count = f"{len(times)} of {len(held.settling_s)}"
     if not len(times):
         return count, "-"
-    return count, f"{interval_text(*mean_interval(times), digits=2)}, at most {number(float(times.max()), 2)}"
+    late = int((times > seconds - last_s).sum())
+    if late:
+        count += f", {late} during the end"
+    return count, f"{settling_text(times, seconds)}, at most {number(float(times.max()), 2)}"
+
+
+def settling_text(times: Numbers, seconds: int) -> str:
+    """Mean settling time of the series that settled within ``seconds``, with its interval."""
+    return interval_text(*mean_interval(times, low=0.0, high=float(seconds)), digits=2)
 
 
 def windowed(run: StudyRun, seeds: Sequence[int]) -> Table:
@@ -141,14 +181,15 @@ def windowed(run: StudyRun, seeds: Sequence[int]) -> Table:
         accuracy = _accuracy(
             run, worlds, governors, window=length, seconds=seconds, what=f"windows of {length} s, delay {delay} s"
         )
-        held = measure_loop(accuracy, target=controller.target, band=BAND, at=0, last=max(seconds // 4, length))
+        last = max(seconds // 4, length)
+        held = measure_loop(accuracy, target=controller.target, band=BAND, at=0, last=last)
         rows.append((
-            f"{length} s", f"{delay} s", interval_text(*mean_interval(held.bias), digits=2),
-            number(float(held.error.mean()), 2), number(float(held.overshoot.mean()), 2), *settled_cells(held),
+            f"{length} s", f"{delay} s", f"{seconds} s", bias_text(held.bias), number(float(held.error.mean()), 2),
+            number(float(held.overshoot.mean()), 2), *settled_cells(held, seconds, last),
         ))  # fmt: skip
     return Table(
         f"By length of window and delay of commands: worlds of {_FACTOR:g} times the difficulty from the beginning",
-        ("window", "delay", "bias at the end", "error at the end", "overshoot", "settled", "settling time, s"),
+        ("window", "delay", "run", "bias at the end", "error at the end", "overshoot", "settled", "settling time, s"),
         rows,
     )
 
@@ -171,14 +212,18 @@ def rewarded(run: StudyRun, seeds: Sequence[int]) -> tuple[Mapping[str, Mapping[
             "cells", worlds, ticks=2 * at, every=_EVERY, observe=cells_observed, steer=loop, what=f"rewards, {kind}"
         )  # fmt: skip
         rewards = [[values["reward"] for _, values in each.given][-1:] or [1.0] for each in steered]
-        effects[kind] = {"reward": np.array(rewards, float)[:, 0]}
+        effects[kind] = {
+            "reward": np.array(rewards, float)[:, 0],
+            "slots": np.array([float(run.config("cells", _BASE).size)]),
+        }
         for name in ("energy", "population"):
             values = found[name].astype(np.float64).reshape(2, len(seeds), 2 * half_s, INTERVALS).mean(axis=3)
             late = values[:, :, -half_s // 2 :].mean(axis=2)
             effects[kind][name] = late[0] - late[1]
+            most = math.inf if name == "energy" else float(effects[kind]["slots"][0])
             rows.append((
-                kind, name, interval_text(*mean_interval(late[0])), interval_text(*mean_interval(late[1])),
-                interval_text(*mean_interval(effects[kind][name]), digits=2),
+                kind, name, *(interval_text(*mean_interval(each, low=0.0, high=most)) for each in late),
+                effect_text(effects[kind], name),
                 *(number(_growth(each, half_s // 2), 2) for each in values),
             ))  # fmt: skip
     return effects, Table(
@@ -187,6 +232,12 @@ def rewarded(run: StudyRun, seeds: Sequence[int]) -> tuple[Mapping[str, Mapping[
          "growth of fluctuation, controlled", "constant"),
         rows,
     )  # fmt: skip
+
+
+def effect_text(effects: Mapping[str, Numbers], name: str) -> str:
+    """Mean difference that control makes, with its interval; two populations differ by no more than the slots."""
+    most = math.inf if name == "energy" else float(effects["slots"][0])
+    return interval_text(*mean_interval(effects[name], low=-most, high=most), digits=2)
 
 
 def _growth(values: Numbers, last: int) -> float:

@@ -62,6 +62,8 @@ class Arm:
     reached_s: Numbers
     """Until the mean score of all agents reached 0.9; the length of the run where it did not."""
     commands: Numbers
+    seconds: int
+    """Length of the run."""
 
 
 def evolved(run: StudyRun, seeds: Sequence[int]) -> list[Arm]:
@@ -92,7 +94,15 @@ def evolved(run: StudyRun, seeds: Sequence[int]) -> list[Arm]:
     for place, (rate, name) in enumerate(plan):
         own = slice(place * len(seeds), (place + 1) * len(seeds))
         arms.append(
-            Arm(rate, name, mean[own, late].mean(axis=1), best[own, late].mean(axis=1), reached[own], given[own])
+            Arm(
+                rate,
+                name,
+                mean[own, late].mean(axis=1),
+                best[own, late].mean(axis=1),
+                reached[own],
+                given[own],
+                seconds,
+            )
         )
     return arms
 
@@ -104,9 +114,10 @@ def evolved_table(arms: Sequence[Arm]) -> Table:
     for arm in arms:
         without = left[arm.rate]
         paired = [
-            "-" if arm is without else interval_text(*mean_interval(one - other), digits=2)
-            for one, other in (
-                (arm.mean, without.mean), (arm.best, without.best), (arm.reached_s, without.reached_s)
+            "-" if arm is without else interval_text(*mean_interval(one - other, low=-most, high=most), digits=2)
+            for one, other, most in (
+                (arm.mean, without.mean, 1.0), (arm.best, without.best, 1.0),
+                (arm.reached_s, without.reached_s, float(arm.seconds)),
             )
         ]  # fmt: skip
         rows.append((

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from astrocyte.pipeline.studies.intervals import mean_interval, share_interval
 from astrocyte.pipeline.studies.loop_measures import measure_loop
 from astrocyte.pipeline.studies.report import Table, interval_text, number
-from astrocyte.pipeline.studies.shipped.control_cells import BAND, CONTROLLER
+from astrocyte.pipeline.studies.shipped.control_cells import BAND, CONTROLLER, bias_text
 from astrocyte.pipeline.studies.steered import Governor, SteeredCells
 from astrocyte.pipeline.studies.study import StudyRun
 
@@ -38,8 +38,9 @@ def known_loops(run: StudyRun) -> tuple[Table, float]:
         accuracy = _loops(rng, slope, trials)
         found = measure_loop(accuracy, target=CONTROLLER.target, band=BAND, at=0, last=20)
         rows.append((
-            number(slope), number(_theory_s(slope)), interval_text(*mean_interval(found.settling_s), digits=3),
-            interval_text(*mean_interval(found.bias), digits=2), number(float(found.overshoot.max()), 2),
+            number(slope), number(_theory_s(slope)),
+            interval_text(*mean_interval(found.settling_s, low=0.0, high=float(_SECONDS)), digits=3),
+            bias_text(found.bias), number(float(found.overshoot.max()), 2),
         ))  # fmt: skip
         held += int((np.abs(found.bias) <= CONTROLLER.deadband + 3 * _NOISE / 20**0.5).sum())
         total += trials

@@ -66,7 +66,7 @@ def study(run: StudyRun) -> Report:
     top = int(accuracy.mean(axis=0).argmax())
     rows = []
     for place, rate in enumerate(rates):
-        mean = mean_interval(accuracy[:, place])
+        mean = mean_interval(accuracy[:, place], low=0.0, high=1.0)
         loss = mean_interval(accuracy[:, place] - accuracy[:, top])
         rows.append((
             number(rate), interval_text(*mean), bar(mean[0], 0.0, accuracy.mean(axis=0).max()),
@@ -77,7 +77,7 @@ def study(run: StudyRun) -> Report:
         len(starts), len(seeds), samples
     )
     went = [
-        (number(start), interval_text(*mean_interval(evolved[number_of][:, -1])),
+        (number(start), interval_text(*mean_interval(evolved[number_of][:, -1], low=0.0, high=1.0)),
          interval_text(*mean_interval(np.log(evolved[number_of][:, -1] / start))))
         for number_of, start in enumerate(starts)
     ]  # fmt: skip
@@ -103,7 +103,8 @@ def study(run: StudyRun) -> Report:
             "in "
             f"ln(rate) fitted to the means; its 95 % interval comes from {resamples:,} bootstrap samples of seeds, "
             f"each of "
-            "which keeps a seed's worlds together. Other intervals are Student's over seeds.",
+            "which keeps a seed's worlds together. Other intervals are over seeds: "
+            "Student's, and of accuracies and rates those of their log-odds.",
         ),
         results=(
             Table(

@@ -164,8 +164,46 @@ def test_a_state_is_stored_and_one_of_before_is_read() -> None:
         ({"target": 1.5}, "target accuracy 1.5; expected a number between 0 and 1"),
         ({"response_s": 0}, "response_s 0; expected a number above 0"),
         ({"deadband": -0.1}, "deadband -0.1; expected a number of 0 or more"),
+        ({"target": "x"}, "target accuracy 'x'; expected a number"),
+        ({"target": math.nan}, "target accuracy nan; expected a number"),
+        ({"sensitivity": math.inf}, "sensitivity inf; expected a number above 0"),
+        ({"reward_step": True}, "reward_step True; expected a number of 0 or more"),
+        ({"field": ""}, "field ''; expected the name of a field of its results"),
+        ({"field": None}, "field None; expected the name of a field of its results"),
+        ({"stream": 3}, "stream 3; expected the name of a window"),
+        *(
+            ({name: value}, f"{name} .*; expected two numbers above 0, the lower one first")
+            for name in ("limits", "reward_limits")
+            for value in ((5.0, 1.0), (0.0, 0.0), (-1.0, 1.0), (0.5, math.inf), (0.5, "2"), (1.0,), 2.0, "ab", None)
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message) -> None:
     with pytest.raises(InvalidSettings, match=message):
         DifficultyController(**settings)
+
+
+def test_equal_limits_hold_a_value_still() -> None:
+    controller = DifficultyController(reward_limits=(1.0, 1.0))
+    _, messages = controller.step(controller.initial(), results([0.9] * 40))
+    assert messages
+    assert {message.values["reward"] for message in messages} == {1.0}
+
+
+def test_results_without_the_field_are_logged_once_with_the_fields_that_they_have(caplog) -> None:
+    controller = DifficultyController(field="acuracy")
+    state, frame = controller.initial(), results([0.9])
+    for _ in range(3):
+        state, messages = controller.step(state, frame)
+        assert messages == []
+    (record,) = caplog.records
+    assert "controller difficulty reads acuracy of population_second" in record.getMessage()
+    assert "it has accuracy, window_start, window_end" in record.getMessage()
+
+
+def test_results_that_lack_the_field_only_sometimes_are_not_logged(caplog) -> None:
+    controller = DifficultyController()
+    state, _ = controller.step(controller.initial(), results([0.9]))
+    empty = Frame.from_columns("population_second", "sim", {"timestamp": np.array([2 * SECOND_US]), "key": ["sim"]})
+    assert controller.step(state, empty) == (state, [])
+    assert not caplog.records

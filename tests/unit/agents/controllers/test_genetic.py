@@ -113,8 +113,26 @@ def test_frames_may_be_cut_anywhere_repeated_and_the_state_stored_in_between() -
     assert pieces == whole
 
 
-def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(InvalidSettings, match="at least 1 of each"):
-        GeneticController(capacity=0)
-    with pytest.raises(InvalidSettings, match=r"factor 1; expected a number above 1"):
-        GeneticController(factor=1)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"capacity": 0}, "capacity 0; expected an integer of at least 1"),
+        ({"trial": 2.5}, "trial 2.5; expected an integer of at least 1"),
+        ({"factor": 1}, "factor 1; expected a number above 1"),
+        ({"rate": 0}, "rate 0; expected a number above 0"),
+        ({"elite_karma": "high"}, "elite_karma 'high'; expected a number"),
+        ({"crossover_delta": float("nan")}, "crossover_delta nan; expected a number"),
+        ({"rate_limits": (0.25, 0.01)}, "rate_limits .*; expected two numbers above 0, the lower one first"),
+        ({"stream": ""}, "stream ''; expected the name of a stream of scores"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message) -> None:
+    with pytest.raises(InvalidSettings, match=message):
+        GeneticController(**settings)
+
+
+def test_scores_without_what_it_reads_are_logged(caplog) -> None:
+    controller = GeneticController(stream="scores")
+    frame = Frame.from_columns("scores", "r", {"timestamp": np.array([1]), "key": ["a"], "agent_id": ["a"]})
+    controller.step(controller.initial(), frame)
+    assert "controller ga reads snapshot_id, karma_score of scores" in caplog.text

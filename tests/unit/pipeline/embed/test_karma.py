@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import astrocyte
 from astrocyte.pipeline.embed.handlers import Event
 from astrocyte.pipeline.embed.karma import KarmaQueue
+from astrocyte.schemas.errors import InvalidSettings
 
 CREATED, MUTATED, SCORED = "dna.snapshot_created", "dna.mutation_applied", "dna.karma_updated"
 
@@ -55,6 +56,18 @@ def test_events_that_name_no_snapshot_and_those_of_other_streams_change_nothing(
     assert not queue.add(Event("e", CREATED, CREATED, "k", 0, {"agent_id": "a"}))
     assert not queue.add(event("dna.lineage_pruned", 1))
     assert queue.take(0) is None
+
+
+@pytest.mark.parametrize("source", [5, None, {"on": 1}, astrocyte.Consumer, lambda event: None])
+def test_only_what_registers_handlers_is_attached(source):
+    with pytest.raises(InvalidSettings, match=r"KarmaQueue.attach: expected a Consumer or the Publisher .*, got "):
+        KarmaQueue().attach(source)
+
+
+@pytest.mark.parametrize("thing", [5, {"agent_id": "a", "snapshot_id": 1}, None])
+def test_only_events_are_added(thing):
+    with pytest.raises(InvalidSettings, match=r"KarmaQueue.add: expected an Event, .*, got "):
+        KarmaQueue().add(thing)
 
 
 OPERATIONS = st.lists(

@@ -1,5 +1,9 @@
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from astrocyte.pipeline.studies.intervals import bootstrap_means, mean_interval, percentile_interval, share_interval
@@ -23,6 +27,55 @@ def test_two_worlds_have_no_interval():
     mean, low, high = mean_interval(np.array([1.0, 3.0]))
     assert mean == 2.0
     assert np.isnan([low, high]).all()
+
+
+BOUNDS = [(0.0, math.inf), (-math.inf, 1.0), (0.0, 1.0), (-1.0, 1.0), (0.0, 256.0)]
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.sampled_from(BOUNDS), st.lists(st.floats(0.0, 1.0), min_size=3, max_size=9))
+def test_the_interval_of_a_bounded_quantity_stays_within_its_bounds_and_holds_the_mean(bounds, shares):
+    low, high = bounds
+    start, end = max(low, -4.0), min(high, 4.0)
+    values = np.array([start + (end - start) * share for share in shares])
+    mean, least, most = mean_interval(values, low=low, high=high)
+    slack = 1e-9 * (end - start)
+    assert low - slack <= least <= mean + slack
+    assert mean - slack <= most <= high + slack
+
+
+def test_the_interval_of_few_worlds_beside_a_bound_is_possible():
+    # Plain Student: -11.7 to 395.7 of 256, -8.9 to 20.9 seconds.
+    mean, low, high = mean_interval(np.array([256.0, 256.0, 256.0, 0.0]), low=0.0, high=256.0)
+    assert mean == 192.0
+    assert (low, high) == pytest.approx((10.6, 254.8), abs=0.2)
+    mean, low, high = mean_interval(np.array([0.0, 6.0, 12.0]), low=0.0, high=20.0)
+    assert 0.0 < low < mean < high < 20.0
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, math.inf), (-math.inf, 400.0), (0.0, 400.0)])
+def test_the_interval_far_from_its_bounds_is_students(low, high):
+    values = np.random.default_rng(5).normal(200, 2, 20)
+    assert mean_interval(values, low=low, high=high) == pytest.approx(mean_interval(values), rel=1e-4)
+
+
+def test_values_that_all_lie_at_a_bound_have_an_interval_without_width():
+    assert mean_interval(np.full(4, 256.0), low=0.0, high=256.0) == (256.0, 256.0, 256.0)
+
+
+@pytest.mark.parametrize("size", [4, 8, 20])
+def test_the_interval_of_a_bounded_mean_holds_it_hardly_less_often_than_students(size):
+    rng = np.random.default_rng(6)
+    for drawn, bounds in (
+        (rng.gamma(1.0, 1.0, (3_000, size)), {"low": 0.0}),
+        (rng.beta(2.0, 1.0, (3_000, size)), {"low": 0.0, "high": 1.0}),
+    ):
+        truth = 1.0 if "high" not in bounds else 2 / 3
+        held = {
+            name: np.mean([low <= truth <= high for _, low, high in (mean_interval(each, **of) for each in drawn)])
+            for name, of in (("bounded", bounds), ("plain", {}))
+        }
+        assert held["bounded"] > held["plain"] - 0.01
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 10), (3, 10), (10, 10), (55, 200)])

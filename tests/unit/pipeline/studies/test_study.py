@@ -2,7 +2,16 @@ from dataclasses import replace
 
 import pytest
 
-from astrocyte.pipeline.studies.report import Report, Table, bar, html_page, interval_text, markdown, number
+from astrocyte.pipeline.studies.report import (
+    Report,
+    Table,
+    bar,
+    fall_text,
+    html_page,
+    interval_text,
+    markdown,
+    number,
+)
 from astrocyte.pipeline.studies.study import STUDIES, StudyRun, register_study, run_study, study_command
 from astrocyte.schemas.errors import InvalidSettings, PluginError
 
@@ -57,6 +66,20 @@ def test_intervals_and_bars():
     assert interval_text(0.5, 0.25, 0.75) == "0.5 (0.25 to 0.75)"
     assert [len(bar(value, 0.0, 1.0, 10)) for value in (0.5, 1.0, 7.0)] == [5, 10, 10]
     assert bar(0.0, 0.0, 1.0) == bar(1.0, 1.0, 1.0) == "·"
+
+
+def test_a_fall_below_0_is_a_rise():
+    assert fall_text(13.0, 9.0, 18.0) == "fell by 13 (9 to 18) %"
+    assert fall_text(-2.95, -13.5, 7.57) == "rose by 2.95 (-7.57 to 13.5) %"
+
+
+def test_a_report_of_a_quick_run_says_so_before_its_answer(registered):
+    register_study("coins")(lambda run: REPORT)
+    quick, whole = (run_study(StudyRun("coins", quick=each)) for each in (True, False))
+    text = markdown(quick, "astrocyte study coins --quick")
+    assert text.startswith("# Coins & dice (quick version)\n\n**This is the quick version and decides nothing.**")
+    assert text.index("decides nothing") < text.index("**Answer.**")
+    assert "quick" not in markdown(whole, "astrocyte study coins")
 
 
 def test_a_registered_study_is_run(registered):
