@@ -18,7 +18,17 @@ from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.coevolution import trends_table
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import thinned
-from astrocyte.pipeline.analysis.report.text import as_python, interval, joined, number, p_text, share, span, trait_name
+from astrocyte.pipeline.analysis.report.text import (
+    as_python,
+    counted,
+    interval,
+    joined,
+    number,
+    p_text,
+    share,
+    span,
+    trait_name,
+)
 
 __all__ = ["population_section", "traits_section"]
 
@@ -61,7 +71,8 @@ def population_section(subject: Subject) -> Section:
             else (f"recovered {span(each.recovered_us - each.low_us)} after the low")
         )
         kept = (
-            f"; of {number(each.lineages_before)} lineages {number(each.lineages_after)} were left"
+            f"; {number(each.lineages_after)} of {counted(each.lineages_before, 'lineage')} "
+            f"{'was' if each.lineages_after == 1 else 'were'} left at the low"
             if each.lineages_before is not None and each.lineages_after is not None
             else ""
         )
@@ -129,7 +140,9 @@ def _bottlenecks(subject: Subject) -> Table:
     ]  # fmt: skip
     head = ("of", "start", "low at", "recovered", "before", "low", "lost", "p", "effective size", "lineages before",
             "after")  # fmt: skip
-    return Table("Bottlenecks", head, rows)
+    return Table(
+        f"Bottlenecks; effective size for a generation of {span(subject.fine_us)}, lineages at start and low", head, rows
+    )
 
 
 def _has_values(table: pa.Table, figure: Figure) -> bool:
