@@ -139,7 +139,7 @@ class EvolutionaryTrends:
 def evolutionary_trends(history: History, *, level: float = 0.05) -> EvolutionaryTrends:
     """Trends of a whole run. Raises NotEnoughData with fewer than 30 times at which genomes and attempts are known."""
     statistic = trends_statistic(history, level=level)
-    table = history.results(statistic, partial=True)
+    table = history.results(statistic)
     single = pc.is_null(table.column("other"))
     mutations = mutation_effects(history, level=level)
     return EvolutionaryTrends(
@@ -158,7 +158,7 @@ def mutation_effects(history: History, *, level: float = 0.05) -> tuple[Mutation
 
 def population_trends(history: History, *, level: float = 0.05) -> tuple[SeriesTrend, ...]:
     """Trends of the whole population's figures over a run. Raises NotEnoughData with fewer than 30 snapshots."""
-    table = history.results(trends_statistic(history, _POPULATION, level=level), partial=True)
+    table = history.results(trends_statistic(history, _POPULATION, level=level))
     return records_of(SeriesTrend, table.filter(pc.is_null(table.column("other"))))
 
 

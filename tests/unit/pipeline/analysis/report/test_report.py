@@ -6,6 +6,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from astrocyte.pipeline.analysis.evolution import RunAnalysis, read_run
+from astrocyte.pipeline.analysis.evolution.alerts import with_alerts_of
 from astrocyte.pipeline.analysis.report import check_target, make_report, markdown_text
 from astrocyte.pipeline.analysis.report.content import Figure, Report, Section, Table
 from astrocyte.pipeline.analysis.report.html import html_page
@@ -13,9 +15,18 @@ from astrocyte.pipeline.analysis.report.palette import DARK, LIGHT, MARKED, vari
 from astrocyte.pipeline.analysis.report.plotting import as_png, as_svg
 from astrocyte.pipeline.analysis.report.sections.lineages import sampled
 from astrocyte.pipeline.analysis.report.text import as_python, interval, number, p_text, plus_minus, share, span
+from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.errors import InvalidSettings
-from tests.support.evolving import analysis_of, evolving_frames
+from tests.support.evolving import analysis_of, evolving_frames, evolving_log
 
+ALERT = """
+  - name: {}
+    by: simulation_id
+    within: 1s
+    seq:
+      - {{as: now, stream: population_metrics, where: total_population > 9999}}
+    alert: {{severity: warning, message: too many}}
+"""
 PARTS = ["population", "traits", "selection", "landscape", "lineages", "coevolution", "forecasts", "alerts"]
 
 
@@ -94,11 +105,42 @@ def insight_names():
     return astrocyte.insight
 
 
-def test_every_statistic_that_is_printed_can_be_made_from_what_is_printed(report):
-    for each in report.sections:
-        for text in each.made_by:
-            if not text.startswith("run."):
-                assert as_python(eval(text, vars(insight_names()))) == text
+@pytest.mark.parametrize("ticks", [60, 53, 130, 251])
+def test_every_statistic_that_is_printed_has_results_as_it_is_printed(ticks):
+    run = analysis_of(evolving_frames(ticks=ticks, size=120))
+    printed = [text for each in make_report(run, "astrocyte analyze x").sections for text in each.made_by]
+    statistics = [text for text in printed if not text.startswith("run.")]
+    assert len(statistics) >= 8
+    for text in statistics:
+        statistic = eval(text, vars(insight_names()))
+        assert as_python(statistic) == text
+        assert run.history.results(statistic).num_rows, text
+
+
+def test_trends_as_they_are_printed_give_the_numbers_of_the_table(run, report):
+    part = section(report, "coevolution")
+    rows = run.history.results(eval(part.made_by[0], vars(insight_names()))).to_pylist()
+    own = [row for row in rows if row["other"] is None]
+    assert [number(row["slope"]) for row in own] == [row[1] for row in part.tables[0].rows]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("[]", "No alert: the rules that were given are none that raise one."),
+        (ALERT.format("never"), "No alert: the rule never ran over the log and raised none."),
+        (ALERT.format("never") + ALERT.format("again"), "No alert: the rules never and again ran over the log and raised none."),
+    ],
+)
+def test_rules_that_raised_no_alert_are_named_and_not_asked_for_again(tmp_path, rules, said):
+    log = evolving_log(tmp_path / "run.jsonl.zst", evolving_frames(ticks=6, size=40))
+    (tmp_path / "own.yaml").write_text(f"rules: {rules}")
+    history = with_alerts_of(read_run(log).history, read_rule_files([tmp_path / "own.yaml"]), log, lateness_us=0)
+    part = section(make_report(RunAnalysis(history), "astrocyte analyze x"), "alerts")
+    assert said in part.findings
+    assert "--rules" not in " ".join([*part.text, *part.findings])
+    without = section(make_report(read_run(log), "astrocyte analyze x"), "alerts")
+    assert "they are found by --rules" in " ".join(without.text)
 
 
 def test_a_run_that_lacks_something_has_a_report_that_says_what():
