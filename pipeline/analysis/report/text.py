@@ -74,9 +74,15 @@ def plus_minus(value: float | None, se: float | None) -> str:
     return f"{value:.{places}f} ± {half:.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def p_text(p: float | None) -> str:
-    """A probability of an error of the first kind."""
-    return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+def p_text(p: float | None, *, least: bool = False) -> str:
+    """A probability of an error of the first kind; ``least``: the smallest that could be found, so it is at most that.
+
+    By resampling it is 1 / (resamples + 1), where none of them is as extreme.
+    """
+    if p is None:
+        return NONE
+    text = "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return text if not least or p < 0.001 else f"\N{LESS-THAN OR EQUAL TO}{text}"
 
 
 def span(span_us: float) -> str:

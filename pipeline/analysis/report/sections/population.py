@@ -15,13 +15,12 @@ from astrocyte.pipeline.analysis.evolution.history import METRICS
 from astrocyte.pipeline.analysis.evolution.records import NotEnoughData
 from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
-from astrocyte.pipeline.analysis.report.sections.coevolution import trends_table
+from astrocyte.pipeline.analysis.report.sections.coevolution import tested, trend_text, trends_table
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import thinned
 from astrocyte.pipeline.analysis.report.text import (
     as_python,
     counted,
-    interval,
     joined,
     number,
     p_text,
@@ -118,10 +117,9 @@ def _add_trends(subject: Subject, table: pa.Table, section: Section) -> None:
     values = np.array([each for each in table.column("avg_accuracy").to_pylist() if each is not None])
     if accuracy.slope is not None:
         first, last = values[: len(values) // 4].mean(), values[-(len(values) // 4) :].mean()
-        ends = interval(accuracy.slope_low, accuracy.slope_high)
         section.findings.append(
-            f"Mean accuracy was {number(first)} in the first quarter of the run and {number(last)} in the last; its "
-            f"trend is {number(accuracy.slope)} a second (95 % interval {ends}, p {p_text(accuracy.trend_p)})."
+            f"The mean accuracy of the population was {number(first)} in the first quarter of the run and "
+            f"{number(last)} in the last; its trend is {trend_text(accuracy)} (p corrected for {tested(rows)} series)."
         )
 
 
@@ -141,7 +139,9 @@ def _bottlenecks(subject: Subject) -> Table:
     head = ("of", "start", "low at", "recovered", "before", "low", "lost", "p", "effective size", "lineages before",
             "after")  # fmt: skip
     return Table(
-        f"Bottlenecks; effective size for a generation of {span(subject.fine_us)}, lineages at start and low", head, rows
+        f"Bottlenecks; effective size for a generation of {span(subject.fine_us)}, lineages at start and low",
+        head,
+        rows,
     )
 
 
