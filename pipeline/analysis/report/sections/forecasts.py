@@ -113,9 +113,7 @@ def _why_none(subject: Subject, found: PopulationForecast, population: Ahead) ->
     living = living[np.isfinite(living)]
     if living.min() <= 0:
         return f"no one was alive at {counted(int((living <= 0).sum()), 'snapshot')} of the last {len(living)}"
-    if np.ptp(living) == 0:
-        return f"its last {len(living)} snapshots are all {number(population.value)}, and do not vary"
-    return f"its last {len(living)} snapshots change evenly, without the variation of which intervals are made"
+    return f"its last {len(living)} snapshots, the last of them {number(population.value)}, do not vary"
 
 
 def _ahead(found: PopulationForecast) -> Table:

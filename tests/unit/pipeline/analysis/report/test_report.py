@@ -214,18 +214,17 @@ def test_effective_sizes_name_their_generation(run, report):
     assert f"for a generation of {span(fine['window_end'] - fine['window_start'])}" in title
 
 
-@pytest.mark.parametrize(("founders", "said"), [(1, "1 of 1 founder has"), (2, "2 of 2 founders have")])
-def test_sentences_about_lineages_agree_with_their_numbers(founders, said):
-    frames = evolving_frames(ticks=40, size=founders, slopes={})
+@pytest.mark.parametrize(("ticks", "said"), [(300, r"1 of \d+ founders has"), (30, r"[2-9] of \d+ founders have")])
+def test_sentences_about_lineages_agree_with_their_numbers(ticks, said):
+    frames = evolving_frames(ticks=ticks, size=10)
     found = section(make_report(analysis_of(frames), "astrocyte analyze x"), "lineages")
-    assert found.findings[0].startswith(f"{said} living descendants")
+    assert re.match(f"{said} living descendants, who are 10 after", found.findings[0])
 
 
 @pytest.mark.parametrize(
     ("living", "said"),
     [
-        ([300] * 60, "its last 10 snapshots are all 300, and do not vary"),
-        ([100 * 2**at for at in range(60)], "its last 10 snapshots change evenly, without the variation"),
+        ([300] * 60, "its last 10 snapshots, the last of them 300, do not vary"),
         ([300 + at % 7 for at in range(59)] + [0], "no one was alive at 1 snapshot of the last 10"),
         ([300 + at % 7 for at in range(53)] + [None] * 7, "its last window has 3 snapshots, and 10 are needed"),
     ],
