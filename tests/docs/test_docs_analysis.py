@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from astrocyte import analysis
 from astrocyte.insight import Forecast, Windows
 from astrocyte.pipeline.analysis.report.build import _SECTIONS
+from astrocyte.pipeline.cli.app import app
 from tests.support.evolving import evolving_frames, evolving_log
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,22 @@ def test_the_program_runs_and_answers(tmp_path):
     assert re.match(r"rising \(.*\) falling \('metabolism'", lines[8])
     assert lines[-1] == "2"
     assert lines[-2] == "7 ['window_end', 'trait', 'low', 'high', 'individuals']"
+
+
+def test_the_command_that_the_report_prints_is_told_from_the_one_that_was_given(tmp_path):
+    (tmp_path / "demo").mkdir()
+    evolving_log(tmp_path / "demo" / "events.jsonl.zst", evolving_frames(ticks=6, size=40))
+    given = ["analyze", str(tmp_path / "demo"), "--report", str(tmp_path / "other.html")]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 0, done.output
+    printed = "astrocyte analyze events.jsonl.zst --report report.html"
+    assert printed in (tmp_path / "other.html").read_text(encoding="utf-8")
+    text = " ".join(PAGE.split())
+    assert (
+        "has the name of the file that was read without its folder (`events.jsonl.zst` for the folder of a demo)"
+        in text
+    )
+    assert "always `--report report.html`" in text
 
 
 def test_every_method_is_listed_and_its_statistics_have_a_part():

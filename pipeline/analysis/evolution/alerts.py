@@ -49,4 +49,5 @@ def with_alerts_of(
     own: list[Frame] = [
         frame for chunk in chunks for run, frame in frames_by_run(chunk.frame) if run in ("", history.run)
     ]
-    return history.with_alerts(joined_frames(own, history.run) if own else None)
+    names = [rule.name for rule in ruleset.rules]
+    return history.with_alerts(joined_frames(own, history.run) if own else None, names)

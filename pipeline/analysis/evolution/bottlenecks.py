@@ -11,8 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.insight import Diversity
+from astrocyte.pipeline.analysis.evolution.dashboard import family_tree
 from astrocyte.pipeline.analysis.evolution.history import EVENTS, METRICS, History
 from astrocyte.pipeline.analysis.evolution.records import table_of
+from astrocyte.pipeline.analysis.phylogeny.population import Population
+from astrocyte.pipeline.analysis.phylogeny.records import InvalidLineage
 from astrocyte.schemas.errors import InvalidSettings
 
 __all__ = ["Bottleneck", "Bottlenecks", "detect_bottlenecks", "falls"]
@@ -40,9 +43,9 @@ class Bottleneck:
     effective_size: float | None
     """Of the window with the low."""
     lineages_before: int | None
-    """Founders with living descendants at the end of the last window before the fall."""
+    """Founders who live or have living descendants at ``start_us``; None where births are missing or cannot be."""
     lineages_after: int | None
-    """The same at the end of the window with the low."""
+    """The same at ``low_us``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,9 @@ def detect_bottlenecks(
     """Falls of the population by ``depth`` or more, and of its diversity by ``diversity_depth``, unlikely by chance.
 
     They happen ``within`` a span of time, by default a tenth of the run, and are reported if their ``p`` (see `falls`)
-    is at most ``level``. What is known of lineages comes from the
-    statistic `astrocyte.insight.Diversity` in windows of ``time_window``. Raises NotEnoughData and InvalidSettings.
+    is at most ``level``. Lineages are counted in the tree of all births at the two instants themselves; the effective
+    size is that of the statistic `astrocyte.insight.Diversity` in windows of ``time_window``, and depends on it. Raises
+    NotEnoughData and InvalidSettings.
     """
     for name, value in (("depth", depth), ("diversity_depth", diversity_depth), ("level", level)):
         if not 0.0 < value < 1.0:
@@ -91,8 +95,16 @@ def detect_bottlenecks(
     found += [
         ("diversity", each) for each in falls(times, diversity, depth=diversity_depth, level=level, within_us=span_us)
     ]
-    lineages = _lineages(history, time_window)
-    bottlenecks = [Bottleneck(of=of, **fall, **_known_of(lineages, fall)) for of, fall in found]
+    windows = _windows_of_lineages(history, time_window)
+    everyone = _everyone(history) if found else None
+    bottlenecks = [
+        Bottleneck(
+            of=of, **fall, effective_size=_effective_size(windows, fall["low_us"]),
+            lineages_before=_lineages_at(everyone, fall["start_us"]),
+            lineages_after=_lineages_at(everyone, fall["low_us"]),
+        )
+        for of, fall in found
+    ]  # fmt: skip
     alive = population[np.isfinite(population)]
     harmonic = None if not len(alive) else 0.0 if alive.min() <= 0 else float(len(alive) / (1.0 / alive).sum())
     return Bottlenecks(
@@ -163,18 +175,34 @@ def _fall(
     }
 
 
-def _lineages(history: History, time_window: str | int) -> list[dict[str, Any]]:
+def _windows_of_lineages(history: History, time_window: str | int) -> list[dict[str, Any]]:
     if not history.count(EVENTS):
         return []
     table = history.results(Diversity(windows=history.windows(time_window), traits=()))
     return [row for row in table.to_pylist() if row["subject"] == "lineage"]
 
 
-def _known_of(lineages: list[dict[str, Any]], fall: dict[str, Any]) -> dict[str, Any]:
-    before = [each for each in lineages if each["window_end"] <= fall["start_us"] + 1]
-    during = [each for each in lineages if each["window_start"] <= fall["low_us"] < each["window_end"]]
-    return {
-        "effective_size": during[0]["effective_size"] if during else None,
-        "lineages_before": int(before[-1]["hill_0"]) if before and before[-1]["hill_0"] is not None else None,
-        "lineages_after": int(during[0]["hill_0"]) if during and during[0]["hill_0"] is not None else None,
-    }
+def _effective_size(windows: list[dict[str, Any]], time_us: int) -> float | None:
+    sizes = [each["effective_size"] for each in windows if each["window_start"] <= time_us < each["window_end"]]
+    return sizes[0] if sizes else None
+
+
+def _everyone(history: History) -> Population | None:
+    try:
+        found = family_tree(history, prune=False)
+    except InvalidLineage:  # a fall is one without its lineages too; who asks for the tree gets the reason
+        return None
+    return None if found is None else found.everyone
+
+
+def _lineages_at(everyone: Population | None, time_us: int) -> int | None:
+    """Founders who live or have living descendants once all that happened at an instant has happened."""
+    if everyone is None:
+        return None
+    # Founders have no event of their birth: they have lived since before the first event.
+    founder = everyone.first < 0
+    alive = ((everyone.origin_us <= time_us) | (founder & ~everyone.born)) & (everyone.died_us > time_us)
+    root = np.where(founder, np.arange(len(everyone)), everyone.first)
+    while not (root[root] == root).all():
+        root = root[root]
+    return len(np.unique(root[alive]))

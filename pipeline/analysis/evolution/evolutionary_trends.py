@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.agents.insight import Mutations, Trends, Windows
+from astrocyte.agents.insight.distributions import holm
 from astrocyte.pipeline.analysis.evolution.history import EVENTS, METRICS, History
 from astrocyte.pipeline.analysis.evolution.records import NotEnoughData, records_of, table_of
 
@@ -36,7 +37,7 @@ _POPULATION: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class SeriesTrend:
-    """Trend of one series over the run; fields as in the stream ``trends`` (docs/insight.md)."""
+    """Trend of one series over the run; fields as in the stream ``trends`` (docs/insight.md), and two of their p."""
 
     series: str
     samples: int
@@ -46,6 +47,10 @@ class SeriesTrend:
     tau: float | None
     mann_kendall_p: float | None
     trend_p: float | None
+    trend_p_is_least: bool
+    """Whether no resample had such a trend: ``trend_p`` is then the least that so many of them can show."""
+    holm_p: float | None
+    """``trend_p`` corrected for the number of series that were asked about (Holm 1979)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class EvolutionaryTrends:
 
     @property
     def rising(self) -> tuple[str, ...]:
-        """Series with an upward trend at the level, with their autocorrelation in account."""
+        """Series with an upward trend at the level, by ``holm_p``: with their autocorrelation and number in account."""
         return tuple(each.series for each in self.series if self._has_trend(each) and (each.slope or 0.0) > 0)
 
     @property
@@ -121,7 +126,7 @@ class EvolutionaryTrends:
         return tuple(each for each, value in p if value is not None and value <= self.level)
 
     def _has_trend(self, each: SeriesTrend) -> bool:
-        return each.trend_p is not None and each.trend_p <= self.level
+        return each.holm_p is not None and each.holm_p <= self.level
 
     def table(self) -> pa.Table:
         """A row for each series."""
@@ -139,12 +144,11 @@ class EvolutionaryTrends:
 def evolutionary_trends(history: History, *, level: float = 0.05) -> EvolutionaryTrends:
     """Trends of a whole run. Raises NotEnoughData with fewer than 30 times at which genomes and attempts are known."""
     statistic = trends_statistic(history, level=level)
-    table = history.results(statistic, partial=True)
-    single = pc.is_null(table.column("other"))
+    table = history.results(statistic)
     mutations = mutation_effects(history, level=level)
     return EvolutionaryTrends(
         statistic.every_us, statistic.windows.size_us // statistic.every_us, level,
-        records_of(SeriesTrend, table.filter(single)), records_of(Relation, table.filter(pc.invert(single))), mutations,
+        _series_of(statistic, table), records_of(Relation, table.filter(pc.is_valid(table.column("other")))), mutations,
     )  # fmt: skip
 
 
@@ -158,8 +162,17 @@ def mutation_effects(history: History, *, level: float = 0.05) -> tuple[Mutation
 
 def population_trends(history: History, *, level: float = 0.05) -> tuple[SeriesTrend, ...]:
     """Trends of the whole population's figures over a run. Raises NotEnoughData with fewer than 30 snapshots."""
-    table = history.results(trends_statistic(history, _POPULATION, level=level), partial=True)
-    return records_of(SeriesTrend, table.filter(pc.is_null(table.column("other"))))
+    statistic = trends_statistic(history, _POPULATION, level=level)
+    return _series_of(statistic, history.results(statistic))
+
+
+def _series_of(statistic: Trends, table: pa.Table) -> tuple[SeriesTrend, ...]:
+    rows = table.filter(pc.is_null(table.column("other")))
+    p = np.array([np.nan if each is None else each for each in rows.column("trend_p").to_pylist()], np.float64)
+    least = 1.0 / (statistic.resamples + 1)
+    corrected = pa.array(holm(p), from_pandas=True)
+    rows = rows.append_column("trend_p_is_least", pa.array(p < 1.5 * least)).append_column("holm_p", corrected)
+    return records_of(SeriesTrend, rows)
 
 
 def trends_statistic(history: History, series: Sequence[tuple[str, str]] = (), *, level: float = 0.05) -> Trends:

@@ -237,11 +237,14 @@ def _risks(history: History, ahead: Sequence[Ahead], horizon_us: int) -> tuple[R
             "more supply or reward, or lower costs of hardware and growth",
         ))  # fmt: skip
     size_us = history.window_us(history.end_us - history.begin_us)
-    warned = history.results(EarlyWarning(windows=history.windows(size_us))).to_pylist()
+    statistic = EarlyWarning(windows=history.windows(size_us))
+    warned = history.results(statistic).to_pylist()
+    least = 1.0 / (statistic.resamples + 1)
     found += [
         Risk(
             "approaching transition",
-            f"variance and autocorrelation of {row['indicator']} rise together over the run (p {row['p']:.3f})",
+            f"variance and autocorrelation of {row['indicator']} rise together over the run (p "
+            f"{'at most ' if row['p'] < 1.5 * least else ''}{row['p']:.3f})",
             "take the last change of the settings back, and watch whether the indicators fall again",
         )
         for row in warned

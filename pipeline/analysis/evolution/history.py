@@ -46,7 +46,9 @@ class History:
     frames: Mapping[str, Frame]
     notes: tuple[str, ...] = ()
     """What is to be said of the source, a sentence each."""
-    _known: dict[tuple[str, bool], pa.Table] = field(default_factory=dict, init=False, repr=False, compare=False)
+    rules: tuple[str, ...] | None = None
+    """Names of the rules whose alerts these are; None for the alerts that the source holds."""
+    _known: dict[str, pa.Table] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Results so far, by statistic: several questions need the same."""
 
     @cached_property
@@ -113,19 +115,18 @@ class History:
                 "statistics over time need two or more"
             )
 
-    def results(self, statistic: Statistic, *, partial: bool = False) -> pa.Table:
+    def results(self, statistic: Statistic) -> pa.Table:
         """Results of a statistic for every window that lies in the run, with the fields of its stream.
 
-        With ``partial`` also for the first window if it begins before the run.
-
-        They are those that the same statistic gives live, with the same rows and windows. Raises SchemaMismatch.
+        So does one that ends with the run, even if it begins before it. They are those that the same statistic gives
+        live, with the same rows and windows. Raises SchemaMismatch.
         """
-        question = (repr(statistic), partial)
+        question = repr(statistic)
         if question not in self._known:
-            self._known[question] = self._results(statistic, partial=partial)
+            self._known[question] = self._results(statistic)
         return self._known[question]
 
-    def _results(self, statistic: Statistic, *, partial: bool) -> pa.Table:
+    def _results(self, statistic: Statistic) -> pa.Table:
         operator = InsightOperator(statistic)
         for stream in operator.streams:
             if stream in self.frames:
@@ -138,8 +139,8 @@ class History:
         table = pa.table({name: found.column(name) for name in names})
         table = table.cast(pa.schema([(each.name, _plain(each.type)) for each in table.schema]))
         start, end = table.column("window_start"), table.column("window_end")
-        least_us = self.begin_us - (statistic.windows.size_us if partial else 0)
-        return table.filter(pc.and_(pc.greater_equal(start, least_us), pc.less_equal(end, self.end_us)))
+        in_run = pc.and_(pc.greater_equal(start, self.begin_us), pc.less_equal(end, self.end_us))
+        return table.filter(pc.or_(in_run, pc.equal(end, self.end_us)))
 
     def column(self, stream: str, name: str) -> NDArray[np.float64]:
         """Values of a number of a stream, in the order of `History.frames`; NaN where there is none."""
@@ -148,10 +149,10 @@ class History:
             return np.full(frame.num_rows, np.nan)
         return np.asarray(frame.column(name).cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False))
 
-    def with_alerts(self, frame: Frame | None) -> History:
-        """The same run with these alerts, or none, in place of those that the source holds."""
+    def with_alerts(self, frame: Frame | None, rules: Sequence[str]) -> History:
+        """The same run with these alerts of rules, or none, in place of those that the source holds."""
         rest = {name: each for name, each in self.frames.items() if name != ALERTS}
-        return replace(self, frames=rest if frame is None else {**rest, ALERTS: frame})
+        return replace(self, frames=rest if frame is None else {**rest, ALERTS: frame}, rules=tuple(rules))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

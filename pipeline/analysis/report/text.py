@@ -16,6 +16,7 @@ __all__ = [
     "NONE",
     "as_python",
     "clock",
+    "counted",
     "interval",
     "joined",
     "number",
@@ -45,6 +46,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def counted(count: int, name: str) -> str:
+    """A number of things: ``1 lineage``, ``1,200 lineages``."""
+    return f"{number(count)} {name}{'' if count == 1 else 's'}"
+
+
 def share(value: float | None) -> str:
     """A share as a percentage."""
     return NONE if value is None else f"{100 * value:.0f} %" if abs(value) >= 0.0995 else f"{100 * value:.1f} %"
@@ -68,9 +74,15 @@ def plus_minus(value: float | None, se: float | None) -> str:
     return f"{value:.{places}f} ± {half:.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def p_text(p: float | None) -> str:
-    """A probability of an error of the first kind."""
-    return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+def p_text(p: float | None, *, least: bool = False) -> str:
+    """A probability of an error of the first kind; ``least``: the smallest that could be found, so it is at most that.
+
+    By resampling it is 1 / (resamples + 1), where none of them is as extreme.
+    """
+    if p is None:
+        return NONE
+    text = "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return text if not least or p < 0.001 else f"\N{LESS-THAN OR EQUAL TO}{text}"
 
 
 def span(span_us: float) -> str:

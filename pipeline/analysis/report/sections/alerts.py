@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,8 @@ def alerts_section(subject: Subject) -> Section:
         counted = joined([f"{name} {count}" for name, count in sorted(rules.items())])
         section.findings.append(f"{alerts.num_rows:,} {'alert' if alerts.num_rows == 1 else 'alerts'}: {counted}.")
         section.tables.append(_alerts(subject, alerts))
+    elif subject.history.rules is not None:
+        section.findings.append(_none_of(subject.history.rules))
     else:
         section.text.append(
             "The source holds no alerts. A database has those of the rules of its workers; for a recorded log "
@@ -46,6 +49,15 @@ def alerts_section(subject: Subject) -> Section:
         section.tables.append(_planted(subject, planted))
     _add_warnings(subject, section)
     return section
+
+
+def _none_of(rules: Sequence[str]) -> str:
+    """That rules ran over the log and raised nothing."""
+    if not rules:
+        return "No alert: the rules that were given are none that raise one."
+    if len(rules) == 1:
+        return f"No alert: the rule {rules[0]} ran over the log and raised none."
+    return f"No alert: the rules {joined(rules)} ran over the log and raised none."
 
 
 def _alerts(subject: Subject, alerts: pa.Table) -> Table:

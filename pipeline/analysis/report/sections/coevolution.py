@@ -20,19 +20,26 @@ from astrocyte.pipeline.analysis.report.palette import DOT, Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.text import as_python, interval, joined, number, p_text, span, trait_name
 
-__all__ = ["coevolution_section", "trends_table"]
+__all__ = ["coevolution_section", "tested", "trend_text", "trends_table"]
 
 _SHOWN = 10
+_SERIES = {"accuracy": "accuracy of attempts", "avg_accuracy": "mean accuracy of the population"}
 
 
 def coevolution_section(subject: Subject) -> Section:
     """Trends and directed relations of traits of the hardware, traits of the body, and accuracy."""
     section = Section("coevolution", "Trends and co-evolution")
+    statistic = trends_statistic(subject.history)
     found = subject.run.analyze_evolutionary_trends()
     section.text.append(
-        f"Means of the series in {found.intervals} intervals of {span(found.every_us)}. Slopes are Theil and Sen's; p "
-        "of trends take the autocorrelation into account. Correlations and transfer entropies are those of what a "
-        "straight line leaves, tested with surrogates; their p are for the false-discovery rate over all pairs."
+        f"Means of the series in {found.intervals} intervals of {span(found.every_us)}. Slopes are Theil and Sen's; "
+        "their intervals take the values as independent, and are too narrow where they are not. The p of a trend takes "
+        "the autocorrelation into account, so one may speak for a trend and the other against it; whether a series "
+        f"rises or falls is decided by p, corrected for the {tested(found.series)} series (Holm). Accuracy of attempts "
+        "is that of problem_solving, which may be a sample; the mean accuracy of the population is that of "
+        "population_metrics. Correlations and transfer entropies are those of what a straight line leaves, tested with "
+        f"{statistic.resamples} surrogates, so that no p is below {number(1.0 / (statistic.resamples + 1), 1)}; their "
+        "p are for the false-discovery rate over all pairs."
     )
     section.figures = [
         Figure("courses", "Series over time",
@@ -51,7 +58,7 @@ def coevolution_section(subject: Subject) -> Section:
     ]  # fmt: skip
     section.tables = [trends_table("Trends", found.series), _relations(found)]
     section.findings += _found(found)
-    section.made_by = [as_python(trends_statistic(subject.history))]
+    section.made_by = [as_python(statistic)]
     return section
 
 
@@ -60,21 +67,21 @@ def _found(found: EvolutionaryTrends) -> list[str]:
 
     def named(names: Sequence[str]) -> str:
         return joined([
-            f"{trait_name(name)} ({number(rows[name].slope)} a second, 95 % interval "
-            f"{interval(rows[name].slope_low, rows[name].slope_high)}, p {p_text(rows[name].trend_p)})"
-            for name in names
+            f"{series_name(name)} ({trend_text(rows[name])})" for name in names
         ])  # fmt: skip
 
     sentences = []
     if found.rising:
         sentences.append(f"Rising over the run: {named(found.rising)}.")
     if found.falling:
-        sentences.append(f"Falling: {named(found.falling)}.")
+        sentences.append(f"Falling over the run: {named(found.falling)}.")
+    if found.rising or found.falling:
+        sentences.append(f"The p of trends are corrected for the {tested(found.series)} series (Holm).")
     if not found.rising and not found.falling:
         sentences.append("No series has a trend at 5 % over the run.")
     if found.leading:
         leads = [
-            f"{trait_name(each.series)} leads {trait_name(each.other)} (transfer entropy "
+            f"{series_name(each.series)} leads {series_name(each.other)} (transfer entropy "
             f"{number(each.transfer_entropy, 2)} nats, p {p_text(each.transfer_entropy_p)})"
             for each in found.leading
         ]
@@ -86,13 +93,33 @@ def _found(found: EvolutionaryTrends) -> list[str]:
     return sentences
 
 
+def series_name(name: str) -> str:
+    """A series for a reader: accuracy is measured twice."""
+    return _SERIES.get(name, trait_name(name))
+
+
+def trend_text(each: SeriesTrend) -> str:
+    """A slope with its p, and its interval with what that takes for granted."""
+    return (
+        f"{number(each.slope)} a second, p {p_text(each.holm_p, least=each.trend_p_is_least)} with the "
+        f"autocorrelation; were values independent, 95 % interval {interval(each.slope_low, each.slope_high)}"
+    )
+
+
+def tested(rows: Sequence[SeriesTrend]) -> int:
+    """Number of series that have a p: for so many it is corrected."""
+    return sum(each.trend_p is not None for each in rows)
+
+
 def trends_table(title: str, rows: Sequence[SeriesTrend]) -> Table:
     """Trends as a table."""
-    head = ("series", "slope, 1/s", "95 %", "tau", "p (Mann-Kendall)", "p (autocorrelated)", "intervals")
+    head = ("series", "slope, 1/s", "95 % if independent", "tau", "p if independent (Mann-Kendall)",
+            "p (autocorrelated)", "the same, Holm", "intervals")  # fmt: skip
     return Table(title, head, [
         (
-            trait_name(each.series), number(each.slope), interval(each.slope_low, each.slope_high),
-            number(each.tau, 2), p_text(each.mann_kendall_p), p_text(each.trend_p), str(each.samples),
+            series_name(each.series), number(each.slope), interval(each.slope_low, each.slope_high),
+            number(each.tau, 2), p_text(each.mann_kendall_p), p_text(each.trend_p, least=each.trend_p_is_least),
+            p_text(each.holm_p, least=each.trend_p_is_least), str(each.samples),
         )
         for each in rows
     ])  # fmt: skip
@@ -103,7 +130,7 @@ def _relations(found: EvolutionaryTrends) -> Table:
     rows = sorted(found.relations, key=lambda each: min(each.correlation_p or 1.0, each.transfer_entropy_p or 1.0))
     return Table(f"The {_SHOWN} surest relations", head, [
         (
-            trait_name(each.series), trait_name(each.other),
+            series_name(each.series), series_name(each.other),
             "–" if each.lag is None else span(each.lag * found.every_us) if each.lag else "0",
             number(each.correlation, 2), p_text(each.correlation_p), number(each.transfer_entropy, 2),
             p_text(each.transfer_entropy_p),

@@ -16,7 +16,17 @@ from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import thinned
-from astrocyte.pipeline.analysis.report.text import NONE, as_python, interval, number, p_text, share, span, trait_name
+from astrocyte.pipeline.analysis.report.text import (
+    NONE,
+    as_python,
+    counted,
+    interval,
+    number,
+    p_text,
+    share,
+    span,
+    trait_name,
+)
 
 __all__ = ["forecasts_section"]
 
@@ -53,7 +63,7 @@ def forecasts_section(subject: Subject) -> Section:
             "Risks, and what might be changed", ("risk", "evidence", "suggestion"),
             [(each.factor, each.evidence, each.suggestion) for each in found.risks], left=3,
         ))  # fmt: skip
-    section.findings += _found(found)
+    section.findings += _found(subject, found)
     statistic = Forecast(windows=subject.history.windows(found.window_us), horizons_us=(found.horizon_us,))
     section.made_by = [
         f"run.predict_population_dynamics(horizon={found.horizon_us}, time_window={found.window_us})",
@@ -62,14 +72,11 @@ def forecasts_section(subject: Subject) -> Section:
     return section
 
 
-def _found(found: PopulationForecast) -> list[str]:
+def _found(subject: Subject, found: PopulationForecast) -> list[str]:
     sentences = []
     population = found.at("total_population")
     if population.median is None:
-        sentences.append(
-            f"No forecast of the population: its last {population.samples} snapshots, the last of them "
-            f"{number(population.value)}, are too few, or do not vary."
-        )
+        sentences.append(f"No forecast of the population: {_why_none(subject, found, population)}.")
     else:
         risk = f"; the probability of extinction by then is {p_text(population.limit_probability)}"
         sentences.append(
@@ -92,6 +99,21 @@ def _found(found: PopulationForecast) -> list[str]:
             )
     sentences += [f"Risk of {each.factor}: {each.evidence}." for each in found.risks]
     return sentences
+
+
+def _why_none(subject: Subject, found: PopulationForecast, population: Ahead) -> str:
+    """Why the last window has no forecast of the population."""
+    history = subject.history
+    statistic = Forecast(windows=history.windows(found.window_us), horizons_us=(found.horizon_us,))
+    if population.samples < statistic.min_samples:
+        return f"its last window has {counted(population.samples, 'snapshot')}, and {statistic.min_samples} are needed"
+    living = history.column(METRICS, population.target)[
+        history.frames[METRICS].timestamps() >= history.end_us - found.window_us
+    ]
+    living = living[np.isfinite(living)]
+    if living.min() <= 0:
+        return f"no one was alive at {counted(int((living <= 0).sum()), 'snapshot')} of the last {len(living)}"
+    return f"its last {len(living)} snapshots, the last of them {number(population.value)}, do not vary"
 
 
 def _ahead(found: PopulationForecast) -> Table:

@@ -22,7 +22,7 @@ from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import log_axis
-from astrocyte.pipeline.analysis.report.text import as_python, number, span
+from astrocyte.pipeline.analysis.report.text import as_python, counted, number, span
 
 __all__ = ["lineages_section", "sampled"]
 
@@ -58,16 +58,17 @@ def lineages_section(subject: Subject) -> Section:
     ))  # fmt: skip
     section.made_by.append("run.phylogeny()")
     section.tables = [_summary(found)]
-    section.findings += _found(found, rows)
+    section.findings += _found(subject, found, rows)
     return section
 
 
-def _found(found: Phylogeny, rows: pa.Table) -> list[str]:
+def _found(subject: Subject, found: Phylogeny, rows: pa.Table) -> list[str]:
     summary = found.summary()
     sentences = [
         (
-            f"Of {summary['founders']:,} founders {summary['lineages']:,} have living descendants, who are "
-            f"{summary['living']:,} after {summary['births']:,} births and {summary['deaths']:,} deaths."
+            f"{summary['lineages']:,} of {counted(summary['founders'], 'founder')} "
+            f"{'has' if summary['lineages'] == 1 else 'have'} living descendants, who are {summary['living']:,} after "
+            f"{counted(summary['births'], 'birth')} and {counted(summary['deaths'], 'death')}."
         )
     ]
     if summary["mrca"] is not None:
@@ -78,8 +79,9 @@ def _found(found: Phylogeny, rows: pa.Table) -> list[str]:
     if sizes:
         harmonic = len(sizes) / sum(1.0 / each for each in sizes)
         sentences.append(
-            f"The effective population size by window is {number(min(sizes))} to {number(max(sizes))}, its harmonic "
-            f"mean {number(harmonic)}."
+            f"The effective population size for a generation of {span(subject.fine_us)} (each window taken as one) is "
+            f"{number(min(sizes))} to {number(max(sizes))}, its harmonic mean {number(harmonic)}; it says how fast "
+            "lineages merge, and is no count of cells."
         )
     return sentences
 

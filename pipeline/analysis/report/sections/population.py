@@ -15,10 +15,19 @@ from astrocyte.pipeline.analysis.evolution.history import METRICS
 from astrocyte.pipeline.analysis.evolution.records import NotEnoughData
 from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
-from astrocyte.pipeline.analysis.report.sections.coevolution import trends_table
+from astrocyte.pipeline.analysis.report.sections.coevolution import tested, trend_text, trends_table
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import thinned
-from astrocyte.pipeline.analysis.report.text import as_python, interval, joined, number, p_text, share, span, trait_name
+from astrocyte.pipeline.analysis.report.text import (
+    as_python,
+    counted,
+    joined,
+    number,
+    p_text,
+    share,
+    span,
+    trait_name,
+)
 
 __all__ = ["population_section", "traits_section"]
 
@@ -61,7 +70,8 @@ def population_section(subject: Subject) -> Section:
             else (f"recovered {span(each.recovered_us - each.low_us)} after the low")
         )
         kept = (
-            f"; of {number(each.lineages_before)} lineages {number(each.lineages_after)} were left"
+            f"; {number(each.lineages_after)} of {counted(each.lineages_before, 'lineage')} "
+            f"{'was' if each.lineages_after == 1 else 'were'} left at the low"
             if each.lineages_before is not None and each.lineages_after is not None
             else ""
         )
@@ -107,10 +117,9 @@ def _add_trends(subject: Subject, table: pa.Table, section: Section) -> None:
     values = np.array([each for each in table.column("avg_accuracy").to_pylist() if each is not None])
     if accuracy.slope is not None:
         first, last = values[: len(values) // 4].mean(), values[-(len(values) // 4) :].mean()
-        ends = interval(accuracy.slope_low, accuracy.slope_high)
         section.findings.append(
-            f"Mean accuracy was {number(first)} in the first quarter of the run and {number(last)} in the last; its "
-            f"trend is {number(accuracy.slope)} a second (95 % interval {ends}, p {p_text(accuracy.trend_p)})."
+            f"The mean accuracy of the population was {number(first)} in the first quarter of the run and "
+            f"{number(last)} in the last; its trend is {trend_text(accuracy)} (p corrected for {tested(rows)} series)."
         )
 
 
@@ -129,7 +138,11 @@ def _bottlenecks(subject: Subject) -> Table:
     ]  # fmt: skip
     head = ("of", "start", "low at", "recovered", "before", "low", "lost", "p", "effective size", "lineages before",
             "after")  # fmt: skip
-    return Table("Bottlenecks", head, rows)
+    return Table(
+        f"Bottlenecks; effective size for a generation of {span(subject.fine_us)}, lineages at start and low",
+        head,
+        rows,
+    )
 
 
 def _has_values(table: pa.Table, figure: Figure) -> bool:

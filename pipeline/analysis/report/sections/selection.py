@@ -177,7 +177,7 @@ def _add_types(subject: Subject, section: Section) -> None:
     rows = subject.run.advantage()
     section.made_by.append("run.advantage()")
     section.tables.append(Table(
-        "Relative fitness of types of genomes beside all others",
+        "Relative fitness of types of genomes beside all others; p of each type alone",
         ("type", "share of the followed", "advantage ± 95 %", "p"),
         [(each.genome_type, share(each.share), plus_minus(each.advantage, each.advantage_se), p_text(each.p))
          for each in rows],

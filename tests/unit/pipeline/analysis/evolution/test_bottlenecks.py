@@ -1,5 +1,7 @@
 """Bottlenecks: falls of a series are found where they are, and what chance explains is not one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,3 +84,35 @@ def test_settings_out_of_range_and_a_run_without_snapshots_are_refused():
     del frames["population_metrics"]
     with pytest.raises(NotEnoughData, match="no events of population_metrics"):
         analysis_of(frames).detect_evolutionary_bottlenecks()
+
+
+def lineages_at(frames, time_us, *, size=300):
+    """Founders who live or have living descendants at an instant, by going through the events one by one."""
+    founder = {cell: cell for cell in range(size)}
+    living = set(founder)
+    for row in frames["evolutionary_events"].rows():
+        if row["timestamp"] <= time_us and row["type"] == "birth":
+            founder[row["cell_id"]] = founder[row["parent_id"]]
+            living.add(row["cell_id"])
+        elif row["timestamp"] <= time_us:
+            living.discard(row["cell_id"])
+    return len({founder[cell] for cell in living})
+
+
+@pytest.mark.parametrize("time_window", ["100ms", "300ms", "1s", "5s"])
+def test_lineages_are_counted_when_the_fall_begins_and_at_its_low_whatever_the_window(time_window):
+    frames = evolving_frames(ticks=120, collapse_at=83)
+    (found,) = analysis_of(frames).detect_evolutionary_bottlenecks(time_window=time_window).found
+    expected = (lineages_at(frames, found.start_us), lineages_at(frames, found.low_us))
+    assert (found.lineages_before, found.lineages_after) == expected
+    assert expected[0] > expected[1]
+
+
+def test_a_fall_is_found_without_its_lineages_where_births_cannot_be():
+    frames = evolving_frames(collapse_at=30)
+    events = frames["evolutionary_events"]
+    place = events.batch.schema.get_field_index("parent_id")
+    own = events.batch.set_column(place, "parent_id", events.batch.column("cell_id"))
+    frames["evolutionary_events"] = replace(events, batch=own)
+    (found,) = analysis_of(frames).detect_evolutionary_bottlenecks().found
+    assert (found.lost, found.lineages_before, found.lineages_after) == (0.8, None, None)
