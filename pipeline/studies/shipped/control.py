@@ -100,8 +100,8 @@ def _rewards(effects: Mapping[str, Mapping[str, np.ndarray]]) -> str:
         )
     reward = float(np.mean([found["reward"].mean() for found in effects.values()]))
     way = "rises" if reward > 1.0 else "falls" if reward < 1.0 else "stays"
-    return f"Reward alone {way} {'at' if way == 'stays' else 'to'} {number(reward)} when problems become hard; "
-        f"{', and '.join(parts)}."
+    at = "at" if way == "stays" else "to"
+    return f"Reward alone {way} {at} {number(reward)} when problems become hard; {', and '.join(parts)}."
 
 
 def _genetics(arms: Sequence[Arm]) -> str:
