@@ -214,7 +214,7 @@ def test_effective_sizes_name_their_generation(run, report):
     assert f"for a generation of {span(fine['window_end'] - fine['window_start'])}" in title
 
 
-@pytest.mark.parametrize(("ticks", "said"), [(200, r"1 of \d+ founders has"), (30, r"[2-9] of \d+ founders have")])
+@pytest.mark.parametrize(("ticks", "said"), [(300, r"1 of \d+ founders has"), (30, r"[2-9] of \d+ founders have")])
 def test_sentences_about_lineages_agree_with_their_numbers(ticks, said):
     frames = evolving_frames(ticks=ticks, size=10)
     found = section(make_report(analysis_of(frames), "astrocyte analyze x"), "lineages")
