@@ -33,7 +33,7 @@ def test_the_program_runs_and_answers(tmp_path):
     assert lines[-2] == "7 ['window_end', 'trait', 'low', 'high', 'individuals']"
 
 
-def test_the_command_that_the_report_prints_is_told_from_the_one_that_was_given(tmp_path):
+def test_the_page_says_how_the_command_that_a_report_prints_differs_from_the_one_given(tmp_path):
     (tmp_path / "demo").mkdir()
     evolving_log(tmp_path / "demo" / "events.jsonl.zst", evolving_frames(ticks=6, size=40))
     given = ["analyze", str(tmp_path / "demo"), "--report", str(tmp_path / "other.html")]
