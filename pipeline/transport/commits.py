@@ -7,7 +7,7 @@ cannot be mistaken for that of another delivery of the same offsets.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
@@ -93,6 +93,7 @@ class CommitTracker(Generic[P]):
 
     def __init__(self) -> None:
         self._logs: dict[P, _Log] = {}
+        self._placed: Counter[P] = Counter()
 
     def __contains__(self, partition: P) -> bool:
         return partition in self._logs
@@ -107,16 +108,28 @@ class CommitTracker(Generic[P]):
 
         ``position`` is None while it is unknown, ``committed`` where the group has committed nothing.
         """
-        self.forget((partition,))
+        self._placed[partition] += 1
+        self._begin(partition, position, committed)
+
+    def _begin(self, partition: P, position: int | None, committed: int | None) -> None:
+        self._end(partition)
         self._logs[partition] = _Log(position, committed)
 
     def forget(self, partitions: Iterable[P]) -> None:
         """Drop the bookkeeping of ``partitions``; their open deliveries become stale."""
         for partition in list(partitions):
-            log = self._logs.pop(partition, None)
-            if log is not None:
-                log.live = False
-                log.open.clear()
+            self._placed[partition] += 1
+            self._end(partition)
+
+    def _end(self, partition: P) -> None:
+        log = self._logs.pop(partition, None)
+        if log is not None:
+            log.live = False
+            log.open.clear()
+
+    def placement(self, partition: P) -> int:
+        """Number that changes with each `assign` and `forget`: what was fetched under another one is read again."""
+        return self._placed[partition]
 
     def delivered(self, partition: P, first: int, next_offset: int) -> Delivery:
         """Record the delivery of the records from ``first`` to before ``next_offset``.
@@ -182,7 +195,7 @@ class CommitTracker(Generic[P]):
     def _at(self, partition: P, offset: int) -> _Log:
         log = self._logs[partition]
         if log.position is not None and offset < log.position:
-            self.assign(partition, offset)
+            self._begin(partition, offset, None)  # the same fetches go on
             log = self._logs[partition]
         elif log.start is None:
             log.start = log.position = offset

@@ -153,6 +153,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._resumed.wait(), _FETCH_S)
             return
+        # A rebalance can end in the same generation: the group of members that all expired begins at 1 again.
+        placements = {tp: self.tracker.placement(tp) for tp in active}
         fetched: Fetched = await self._thread.getmany(active, _FETCH_S)
         # Agents and timers run even if every fetch returns at once.
         await asyncio.sleep(0)
@@ -161,16 +163,21 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 # These records are read again: after a rebalance every partition is positioned again.
                 self.tracker.forget(self.tracker.partitions)
                 return
-            await self._deliver(tp, records, fetched, generation)
+            await self._deliver(tp, records, fetched, generation, placements[tp])
         for tp, position in fetched.positions.items():
-            if tp not in fetched.records and tp in self.tracker and position != self.tracker.position(tp):
+            if tp in fetched.records or tp not in self.tracker or self.tracker.placement(tp) != placements.get(tp):
+                continue
+            if position != self.tracker.position(tp):
                 self._report_reset(tp, position)
                 self.tracker.advanced(tp, position)
 
     def _current(self, generation: int) -> bool:
         return bool(self.flow_active) and generation == self.app.consumer_generation_id and not self.should_stop
 
-    async def _deliver(self, tp: TP, records: list[Any], fetched: Fetched, generation: int) -> None:
+    async def _deliver(self, tp: TP, records: list[Any], fetched: Fetched, generation: int, placement: int) -> None:
+        """Hand out what was fetched, as long as the partition is not positioned anew, after which it is read again."""
+        if self.tracker.placement(tp) != placement:
+            return
         next_offset = fetched.positions[tp]
         highwater = fetched.highwaters.get(tp) or next_offset
         self.app.monitor.track_tp_end_offset(tp, highwater)
@@ -180,11 +187,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             parts = [*parts_of(records)]
             ends = [part[0].offset for part in parts[1:]] + [next_offset]
             for part, end in zip(parts, ends, strict=True):
+                if self.tracker.placement(tp) != placement:
+                    return
                 chunk = Chunk(tp.topic, tp.partition, tuple(part), end, highwater)
                 await self._hand_out(tp, part[0], chunk, ends_at=end, generation=generation)
         else:
             ends = [record.offset for record in records[1:]] + [next_offset]
             for record, end in zip(records, ends, strict=True):
+                if self.tracker.placement(tp) != placement:
+                    return
                 await self._hand_out(tp, record, record.value, ends_at=end, generation=generation)
         self._read_offset[tp] = next_offset - 1
 

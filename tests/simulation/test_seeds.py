@@ -41,6 +41,17 @@ def test_nothing_is_lost_doubled_or_wrong_under_many_schedules(search_seed):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+FOUND = {"a rebalance ends in the same generation while a fetch is handed out": ("179", "0,1")}
+"""Schedules that once showed a fault of the product: seed and faults."""
+
+
+@pytest.mark.parametrize("fault", FOUND)
+def test_what_a_schedule_once_found_is_mended(fault):
+    seed, faults = FOUND[fault]
+    done = simulate("--seed", seed, "--faults", faults)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_one_seed_gives_the_same_run_in_another_process(some_seeds):
     again = traces_of(simulate("--seed", "3"))
     assert again == {3: traces_of(some_seeds)[3]}

@@ -133,6 +133,19 @@ def test_recreated_log_may_commit_lower_offsets_than_before():
     assert tracker.committable(P) == 30
 
 
+def test_what_was_fetched_before_a_partition_was_positioned_anew_is_distinct_from_what_comes_after():
+    tracker = tracker_at(0)
+    before = tracker.placement(P)
+    tracker.delivered(P, 0, 100)
+    tracker.delivered(P, 0, 30)  # the topic was created again: the same fetches go on
+    assert tracker.placement(P) == before
+    tracker.forget([P])
+    assert tracker.placement(P) != before
+    forgotten = tracker.placement(P)
+    tracker.assign(P, 0)
+    assert tracker.placement(P) not in (before, forgotten)
+
+
 def test_unknown_position_is_learnt_from_the_first_delivery():
     tracker = tracker_at(None)
     assert tracker.committable(P) is None
