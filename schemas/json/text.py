@@ -43,7 +43,7 @@ _RUNS: Final = (b"0" * 20, b"-" + b"0" * 19)
 _WIDE: Final = re.compile(rb"(?:^|[:,\[\s])(?:-9[0-9]{18}|-?[1-9][0-9]{19,})\s*(?:[,}\]]|$)")
 _SURE_DIGITS: Final = 15
 """Digits of a decimal number that the nearest float has all."""
-_LONG: Final = re.compile(rb"[0-9.]{%d,}" % (_SURE_DIGITS + 2))
+_LONG: Final = re.compile(rb"[0-9.]{%d,}(?:[eE][+-]?[0-9]+)?" % (_SURE_DIGITS + 2))
 
 
 def nesting(text: bytes) -> int:
@@ -116,8 +116,19 @@ def integer(digits: str) -> int | float:
 
 
 def has_long_fraction(text: bytes) -> bool:
-    """Whether a JSON text may hold a number with a fraction that has more digits than a float."""
-    return _LONG.search(text) is not None
+    """Whether a JSON text may hold a number with a fraction that no float is."""
+    return any(map(_is_no_float, _LONG.findall(text)))
+
+
+def _is_no_float(found: bytes) -> bool:
+    # Most long numbers are the digits of a float, as another program wrote them, or a part of text.
+    digits = found.decode()
+    if digits.isdecimal():
+        return False
+    try:
+        return repr(float(digits)) != digits and isinstance(fraction(digits), Decimal)
+    except ValueError:
+        return False
 
 
 def loads_exact(text: bytes) -> Any:
