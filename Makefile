@@ -9,7 +9,7 @@ FUZZ_STAMP := $(VENV)/.installed-fuzz
 .PHONY: help setup demo test faults simulate soak fuzz scores bench lint format docs audit clean
 
 help:
-	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
+	@echo "make demo   run the main job over about 20 seconds of events on embedded defaults"
 	@echo "make test   run the tests"
 	@echo "make faults run all fault tests and print a table: make faults [SEED=n] [ARGS='-k InfluxDB']"
 	@echo "make simulate  run seeded simulations: make simulate SEEDS=1000, or one of them, SEED=7 [FAULTS=0,2]"

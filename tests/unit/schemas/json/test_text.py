@@ -1,4 +1,4 @@
-"""Which JSON texts are read a second time for digits that no float has."""
+"""Which JSON records are read a second time for digits that no float has."""
 
 import json
 from decimal import Decimal
