@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from astrocyte.pipeline.analysis.inspect.forms import Forms
 from astrocyte.pipeline.console import short
@@ -190,13 +190,22 @@ def _own_time(
     names = {_time_member(event) for event in own}
     name = names.pop() if len(names) == 1 else None
     values = [event.time for event in own]
-    unit = own[0].unit or _unit(values, _MOST_ROWS)
+    units = _units(values) if own[0].unit is None else {}
+    unit = own[0].unit or (None if len(units) > 1 else _unit(values, _MOST_ROWS))
     where = "source.ts_ms of the envelope" if forms.main == DEBEZIUM else "the time of the envelope"
     proposal.time = f"{short(name) if name else where}, {unit or 'ISO 8601 text'}"
+    if len(units) > 1:
+        text = any(_number(value) is None for value in values)
+        proposal.time = f"{short(name) if name else where}, numbers in {', '.join(units)}{' and text' if text else ''}"
+        counts = ", ".join(f"{unit} {count:,}" for unit, count in units.items())
+        proposal.problems.append(
+            f"numbers in {short(name) if name else where} have several units ({counts} of those studied), and each is "
+            "read by its size: send one unit, and declare it"
+        )
     if len(own) < len(events):
         others = "the others are refused" if is_file else "the time of the Kafka message in the others"
         proposal.time += f", in {len(own) / len(events):.1%} of the events; {others}"
-    if name in TIME_NAMES and forms.main in ROWS and len(own) >= SHARE * len(events):
+    if name in TIME_NAMES and forms.main in ROWS and len(own) >= SHARE * len(events) and len(units) < 2:
         proposal.declaration["time"] = {"field": name} | ({"unit": unit} if unit else {})
     odd = [
         row
@@ -261,6 +270,13 @@ def _unit(values: Sequence[Any], share: float) -> TimeUnit | None:
     units = Counter(unit_of(number) for value in values if (number := _number(value)) is not None)
     ((unit, count),) = units.most_common(1) or [(None, 0)]
     return unit if count >= share * len(values) else None
+
+
+def _units(values: Sequence[Any]) -> dict[TimeUnit, int]:
+    """Numbers of each unit, as their magnitudes show it, finer ones last, without those that are hardly times."""
+    numbers = [number for value in values if (number := _number(value)) is not None and not is_doubted(number)]
+    units = Counter(unit for number in numbers if (unit := unit_of(number)) is not None)
+    return {unit: units[unit] for unit in get_args(TimeUnit) if units[unit]}
 
 
 def _number(value: Any) -> float | None:

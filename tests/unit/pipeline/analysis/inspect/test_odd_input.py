@@ -321,3 +321,21 @@ def test_ticks_of_other_epochs_and_empty_keys_are_named(tmp_path):
     rows = [{"timestamp": START_S + n, "key": "" if n % 3 else "pump", "v": n} for n in range(9)]
     said = " ".join(run("inspect", lines_of(tmp_path / "keys.jsonl", rows)).output.split())
     assert "problems 6 events have an empty key, which is a key like any other" in said
+
+
+def test_numbers_of_several_units_are_named_and_no_unit_is_declared(tmp_path):
+    factors = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+    lines = [
+        orjson.dumps({"timestamp": (START_S + 4 * n + at) * factor, "v": n, "user": f"u{n % 3}"})
+        for n in range(5)
+        for at, factor in enumerate(factors.values())
+    ]
+    path = tmp_path / "mixed.jsonl"
+    path.write_bytes(b"\n".join([*lines, orjson.dumps({"timestamp": 2024, "v": 1, "user": "u1"})]))
+    shown = run("inspect", str(path)).output
+    words = " ".join(shown.split())
+    assert "timestamp, numbers in s, ms, us, ns" in words
+    assert "several units (s 5, ms 5, us 5, ns 5 of those studied)" in words
+    assert "1 of 21 values of timestamp studied is no time of these days, such as 2024" in words
+    assert "refused none" in words
+    assert "time:" not in started(str(path)).text
