@@ -220,7 +220,7 @@ def test_times_and_binary_values_of_parquet_have_a_json_form(tmp_path):
     )
     pq.write_table(table, path)
     ((time, key, amount, _, note, *_),) = of_files(UNDECLARED, path)[0]
-    assert (time, key, amount, note) == ("2023-11-14T22:13:20Z", "k", 1.0, "/w==")
+    assert (time, key, amount, note) == ("2023-11-14T22:13:20Z", "k", 1.0, "0xff")
     assert uuid.UUID(of_files(UNDECLARED, path)[2][0]).version == 8
 
 
