@@ -25,9 +25,9 @@ from astrocyte.pipeline.console import (
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
-    from astrocyte.pipeline.recording.pacing import Tempo
-    from astrocyte.pipeline.recording.replay import Plan, Replayed
-    from astrocyte.pipeline.recording.shift import Shift
+    from astrocyte.pipeline.recording.replays.pacing import Tempo
+    from astrocyte.pipeline.recording.replays.replay import Plan, Replayed
+    from astrocyte.pipeline.recording.replays.shift import Shift
     from astrocyte.pipeline.recording.tap import Event, Formatter
 
 __all__ = ["register"]
@@ -252,16 +252,16 @@ def replay_command(
     as_json: AsJson = False,
 ) -> None:
     """Send a recorded log into Kafka with its original spacing."""
-    from astrocyte.pipeline.recording.pacing import Tempo, parse_rate
     from astrocyte.pipeline.recording.reader import first_ms_of
-    from astrocyte.pipeline.recording.replay import (
+    from astrocyte.pipeline.recording.replays.pacing import Tempo, parse_rate
+    from astrocyte.pipeline.recording.replays.replay import (
         Selection,
         make_plan,
         parse_remap,
         parse_within_log,
         shift_to_now,
     )
-    from astrocyte.pipeline.recording.replay import shift_by as shift_exactly
+    from astrocyte.pipeline.recording.replays.replay import shift_by as shift_exactly
 
     if shift and shift_by is not None:
         raise InvalidSettings("--shift moves the log to now and --shift-by by a duration; give one of them")
@@ -296,7 +296,7 @@ def replay_command(
     _note_outputs(plan)
 
     async def work() -> Replayed:
-        from astrocyte.pipeline.recording.replay import replay
+        from astrocyte.pipeline.recording.replays.replay import replay
 
         await _note_newer_events(plan, broker_address(broker), moved)
         tempo = Tempo(tempo_rate, paused=start_paused)
@@ -368,7 +368,7 @@ def _note_outputs(plan: Plan) -> None:
 
 
 async def _note_newer_events(plan: Plan, broker: str, shift: Shift | None) -> None:
-    from astrocyte.pipeline.recording.replay import newer_events
+    from astrocyte.pipeline.recording.replays.replay import newer_events
     from astrocyte.schemas.times import iso_from_us
 
     found = await newer_events(plan, broker, shift)

@@ -17,7 +17,7 @@ from astrocyte.pipeline.cli import log as cli_log
 from astrocyte.pipeline.cli.correlation import rules as cli_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
-from astrocyte.pipeline.recording.shift import repartition
+from astrocyte.pipeline.recording.replays.shift import repartition
 from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.schemas.frames import Frame
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, write_log

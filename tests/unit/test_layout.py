@@ -62,7 +62,7 @@ ARROWS: dict[str, dict[str, str]] = {
     "pipeline": {
         "analysis": "console kafka recording roles settings simulation topology transport",
         "broker": "kafka",
-        "bench": "analysis broker console kafka page roles settings simulation topology transport",
+        "bench": "analysis broker kafka page roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging page recording roles settings simulation "
         "stopping studies topology transport watch",
         "embed": "kafka recording settings stopping transport",
@@ -102,6 +102,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "correlation": "options",
         "evolution": "options",
     },
+    "pipeline/bench": {
+        "page": "phylogeny",
+    },
     "pipeline/page": {
         "content": "aggregates",
         "rules": "aggregates sources",
@@ -112,6 +115,9 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "pipeline/page/server": {
         "routes": "inquiry page security",
+    },
+    "pipeline/recording": {
+        "replays": "format index reader",
     },
     "pipeline/studies": {
         "shipped": "cells evolution_models intervals loop_measures report steered study",

@@ -23,10 +23,10 @@ from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics, to
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
 from astrocyte.pipeline.recording.frames import chunks_of
-from astrocyte.pipeline.recording.pacing import Tempo
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.record import record
-from astrocyte.pipeline.recording.replay import (
+from astrocyte.pipeline.recording.replays.pacing import Tempo
+from astrocyte.pipeline.recording.replays.replay import (
     Selection,
     make_plan,
     newer_events,
@@ -34,7 +34,7 @@ from astrocyte.pipeline.recording.replay import (
     replay,
     shift_to_now,
 )
-from astrocyte.pipeline.recording.shift import Shift
+from astrocyte.pipeline.recording.replays.shift import Shift
 from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.pipeline.topology.plan import contracts_of
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings

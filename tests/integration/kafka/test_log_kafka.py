@@ -10,10 +10,10 @@ import pytest
 from astrocyte.pipeline.kafka.client import consumer_client, ensure_topics, read_at, topic_partitions
 from astrocyte.pipeline.kafka.offsets import Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.pacing import Tempo
 from astrocyte.pipeline.recording.reader import read_header, read_log
 from astrocyte.pipeline.recording.record import record
-from astrocyte.pipeline.recording.replay import Selection, make_plan, replay
+from astrocyte.pipeline.recording.replays.pacing import Tempo
+from astrocyte.pipeline.recording.replays.replay import Selection, make_plan, replay
 from astrocyte.pipeline.recording.tap import Selector, json_line, tap
 from tests.support.broker import BrokerThread
 from tests.support.logs import T0_US, axon_frame, frame_messages, produce, read_topics

@@ -19,7 +19,7 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.dicts import frames_of
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.shift import Shift, shift_record
+from astrocyte.pipeline.recording.replays.shift import Shift, shift_record
 from astrocyte.schemas.contract import Contracts, scoped_id
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import parse_ids

@@ -8,8 +8,8 @@ import pytest
 from astrocyte import Engine, Frame, load_rules, match
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.shift import Shift, rename_stream, shift_record
-from astrocyte.pipeline.recording.shift import repartition as divided
+from astrocyte.pipeline.recording.replays.shift import Shift, rename_stream, shift_record
+from astrocyte.pipeline.recording.replays.shift import repartition as divided
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 

@@ -11,7 +11,7 @@ from astrocyte.pipeline.analysis.inputs import survey
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
-from astrocyte.pipeline.recording.shift import repartition
+from astrocyte.pipeline.recording.replays.shift import repartition
 from astrocyte.schemas.topics import CLOCK, MULTI_EVENTS
 from tests.support.logs import T0_US, axon_frame, write_log
 from tests.support.pair_log import LATENESS, SECOND, in_frames, in_json, matches, spikes

@@ -18,7 +18,7 @@ from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.embed.encoding import StreamEncoder, messages_of
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.shift import Shift, shift_record
+from astrocyte.pipeline.recording.replays.shift import Shift, shift_record
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner

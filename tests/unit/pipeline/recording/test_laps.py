@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog
-from astrocyte.pipeline.recording.laps import Laps, whole_seconds
-from astrocyte.pipeline.recording.shift import Shift
+from astrocyte.pipeline.recording.replays.laps import Laps, whole_seconds
+from astrocyte.pipeline.recording.replays.shift import Shift
 from astrocyte.schemas.contract import Contracts
 from tests.support.logs import T0_US, axon_frame, frame_messages
 

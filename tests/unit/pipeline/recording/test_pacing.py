@@ -8,7 +8,7 @@ import math
 import pytest
 
 from astrocyte.pipeline.console import decode_keys
-from astrocyte.pipeline.recording.pacing import Tempo, parse_rate
+from astrocyte.pipeline.recording.replays.pacing import Tempo, parse_rate
 from astrocyte.schemas.errors import InvalidSettings
 
 

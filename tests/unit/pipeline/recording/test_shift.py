@@ -13,7 +13,7 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import chunks_of
-from astrocyte.pipeline.recording.shift import (
+from astrocyte.pipeline.recording.replays.shift import (
     Shift,
     first_event_us,
     rename_stream,

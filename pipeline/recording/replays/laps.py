@@ -7,7 +7,7 @@ from typing import Final
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.pipeline.recording.format import InvalidLog
-from astrocyte.pipeline.recording.shift import Shift, event_bounds_us
+from astrocyte.pipeline.recording.replays.shift import Shift, event_bounds_us
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.times import CEILING_US, DOUBTED_US
 

@@ -24,10 +24,10 @@ from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog
 from astrocyte.pipeline.recording.index import Totals, read_index
-from astrocyte.pipeline.recording.laps import Laps, whole_seconds
-from astrocyte.pipeline.recording.pacing import Tempo
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
-from astrocyte.pipeline.recording.shift import (
+from astrocyte.pipeline.recording.replays.laps import Laps, whole_seconds
+from astrocyte.pipeline.recording.replays.pacing import Tempo
+from astrocyte.pipeline.recording.replays.shift import (
     Shift,
     first_event_us,
     rename_stream,

@@ -1,0 +1,1 @@
+"""Logs sent again: their pace, their laps, and the times of what they hold."""
