@@ -367,7 +367,7 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, stated: str | No
         event = read_frame_row(body, contract, key=None if record.key is None else record.key.decode())
     else:
         event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
-        if tells_by_float(event, contract) and has_long_fraction(record.value or b""):
+        if has_long_fraction(record.value or b"") and tells_by_float(event, contract):
             time, (body, envelope) = event.time, read_body(record, contract, stated, exact=True)
             event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
             event.time = time
