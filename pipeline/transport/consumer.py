@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from time import monotonic
 from typing import Any, Final, cast
@@ -183,21 +183,22 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self.app.monitor.track_tp_end_offset(tp, highwater)
         self._report_reset(tp, records[0].offset)
         await self._report_jump(tp, records[0].offset)
-        if self._takes_chunks(tp.topic):
-            parts = [*parts_of(records)]
-            ends = [part[0].offset for part in parts[1:]] + [next_offset]
-            for part, end in zip(parts, ends, strict=True):
-                if self.tracker.placement(tp) != placement:
-                    return
-                chunk = Chunk(tp.topic, tp.partition, tuple(part), end, highwater)
-                await self._hand_out(tp, part[0], chunk, ends_at=end, generation=generation)
-        else:
-            ends = [record.offset for record in records[1:]] + [next_offset]
-            for record, end in zip(records, ends, strict=True):
-                if self.tracker.placement(tp) != placement:
-                    return
-                await self._hand_out(tp, record, record.value, ends_at=end, generation=generation)
+        for record, value, ends_at in self._values(tp, records, next_offset, highwater):
+            if self.tracker.placement(tp) != placement:
+                return
+            await self._hand_out(tp, record, value, ends_at=ends_at, generation=generation)
         self._read_offset[tp] = next_offset - 1
+
+    def _values(self, tp: TP, records: list[Any], next_offset: int, highwater: int) -> Iterator[tuple[Any, Any, int]]:
+        """What agents get of the records: the first record of each value, the value, and the offset where it ends."""
+        if not self._takes_chunks(tp.topic):
+            ends = [record.offset for record in records[1:]] + [next_offset]
+            yield from zip(records, (record.value for record in records), ends, strict=True)
+            return
+        parts = [*parts_of(records)]
+        ends = [part[0].offset for part in parts[1:]] + [next_offset]
+        for part, end in zip(parts, ends, strict=True):
+            yield part[0], Chunk(tp.topic, tp.partition, tuple(part), end, highwater), end
 
     async def _hand_out(self, tp: TP, record: Any, value: Any, *, ends_at: int, generation: int) -> None:
         tracked = tp in self.tracker
