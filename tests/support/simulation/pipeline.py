@@ -149,6 +149,9 @@ class _Worker:
     ended: int | None = None
     said: str = ""
 
+    def show_waits(self) -> None:
+        """Nothing: all that it waits for is in the trace."""
+
 
 class Simulation:
     """One pipeline in one world. ``begin`` starts it, and ``done`` says whether its outcome is known."""
