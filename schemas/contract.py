@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from astrocyte.schemas.arrow.columns import column_name
-from astrocyte.schemas.catalog import CATALOG, WHOLE, Catalog, EventType
+from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.cloudevents import is_mono, is_structured, missing_attributes, with_data
 from astrocyte.schemas.json.connect import with_decimals
-from astrocyte.schemas.times import TIME_NAMES, TimeUnit
+from astrocyte.schemas.times import TIME_NAMES, TimeUnit, is_doubted
 from astrocyte.schemas.topics import mono_topic, stream_of
 from astrocyte.schemas.values import single
 from astrocyte.schemas.values.single import json_text
@@ -66,6 +66,13 @@ class Event:
     type: str | None = None
     key: str | None = None
 
+    @property
+    def doubted_time(self) -> int | float | None:
+        """The number in ``time`` that was read as one and is hardly one; None for text and where a unit is stated."""
+        if self.unit is not None or not isinstance(self.time, int | float):
+            return None
+        return self.time if is_doubted(self.time) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Contract:
@@ -83,8 +90,8 @@ class Contract:
 
         They are those that distinguish events, and those that are declared to hold integers or text.
         """
-        types = {} if self.declaration is None else self.declaration.column_types
-        return frozenset(self.exact) | {name for name, kind in types.items() if kind in WHOLE or kind == "string"}
+        declared = frozenset[str]() if self.declaration is None else self.declaration.exact_columns
+        return declared.union(self.exact)
 
     @property
     def key_field(self) -> str:

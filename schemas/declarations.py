@@ -197,5 +197,10 @@ class StreamDeclaration(_Part):
         """Declared types, by the column of a frame that holds the field; made once for all events."""
         return {column_name(name): kind for name, kind in self.types.items()}
 
+    @cached_property
+    def exact_columns(self) -> frozenset[str]:
+        """Columns that are declared to hold integers or text, in which decimal numbers keep their digits."""
+        return frozenset(name for name, kind in self.column_types.items() if kind in WHOLE or kind == "string")
+
 
 DEBEZIUM: Final = "debezium"

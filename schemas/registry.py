@@ -40,9 +40,12 @@ def install_hint(module: str) -> str:
     return f"; pip install 'astrocyte[{extra}]'" if extra else ""
 
 
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """``; did you mean 'x'?`` for the known name most similar to ``name``; empty where none is similar."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def did_you_mean(name: str, known: Collection[str], *, similarity: float = 0.5) -> str:
+    """``; did you mean 'x'?`` for the known name most similar to ``name``; empty where none is similar.
+
+    ``similarity``: the least, from 0 to 1 (`difflib.SequenceMatcher.ratio`).
+    """
+    close = difflib.get_close_matches(name, known, n=1, cutoff=similarity)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "TIME_NAMES",
     "TimeUnit",
     "are_event_times",
+    "doubted_before_us",
     "event_time_us",
     "fitting_unit",
     "is_doubted",
@@ -36,6 +37,7 @@ __all__ = [
     "iso_from_us",
     "iso_interval",
     "iso_strings",
+    "reading_of",
     "time_us",
     "unit_of",
     "us_from_datetime",
@@ -236,10 +238,19 @@ def unit_of(number: int | float | Decimal) -> TimeUnit | None:
     return None
 
 
+def doubted_before_us(number: float) -> int:
+    """Earlier than this, a number of that magnitude that was read without a declared unit is rather no time."""
+    return NS_FROM_US if unit_of(number) == "ns" else DOUBTED_US
+
+
 def is_doubted(number: float) -> bool:
-    """Whether a number that was read as a time without a declared unit is rather none (DOUBTED_US, NS_FROM_US)."""
-    unit = unit_of(number)
-    return time_us(number) < (NS_FROM_US if unit == "ns" else DOUBTED_US)
+    """Whether a number that was read as a time without a declared unit is rather none."""
+    return time_us(number) < doubted_before_us(number)
+
+
+def reading_of(number: float) -> str:
+    """How a number is read as a time without a declared unit, as text."""
+    return f"{number}, read in {unit_of(number)} since 1970 as {iso_from_us(time_us(number))}"
 
 
 def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given: Any) -> int:

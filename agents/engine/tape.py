@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.agents.engine.engine import FOREVER_US, Engine
+from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.event_store import Origin
 from astrocyte.agents.ingest.faults import apart
@@ -61,16 +61,6 @@ class Tape:
     """Events of one engine, in order."""
 
     steps: list[_Step] = field(default_factory=lambda: [_Step()])
-
-    @property
-    def rows(self) -> int:
-        """Number of events."""
-        return sum(step.rows for step in self.steps)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the columns."""
-        return sum(each.frame.batch.nbytes for step in self.steps for each in step.frames)
 
     def times_us(self) -> tuple[int, int] | None:
         """Oldest and newest time of an event; None without events."""
@@ -190,7 +180,6 @@ class Recorder(Engine):
         self.tape.flush(self._newest_us)
         if self._running:
             return super().flush()
-        self.watermark_us = FOREVER_US
         self._delivered.clear()
         self.watermark_us = self._newest_us = NEVER_US
         return EngineOutput(MatchTable.empty(self.rules))

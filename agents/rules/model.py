@@ -421,8 +421,8 @@ class RuleSet(Model):
     @property
     def read(self) -> frozenset[str]:
         """Streams that its rules, windows and statistics read, also those that it makes."""
-        named = {stream for each in (*self.rules, *self.insight) for stream in each.streams}
-        return frozenset(named | {window.source for window in self.windows})
+        makers = (*self.rules, *self.windows, *self.insight)
+        return frozenset(stream for each in makers for stream in each.streams)
 
 
 def as_rule_set(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:

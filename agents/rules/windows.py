@@ -53,6 +53,11 @@ class Window(Model):
     keep: Duration | None = None
 
     @property
+    def streams(self) -> tuple[str]:
+        """What it reads, as rules and statistics name it."""
+        return (self.source,)
+
+    @property
     def kind(self) -> Literal["tumbling", "hopping", "sliding", "session"]:
         """The type of the window."""
         if self.sliding is not None:

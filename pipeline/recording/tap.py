@@ -27,11 +27,12 @@ from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic, listed_topi
 from astrocyte.pipeline.recording.format import record_line
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.contract import time_member
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.frames import conform, decode_frame
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.registry import did_you_mean
-from astrocyte.schemas.times import TIME_NAMES, is_in_calendar, iso_from_us, time_us, us_from_ms
+from astrocyte.schemas.times import is_in_calendar, iso_from_us, time_us, us_from_ms
 from astrocyte.schemas.topics import stream_of
 
 __all__ = [
@@ -142,7 +143,7 @@ class Selector:
         for nested in ("metadata", "payload"):
             if isinstance(body.get(nested), dict):
                 fields.update(body[nested])
-        name = next((name for name in TIME_NAMES if body.get(name) is not None), None)
+        name = time_member(body)
         try:
             fields["timestamp"] = us_from_ms(record.timestamp_ms) if name is None else time_us(fields.pop(name))
         except InvalidEvent:
@@ -296,7 +297,7 @@ def columns_line(event: Event) -> bytes:
         shown = event.problem or (f"{size}" if body is None else orjson.dumps(body).decode())
         return f"{_kafka_time(record):<27} {place:<28} {printable(key):<12} <{printable(shown)}>\n".encode()
     result = _result(body)
-    name = next((name for name in TIME_NAMES if body.get(name) is not None), "timestamp")
+    name = time_member(body) or "timestamp"
     time = _shown_time(body.pop(name, None))
     if result is not None:
         return f"{time or _kafka_time(record):<27} {place:<28} {printable(key):<12} {result}\n".encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import combined
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import mono_topic
 
 __all__ = ["DEFAULT_RULES", "join_rule_sets", "misspelt_streams", "path_of", "read_rule_files", "shipped_rules"]
@@ -64,6 +64,6 @@ def misspelt_streams(ruleset: RuleSet, existing: Collection[str]) -> Iterator[st
     """
     known = {each.name for each in ruleset.streams} | ruleset.made | {each.stream for each in CATALOG}
     for stream in sorted(ruleset.read - known):
-        close = difflib.get_close_matches(stream, known, n=1, cutoff=0.75)
-        if close and not {stream, mono_topic(stream)} & set(existing):
-            yield f"stream {stream!r} is not declared and is read from {mono_topic(stream)}; did you mean {close[0]!r}?"
+        similar = did_you_mean(stream, known, similarity=0.75)
+        if similar and not {stream, mono_topic(stream)} & set(existing):
+            yield f"stream {stream!r} is not declared and is read from {mono_topic(stream)}{similar}"

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.values.single import MOST_LEVELS
+from astrocyte.schemas.values.single import MOST_LEVELS, shortest_float
 
 __all__ = ["with_decimals"]
 
@@ -72,7 +72,7 @@ def _number(value: Any, scale: Any, name: str) -> int | float | Decimal:
         if abs(unscaled) < _EXACT:
             return nearest
         exact = Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -digits))
-        return nearest if Decimal(repr(nearest)) == exact else exact
+        return exact if shortest_float(exact) is None else nearest
     except (TypeError, ValueError, OverflowError):
         raise InvalidEvent(
             f"field {name!r} is {value!r:.80} with the scale {scale!r:.20}; expected the base64 text of a decimal's "

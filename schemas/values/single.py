@@ -28,13 +28,13 @@ __all__ = [
     "bytes_text",
     "distinguishing",
     "is_nested",
-    "is_wide",
     "json_text",
     "key_text",
     "nearest_float",
     "number_of",
     "number_text",
     "plain",
+    "shortest_float",
 ]
 
 LEAST: Final = -(2**63)
@@ -187,27 +187,18 @@ def _json_default(value: Any) -> Any:
     return list(value) if isinstance(value, set | frozenset | np.ndarray) else plain(value)
 
 
-def is_wide(value: Any) -> bool:
-    """Whether a value is an integer, also as a decimal number, that as a field would become another one: a float."""
-    if isinstance(value, Decimal):
-        return _is_whole(value) and (
-            not LEAST <= value <= MOST or (type(plain(value)) is float and plain(value) != value)
-        )
-    return isinstance(value, int) and not LEAST <= value <= MOST
-
-
 def number_text(value: int | Decimal) -> str | None:
     """The digits of a number that as a field would become another one, a float: a JSON number. None for any other."""
-    if is_wide(value):
-        return str(int(value))
-    if not isinstance(value, Decimal) or not _is_ordinary(value) or _is_whole(value):
-        return None
-    return None if Decimal(repr(float(value))) == value else str(value)
+    if isinstance(value, int):
+        return None if LEAST <= value <= MOST else str(int(value))
+    exact = distinguishing(value)
+    return None if isinstance(exact, Decimal) or exact == plain(value) else str(exact)
 
 
-def _is_whole(value: Decimal) -> bool:
-    """Whether a decimal number is an integer, of a size that some float has."""
-    return _is_ordinary(value) and value == value.to_integral_value()
+def shortest_float(value: Decimal) -> float | None:
+    """The float whose shortest text a decimal number is; None for a number with digits that no float has."""
+    nearest = float(value)
+    return nearest if Decimal(repr(nearest)) == value else None
 
 
 def _is_ordinary(value: Decimal) -> bool:
@@ -229,9 +220,9 @@ def distinguishing(value: Any) -> Any:
     if isinstance(value, Enum):
         return distinguishing(value.value)
     if isinstance(value, Decimal) and _is_ordinary(value):
-        if not _is_whole(value):
-            nearest = float(value)
-            return nearest if Decimal(repr(nearest)) == value else format(value, "f").rstrip("0")
+        if value != value.to_integral_value():
+            nearest = shortest_float(value)
+            return format(value, "f").rstrip("0") if nearest is None else nearest
         value = int(value)
     return str(int(value)) if isinstance(value, int) and not LEAST <= value <= MOST else value
 

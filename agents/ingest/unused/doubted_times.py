@@ -21,9 +21,8 @@ from astrocyte.schemas.times import (
     PER_UNIT,
     TimeUnit,
     fitting_unit,
-    is_doubted,
     iso_from_us,
-    unit_of,
+    reading_of,
 )
 
 __all__ = ["DoubtedTimes", "doubted_times"]
@@ -62,7 +61,7 @@ def doubted_times(
     read = [records[row] for row in rows[early].tolist()]
     if int(times_us[early].min()) >= DOUBTED_US and _doubted(read[0], contract) is None:
         return None  # a history of the years before 2001, which it would be a waste to read twice
-    return _of_guess(early, times_us, read, contract)
+    return _of_guess(early, read, contract)
 
 
 def _of_unit(times_us: NDArray[np.int64], unit: TimeUnit) -> DoubtedTimes | None:
@@ -76,9 +75,7 @@ def _of_unit(times_us: NDArray[np.int64], unit: TimeUnit) -> DoubtedTimes | None
     return DoubtedTimes("unit", unit, int(doubted[0]), example, len(doubted))
 
 
-def _of_guess(
-    early: NDArray[np.int64], times_us: NDArray[np.int64], records: Sequence[KafkaRecord], contract: Contract
-) -> DoubtedTimes | None:
+def _of_guess(early: NDArray[np.int64], records: Sequence[KafkaRecord], contract: Contract) -> DoubtedTimes | None:
     """Those of the ``early`` rows whose time was such a number; what came is read again: the frame has times only."""
     found: DoubtedTimes | None = None
     for row, record in zip(early.tolist(), records, strict=True):
@@ -87,8 +84,7 @@ def _of_guess(
             continue
         if found is None:
             member, number = given
-            example = f": {number}, read in {unit_of(number)} since 1970 as {iso_from_us(int(times_us[row]))}"
-            found = DoubtedTimes("guessed_unit", member, row, example, 0)
+            found = DoubtedTimes("guessed_unit", member, row, f": {reading_of(number)}", 0)
         found = found._replace(rows=found.rows + 1)
     return found
 
@@ -100,7 +96,8 @@ def _doubted(record: KafkaRecord, contract: Contract) -> tuple[str, int | float]
         event = read_event(body, contract, envelope=envelope)
     except (InvalidEvent, orjson.JSONDecodeError, UnicodeDecodeError):
         return None
-    if event.unit is not None or not isinstance(event.time, int | float) or not is_doubted(event.time):
+    number = event.doubted_time
+    if number is None:
         return None
     declared = None if contract.declaration is None else contract.declaration.time
-    return (time_member(event.document) or "time") if declared is None else declared.field, event.time
+    return (time_member(event.document) or "time") if declared is None else declared.field, number

@@ -14,6 +14,7 @@ from astrocyte.agents.insight import Diversity
 from astrocyte.pipeline.analysis.evolution.dashboard import family_tree
 from astrocyte.pipeline.analysis.evolution.history import EVENTS, METRICS, History
 from astrocyte.pipeline.analysis.evolution.records import table_of
+from astrocyte.pipeline.analysis.phylogeny.loops import mark_ancestors
 from astrocyte.pipeline.analysis.phylogeny.population import Population
 from astrocyte.pipeline.analysis.phylogeny.records import InvalidLineage
 from astrocyte.schemas.errors import InvalidSettings
@@ -202,7 +203,5 @@ def _lineages_at(everyone: Population | None, time_us: int) -> int | None:
     # Founders have no event of their birth: they have lived since before the first event.
     founder = everyone.first < 0
     alive = ((everyone.origin_us <= time_us) | (founder & ~everyone.born)) & (everyone.died_us > time_us)
-    root = np.where(founder, np.arange(len(everyone)), everyone.first)
-    while not (root[root] == root).all():
-        root = root[root]
-    return len(np.unique(root[alive]))
+    mark_ancestors(everyone.first, np.full_like(everyone.first, -1), alive)
+    return int((alive & founder).sum())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +12,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.history.results import RuleMatches, find_matches
 from astrocyte.pipeline.analysis.history.tapes import History, Tapes
 
-__all__ = ["Change", "Compared", "compare_rule_sets", "differing"]
-
-_KEYS: Final = 12
-"""Keys with the most matches that are listed."""
+__all__ = ["Change", "Compared", "compare_rule_sets", "differing", "to_compare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +32,6 @@ class Change:
     def kind(self) -> str:
         """``new``, ``removed`` or ``changed``."""
         return "new" if self.before is None else "removed" if self.after is None else "changed"
-
-    def top_keys(self) -> list[tuple[str | None, int, int]]:
-        """Keys with the most matches, with their number before and after."""
-        counts = [Counter([] if side is None else side.keys()) for side in (self.before, self.after)]
-        most = (counts[0] | counts[1]).most_common(_KEYS)
-        return [(key, counts[0][key], counts[1][key]) for key, _ in most]
-
-    def numbers_of_keys(self) -> tuple[int, int]:
-        """Number of different keys before and after."""
-        before, after = (set() if side is None else set(side.keys()) for side in (self.before, self.after))
-        return len(before), len(after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +63,16 @@ def differing(before: RuleSet, after: RuleSet) -> set[str]:
     makers = [maker for side in sides for maker in side.values()]
     grown = True
     while grown:
-        more = {each.name for each in makers if found & _streams(each)}
+        more = {each.name for each in makers if not found.isdisjoint(each.streams)}
         grown = not more <= found
         found |= more
     return found
 
 
-def _streams(maker: Any) -> set[str]:
-    return {maker.source} if hasattr(maker, "source") else {*maker.streams}
+def to_compare(before: RuleSet, after: RuleSet, *, anew: bool) -> set[str]:
+    """Names of the rules of both sides that must be run: those that differ, or all where the events do (``anew``)."""
+    names = {rule.name for side in (before, after) for rule in side.rules}
+    return names if anew else differing(before, after) & names
 
 
 def compare_rule_sets(
@@ -94,21 +80,19 @@ def compare_rule_sets(
     before: RuleSet,
     after: RuleSet,
     *,
-    known: Callable[[RuleSet, Tapes, Collection[str]], dict[str, RuleMatches]] = lambda ruleset, tapes, only: (
-        find_matches(ruleset, tapes, only=only)
-    ),
+    known: Mapping[str, RuleMatches] | None = None,
     most_matches: int = 2**62,
 ) -> Compared:
     """What rules find before and after a change. Matches are the same if a rule of that name took the same events.
 
-    ``known`` gives the matches before, which a caller may have kept. Raises as `History.tapes` and `find_matches`.
+    ``known`` are the matches before of all rules `to_compare`, where a caller has kept them. Raises as `History.tapes`
+    and `find_matches`.
     """
     tapes_before, tapes_after = history.tapes(before), history.tapes(after)
     anew = tapes_before is not tapes_after
-    names_before, names_after = ({rule.name for rule in side.rules} for side in (before, after))
-    changed = names_before | names_after if anew else differing(before, after) & (names_before | names_after)
-    old = known(before, tapes_before, changed & names_before)
-    new = find_matches(after, tapes_after, only=changed & names_after, most_matches=most_matches)
+    changed = to_compare(before, after, anew=anew)
+    old = find_matches(before, tapes_before, only=changed) if known is None else known
+    new = find_matches(after, tapes_after, only=changed, most_matches=most_matches)
     order = [rule.name for rule in (*after.rules, *before.rules) if rule.name in changed]
     changes = [_change(name, old.get(name), new.get(name)) for name in dict.fromkeys(order)]
     unchanged = tuple(rule.name for rule in after.rules if rule.name not in changed)

@@ -65,8 +65,7 @@ class RuleMatches:
 
         128 bits: sums of mixed ids of the events, so that their order does not matter.
         """
-        parts = [_identities(table) for table in self.tables if len(table)]
-        words = np.concatenate([np.empty((0, 2), np.uint64), *parts])
+        words = np.concatenate([np.empty((0, 2), np.uint64), *map(_identities, self.tables)])
         return np.ascontiguousarray(words).view([("", np.uint64)] * 2).ravel()
 
     def place(self, number: int) -> MatchTable:
@@ -178,17 +177,13 @@ def _needed(ruleset: RuleSet, group: KeyGroup, names: Collection[str]) -> RuleSe
         name = todo.pop()
         if name not in wanted:
             wanted.add(name)
-            todo += [stream for stream in _streams(own[name]) if stream in own]
+            todo += [stream for stream in own[name].streams if stream in own]
     return RuleSet(
         rules=tuple(each for each in ruleset.rules if each.name in wanted),
         windows=tuple(each for each in ruleset.windows if each.name in wanted),
         insight=tuple(each for each in ruleset.insight if each.name in wanted),
         streams=ruleset.streams,
     )
-
-
-def _streams(maker: Any) -> Collection[str]:
-    return (maker.source,) if hasattr(maker, "source") else maker.streams
 
 
 def _by_rule(table: MatchTable, names: Collection[str]) -> Iterator[tuple[str, MatchTable]]:
@@ -236,5 +231,5 @@ def _identities(table: MatchTable) -> NDArray[np.uint64]:
         mixed = (ids ^ (ids >> np.uint64(29)) ^ ids[:, ::-1]) * _MIX
         mixed ^= mixed >> np.uint64(32)
         mixed *= _MIX[::-1]
-    # Each match has an event at least: sums of neighbouring parts.
-    return np.add.reduceat(mixed, table.offsets[:-1], axis=0) if len(table) else np.empty((0, 2), np.uint64)
+    # No table is empty, and each match has an event at least: sums of neighbouring parts.
+    return np.add.reduceat(mixed, table.offsets[:-1], axis=0)

@@ -63,11 +63,6 @@ class Tapes:
     dead: int
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all columns."""
-        return sum(tape.nbytes for each in self.groups for tape in each.tapes)
-
-    @property
     def times_us(self) -> tuple[int, int] | None:
         """Oldest and newest time of an event; None without events."""
         found = [times for each in self.groups for tape in each.tapes if (times := tape.times_us()) is not None]

@@ -22,7 +22,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.times import DOUBTED_US, NS_FROM_US, iso_from_us, unit_of
+from astrocyte.schemas.times import doubted_before_us, iso_from_us
 
 __all__ = [
     "REASONS",
@@ -165,8 +165,7 @@ class StreamReport:
         reading = self.reading
         doubted = None if self.proposal is None else self.proposal.doubted
         if self.is_proposed and doubted is not None:
-            bound_us = NS_FROM_US if unit_of(doubted.example) == "ns" else DOUBTED_US
-            lines.append(doubted.line(int((reading.times_us() < bound_us).sum())))
+            lines.append(doubted.line(int((reading.times_us() < doubted_before_us(doubted.example)).sum())))
         if nameless := self.keys.counts[""]:
             what = "1 event has" if nameless == 1 else f"{nameless:,} events have"
             lines.append(

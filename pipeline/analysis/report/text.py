@@ -16,7 +16,6 @@ __all__ = [
     "NONE",
     "as_python",
     "clock",
-    "counted",
     "interval",
     "joined",
     "number",
@@ -44,11 +43,6 @@ def number(value: float | None, digits: int = 3) -> str:
         return f"{value:.{digits - 1}e}".replace("-", "\N{MINUS SIGN}")
     text = f"{value:,.{max(digits - 1 - size, 0)}f}"
     return text.replace("-", "\N{MINUS SIGN}")
-
-
-def counted(count: int, name: str) -> str:
-    """A number of things: ``1 lineage``, ``1,200 lineages``."""
-    return f"{number(count)} {name}{'' if count == 1 else 's'}"
 
 
 def share(value: float | None) -> str:

@@ -13,7 +13,6 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +21,7 @@ import orjson
 import pyarrow as pa
 
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.pipeline.analysis.history.comparison import Compared, compare_rule_sets, differing
+from astrocyte.pipeline.analysis.history.comparison import Compared, compare_rule_sets, to_compare
 from astrocyte.pipeline.analysis.history.results import RuleMatches, TooManyMatches, find_matches
 from astrocyte.pipeline.analysis.history.tapes import History, Interrupted, Tapes, TooLarge
 from astrocyte.pipeline.analysis.score import Planted
@@ -203,24 +202,23 @@ class _Trials:
                 _say({"number": number, "progress": messages})
 
         began_s = time.monotonic()
-        for ruleset in (before, after):
-            self._history.tapes(ruleset, wanted=wanted, progress=progress)
+        tapes, new_tapes = (
+            self._history.tapes(ruleset, wanted=wanted, progress=progress) for ruleset in (before, after)
+        )
         if self._planted is None:
             self._planted = self._messages.planted()
         read_s = time.monotonic() - began_s
         began_s = time.monotonic()
-        compared_before = self._before(before, after)
+        names = to_compare(before, after, anew=new_tapes is not tapes)
+        compared_before = self._before(before, tapes, names & {rule.name for rule in before.rules})
         old_s = time.monotonic() - began_s
         work = _Work(self._history, before, after, compared_before, self._planted, {"read_s": read_s, "old_s": old_s})
         self._fork = _Fork(number, work.run, most_memory=self._most_memory, limit_s=self._limit_s)
 
-    def _before(self, before: RuleSet, after: RuleSet) -> dict[str, RuleMatches]:
+    def _before(self, before: RuleSet, tapes: Tapes, wanted: set[str]) -> dict[str, RuleMatches]:
         """Matches of the rules that run, which are kept: each trial compares with them."""
-        tapes, new_tapes = self._history.tapes(before), self._history.tapes(after)
         if self._known_of != (before, id(tapes)):
             self._known, self._known_of = {}, (before, id(tapes))
-        names = {rule.name for rule in before.rules}
-        wanted = names if tapes is not new_tapes else differing(before, after) & names
         if missing := wanted - self._known.keys():
             self._known |= find_matches(before, tapes, only=missing, most_matches=MOST_MATCHES)
         return {name: self._known[name] for name in wanted}
@@ -242,7 +240,7 @@ class _Work:
         began_s = time.monotonic()
         try:
             compared = compare_rule_sets(
-                self.history, self.before, self.after, known=self._kept, most_matches=MOST_MATCHES
+                self.history, self.before, self.after, known=self.known, most_matches=MOST_MATCHES
             )
             found = report(compared, self.planted)
         except TooManyMatches:
@@ -259,9 +257,6 @@ class _Work:
         while not lines.ended:
             for question in lines.read():
                 _write(out, {"question": question["question"], **_why(compared, question)})
-
-    def _kept(self, _ruleset: RuleSet, _tapes: Tapes, only: Collection[str]) -> dict[str, RuleMatches]:
-        return {name: self.known[name] for name in only}
 
 
 def _why(compared: Compared, question: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from astrocyte.schemas.json.text import dumps, loads
 from astrocyte.schemas.partitioning import partition_of, split_by_partition
 from astrocyte.schemas.times import (
     CEILING_US,
+    PER_UNIT,
     TimeUnit,
     are_event_times,
     is_in_calendar,
@@ -42,10 +43,6 @@ _MOST_US: Final = 2**62
 _INSIDE: Final = ("after", "before", "data", "payload", "metadata")
 """Members of envelopes whose own members are fields of the event."""
 _SECONDS_FIELDS: Final = ("created_at", "updated_at")
-_SCALES: Final = {"s": 1_000_000, "ms": 1000}
-"""Microseconds in the units that are coarser."""
-
-
 _UNDECLARED: Final = Contracts()
 
 
@@ -128,7 +125,7 @@ def whole_us(record: ConsumedRecord, contract: Contract | None = None) -> int:
         value = holder[name]
         number = _number(value) if isinstance(value, str) else value
         if type(number) is int and _time_us(value, unit) is not None:
-            coarsest = max(coarsest, _SCALES.get(unit or unit_of(number) or "us", 1))
+            coarsest = max(coarsest, PER_UNIT[unit or unit_of(number) or "us"][0])
     return coarsest
 
 
@@ -327,10 +324,9 @@ def _moved(value: Any, shift_us: int, unit: TimeUnit | None = None) -> Any:
     if isinstance(value, str):
         number = _number(value)
         return iso_from_us(original + shift_us) if number is None else str(_moved(number, shift_us, unit))
-    unit = unit or unit_of(value)
-    if unit == "ns":
-        return value + shift_us * 1000
-    scale = _SCALES.get(unit or "us", 1)
+    scale, divisor = PER_UNIT[unit or unit_of(value) or "us"]
+    if divisor > 1:
+        return value + shift_us * divisor
     moved = original + shift_us
     return moved // scale if isinstance(value, int) and moved % scale == 0 else moved / scale
 

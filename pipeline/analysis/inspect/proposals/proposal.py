@@ -10,10 +10,10 @@ from typing import Any, Final, get_args
 
 from astrocyte.pipeline.analysis.inspect.forms import Forms
 from astrocyte.pipeline.console import short
-from astrocyte.schemas.contract import Contract, Event, read_event
+from astrocyte.schemas.contract import Contract, Event, read_event, time_member
 from astrocyte.schemas.declarations import DEBEZIUM
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, is_doubted, iso_from_us, time_us, unit_of
+from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, is_doubted, reading_of, time_us, unit_of
 from astrocyte.schemas.values import single
 
 __all__ = [
@@ -112,14 +112,9 @@ class DoubtedTimes:
         """A sentence on ``count`` such events."""
         what = "1 event has" if count == 1 else f"{count:,} events have"
         return (
-            f"{what} a number in {short(self.path)} that is hardly a time, such as {self.reading}: declare which "
-            "member is the time, or the unit of this one"
+            f"{what} a number in {short(self.path)} that is hardly a time, such as {reading_of(self.example)}: declare "
+            "which member is the time, or the unit of this one"
         )
-
-    @property
-    def reading(self) -> str:
-        """The first number, and how it is read."""
-        return f"{self.example}, read in {unit_of(self.example)} since 1970 as {iso_from_us(time_us(self.example))}"
 
 
 def propose_time(
@@ -143,7 +138,7 @@ def propose_time(
         path = best.seen.path
         without = "every event is refused" if is_file else "the time of the Kafka message is taken"
         if doubted is not None:
-            without = f"{short(doubted.path)} is, such as {doubted.reading}"
+            without = f"{short(doubted.path)} is, such as {reading_of(doubted.example)}"
         proposal.declaration["time"] = {"field": path} | ({"unit": unit} if unit else {})
         proposal.time = f"{short(path)}, {unit or 'ISO 8601 text'}"
         proposal.needs.append(f"time: {short(path)}, else {without}")
@@ -175,19 +170,17 @@ def _hint_at(proposal: Proposal, what: str, paths: Sequence[str]) -> None:
 
 def _doubted_time(own: Sequence[Event]) -> DoubtedTimes | None:
     """The time of most of these events, where it is a number without a unit that is hardly a time; else None."""
-    small = [
-        event for event in own if event.unit is None and isinstance(event.time, int | float) and is_doubted(event.time)
-    ]
+    small = [event for event in own if event.doubted_time is not None]
     if 2 * len(small) <= len(own):
         return None
-    return DoubtedTimes(_time_member(small[0]) or "time", small[0].time)
+    return DoubtedTimes(time_member(small[0].document) or "time", small[0].time)
 
 
 def _own_time(
     proposal: Proposal, own: Sequence[Event], events: Sequence[Event], forms: Forms, *, is_file: bool
 ) -> OddTimes | None:
     """The time that is read without a declaration."""
-    names = {_time_member(event) for event in own}
+    names = {time_member(event.document) for event in own}
     name = names.pop() if len(names) == 1 else None
     values = [event.time for event in own]
     units = _units(values) if own[0].unit is None else {}
@@ -251,10 +244,6 @@ def numbers_of_time(forms: Forms, contract: Contract) -> list[float]:
         if number is not None:
             found.append(number)
     return found
-
-
-def _time_member(event: Event) -> str | None:
-    return next((name for name in TIME_NAMES if event.document.get(name) is not None), None)
 
 
 def _time(value: Any, unit: TimeUnit | None) -> int | None:

@@ -19,7 +19,6 @@ from astrocyte.pipeline.analysis.report.sections.time_axis import thinned
 from astrocyte.pipeline.analysis.report.text import (
     NONE,
     as_python,
-    counted,
     interval,
     number,
     p_text,
@@ -27,6 +26,7 @@ from astrocyte.pipeline.analysis.report.text import (
     span,
     trait_name,
 )
+from astrocyte.pipeline.console import counted
 
 __all__ = ["forecasts_section"]
 

@@ -22,7 +22,8 @@ from astrocyte.pipeline.analysis.report.content import Figure, Section, Table
 from astrocyte.pipeline.analysis.report.palette import Palette
 from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import log_axis
-from astrocyte.pipeline.analysis.report.text import as_python, counted, number, span
+from astrocyte.pipeline.analysis.report.text import as_python, number, span
+from astrocyte.pipeline.console import counted
 
 __all__ = ["lineages_section", "sampled"]
 

@@ -20,7 +20,6 @@ from astrocyte.pipeline.analysis.report.sections.subject import Subject
 from astrocyte.pipeline.analysis.report.sections.time_axis import thinned
 from astrocyte.pipeline.analysis.report.text import (
     as_python,
-    counted,
     joined,
     number,
     p_text,
@@ -28,6 +27,7 @@ from astrocyte.pipeline.analysis.report.text import (
     span,
     trait_name,
 )
+from astrocyte.pipeline.console import counted
 
 __all__ = ["population_section", "traits_section"]
 

@@ -4,6 +4,7 @@ import { h, s } from "../dom.js";
 import { number, short } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
+import { mixed, scaleOf } from "./colours.js";
 import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, readAt, timeScale } from "./frame.js";
 
 export function heatChart(spec, options = {}) {
@@ -16,20 +17,6 @@ export function heatChart(spec, options = {}) {
   }
   box.canvas = document.createElement("canvas");
   return box;
-}
-
-function colours(element) {
-  const style = getComputedStyle(element);
-  const read = (name) => {
-    const text = style.getPropertyValue(name).trim();
-    return [1, 3, 5].map((place) => parseInt(text.slice(place, place + 2), 16));
-  };
-  return [read("--heat-0"), read("--heat-1"), read("--heat-2")];
-}
-
-function mixed(stops, share) {
-  const [from, to, part] = share < 0.5 ? [stops[0], stops[1], share * 2] : [stops[1], stops[2], share * 2 - 1];
-  return from.map((each, place) => Math.round(each + (to[place] - each) * part));
 }
 
 function drawHeat(box) {
@@ -54,7 +41,7 @@ function drawHeat(box) {
   canvas.height = number_;
   const context = canvas.getContext("2d");
   const picture = context.createImageData(canvas.width, canvas.height);
-  const stops = colours(box.plot);
+  const stops = scaleOf(box.plot, "heat");
   for (let column = 0; column < columns; column++) {
     const sums = new Array(number_).fill(0);
     for (let place = column * joined; place < Math.min((column + 1) * joined, run.used); place++) {
@@ -63,7 +50,7 @@ function drawHeat(box) {
     const total = sums.reduce((sum, each) => sum + each, 0);
     for (let each = 0; each < number_; each++) {
       const at = ((number_ - 1 - each) * canvas.width + column) * 4;
-      const [red, green, blue] = mixed(stops, total ? Math.min(Math.sqrt((sums[each] / total) * 2), 1) : 0);
+      const [red, green, blue] = mixed(stops, total ? Math.sqrt((sums[each] / total) * 2) : 0);
       picture.data.set([red, green, blue, total ? 255 : 0], at);
     }
   }

@@ -1,17 +1,13 @@
 // Questions about rules. Each has the key of this page, which other sites cannot read.
 
-import { post as send } from "../store.js";
+import { ask, post as send } from "../store.js";
 
 let key = "";
 
 export async function listRules() {
-  try {
-    const answer = await (await fetch("/api/rules")).json();
-    key = answer.key ?? "";
-    return answer;
-  } catch {
-    return { error: "the page's server does not answer" };
-  }
+  const answer = await ask("/api/rules", {});
+  key = answer.key ?? key;
+  return answer;
 }
 
 export function post(path, body) {

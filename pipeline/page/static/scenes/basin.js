@@ -1,12 +1,10 @@
 // Kernels in their basin: dots where they are, and the way by which they came there.
 
 import { number } from "../format.js";
-import { mixed, scenePanel } from "./scene.js";
-
-const SCALE = ["scale-0", "scale-1", "scale-2"];
+import { scenePanel } from "./scene.js";
 
 export const basinPanel = () => scenePanel({
-  kind: "basin", title: "Basin", unit: "first two principal components", height: 330, draw, say,
+  kind: "basin", title: "Basin", unit: "first two principal components", scale: "scale", height: 330, draw, say,
   note: "eight coordinates, seen in the plane in which they differ most; the colour of a kernel is its phi, from 0 to 1",
 });
 
@@ -21,7 +19,7 @@ function draw(context, answer, width, height, colours) {
   const unit = Math.min((width - 20) / Math.max(right - left, 1e-9), (height - 20) / Math.max(high - low, 1e-9));
   const x = (each) => width / 2 + (each - (left + right) / 2) * unit;
   const y = (each) => height / 2 - (each - (low + high) / 2) * unit;
-  const colour = (phi) => (phi === null ? colours("faint") : mixed(colours, SCALE, phi));
+  const colour = (phi) => (phi === null ? colours.of("faint") : colours.mixed(phi));
   context.lineWidth = 1;
   context.globalAlpha = 0.45;
   answer.trails.forEach((trail, place) => {

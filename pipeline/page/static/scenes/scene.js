@@ -1,5 +1,6 @@
 // A picture in space of the shown instant: asked for while it is open, and drawn on a canvas.
 
+import { rgb, scaleOf } from "../charts/colours.js";
 import { h, setText } from "../dom.js";
 import { number } from "../format.js";
 import { ask, value } from "../store.js";
@@ -9,8 +10,11 @@ const AGAIN_MS = 1000;
 // A live broker has its events read once more for a picture: that is done when somebody opens it.
 const opened = {};
 
-/** `draw(context, answer, width, height, colours)` paints; `say(answer)` gives the figures of the heading. */
-export function scenePanel({ kind, title, unit, note, draw, say, height }) {
+/**
+ * `draw(context, answer, width, height, colours)` paints, with `colours.of(name)` of the style sheet and
+ * `colours.mixed(share)` on the scale of that name; `say(answer)` gives the figures of the heading.
+ */
+export function scenePanel({ kind, title, unit, note, scale, draw, say, height }) {
   const canvas = h("canvas", { class: "scene", role: "img", "aria-label": title });
   canvas.style.height = `${height}px`;
   const legend = h("div", { class: "legend" });
@@ -62,9 +66,8 @@ export function scenePanel({ kind, title, unit, note, draw, say, height }) {
     canvas.height = height * ratio;
     const context = canvas.getContext("2d");
     context.scale(ratio, ratio);
-    const style = getComputedStyle(canvas);
     const said = answer.error ? null : say(answer);
-    if (said) draw(context, answer, width, height, (name) => style.getPropertyValue(`--${name}`).trim());
+    if (said) draw(context, answer, width, height, coloursOf(canvas, scale));
     legend.replaceChildren(...(said ?? []).map(([label, text]) => h("span", { class: "entry" }, label, " ", h("b", {}, text))));
     canvas.setAttribute("aria-label", `${title}: ${(said ?? []).map((each) => each.join(" ")).join(", ")}`);
     setText(told, answer.error ?? (answer.problem || (answer.complete ? "" : `reading, ${number(answer.events)} events so far`)));
@@ -74,10 +77,7 @@ export function scenePanel({ kind, title, unit, note, draw, say, height }) {
   return { element, redraw: show, dispose() { gone = true; clearTimeout(timer); } };
 }
 
-/** Colour of a share from 0 to 1 on a scale of three. */
-export function mixed(colours, names, share) {
-  const stops = names.map((name) => [1, 3, 5].map((place) => parseInt(colours(name).slice(place, place + 2), 16)));
-  const within = Math.min(Math.max(share, 0), 1);
-  const [from, to, part] = within < 0.5 ? [stops[0], stops[1], within * 2] : [stops[1], stops[2], within * 2 - 1];
-  return `rgb(${from.map((each, place) => Math.round(each + (to[place] - each) * part)).join()})`;
+function coloursOf(canvas, name) {
+  const [style, scale] = [getComputedStyle(canvas), scaleOf(canvas, name)];
+  return { of: (each) => style.getPropertyValue(`--${each}`).trim(), mixed: (share) => rgb(scale, share) };
 }

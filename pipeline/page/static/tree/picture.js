@@ -1,6 +1,7 @@
 // Drawing a tree on a canvas: bundles of thin clades, lines of individuals, and what is chosen.
 
 import { elapsed, short } from "../format.js";
+import { rgb, scaleOf } from "../charts/colours.js";
 import { ticks } from "../charts/scale.js";
 import { MARGIN } from "./viewport.js";
 
@@ -10,16 +11,13 @@ const DOT_PX = 7;
 function palette(canvas) {
   const style = getComputedStyle(canvas);
   const read = (name) => style.getPropertyValue(name).trim();
-  const stops = ["--scale-0", "--scale-1", "--scale-2"].map((name) => [1, 3, 5].map((place) => parseInt(read(name).slice(place, place + 2), 16)));
-  return { stops, ink: read("--ink"), muted: read("--muted"), faint: read("--faint"), grid: read("--grid"), gold: read("--gold") };
+  return { scale: scaleOf(canvas, "scale"), ink: read("--ink"), muted: read("--muted"), faint: read("--faint"), grid: read("--grid") };
 }
 
 /** Colour of a value between two bounds; a value that is not known has none. */
 function colourOf(colours, value, range) {
   if (value === null || value === undefined || !range) return colours.faint;
-  const share = range[1] > range[0] ? Math.min(Math.max((value - range[0]) / (range[1] - range[0]), 0), 1) : 0.5;
-  const [from, to, part] = share < 0.5 ? [colours.stops[0], colours.stops[1], share * 2] : [colours.stops[1], colours.stops[2], share * 2 - 1];
-  return `rgb(${from.map((each, place) => Math.round(each + (to[place] - each) * part)).join()})`;
+  return rgb(colours.scale, range[1] > range[0] ? (value - range[0]) / (range[1] - range[0]) : 0.5);
 }
 
 export function drawTree(canvas, port, tree, { selected, hovered, start, at }) {

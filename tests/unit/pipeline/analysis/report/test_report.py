@@ -18,7 +18,6 @@ from astrocyte.pipeline.analysis.report.plotting import as_png, as_svg
 from astrocyte.pipeline.analysis.report.sections.lineages import sampled
 from astrocyte.pipeline.analysis.report.text import (
     as_python,
-    counted,
     interval,
     number,
     p_text,
@@ -26,6 +25,7 @@ from astrocyte.pipeline.analysis.report.text import (
     share,
     span,
 )
+from astrocyte.pipeline.console import counted
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.errors import InvalidSettings
 from tests.support.evolving import analysis_of, evolving_frames, evolving_log
