@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
-from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records, records_to_frame
@@ -32,6 +33,30 @@ def _spikes(rows: int, keys: int) -> Frame:
         "value": random.random(rows),
     }
     return Frame.from_columns("axon_1", "bench", columns)
+
+
+def _foreign(count: int) -> dict[str, Callable[[], object]]:
+    """Readings of flat JSON as other programs write it: clean, with text among the numbers, and with exact digits."""
+    random = np.random.default_rng(2)
+    names, amounts = random.integers(0, 1_000, count).tolist(), random.integers(0, 100_000, count).tolist()
+    contract = Contract("purchases", None, None, ("amount",))
+
+    def reading(contract: Contract | None, body: Callable[[int], dict[str, Any]]) -> Callable[[], object]:
+        bodies = [
+            {"timestamp": 1_735_689_600_000 + at, "customer": f"d{names[at]:06d}", "amount": amounts[at] / 100}
+            | body(at)
+            for at in range(count)
+        ]
+        sources = [RawRecord(at, 0, body["customer"].encode(), orjson.dumps(body)) for at, body in enumerate(bodies)]
+        return lambda: records_to_frame("purchases", 0, "purchases", sources, contract=contract)
+
+    shares = random.random(count).tolist()
+    return {
+        "flat_json_to_frame": reading(None, lambda at: {"share": at / 4}),
+        "mixed_json_to_frame": reading(None, lambda at: {"share": at / 4 if at % 2 else "none"}),
+        # Rules correlate by the amount, and another field has digits that the fast reader has to look at.
+        "exact_json_to_frame": reading(contract, lambda at: {"share": shares[at]}),
+    }
 
 
 def _arrow_alone(data: bytes) -> list[pa.RecordBatch]:
@@ -75,6 +100,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
         ("split_by_partition_8", lambda: split_by_partition(frame, 8), rows, len(payload)),
         ("frame_to_json", lambda: frame_to_records(some), len(records), sum(len(record.value) for record in records)),
         ("json_to_frame", lambda: records_to_frame("t", 0, "axon_1", sources), len(records), 0),
+        *((name, work, len(records), 0) for name, work in _foreign(len(records)).items()),
         ("csv_to_frame", lambda: decode_chunk("mono.lines", 0, lines, decoders=decoders), len(records), 0),
     ):
         seconds = _best_s(work, repeats)
