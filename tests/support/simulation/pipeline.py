@@ -346,7 +346,12 @@ class Simulation:
         self.faults_over = True
         try:
             self.outcome = find_outcome(
-                self, world.now_ns / 1e9, LIMIT_S, may_be_late=self._silent_s > SILENT_S, fewest=FEWEST
+                self,
+                world.now_ns / 1e9,
+                LIMIT_S,
+                may_be_late=self._silent_s > SILENT_S,
+                repeatable=self.case.by == "key",
+                fewest=FEWEST,
             )
             self.outcome.check(repeats=True)
         except AssertionError as error:
