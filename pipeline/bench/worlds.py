@@ -62,8 +62,8 @@ def long_run(
     """Run a world up to ``ticks``, or for ``seconds``; returns what happened.
 
     ``late_compilations`` are those that the run waited for after its first rounds, ``pause_s`` is its longest wait for
-    a round after them, ``wrong`` lists violations, ``growth_mb`` is the resident memory of the last quarter less that
-    of the second.
+    a round after them, ``wrong`` lists violations, ``quarters_mb`` is the median resident memory of each quarter of the
+    ticks, and ``growth_mb`` that of the last one less that of the second.
     """
     world_of = load_scenario(scenario)
     draw = np.random.default_rng([seed, size or 0])
@@ -107,7 +107,7 @@ def long_run(
         memory.append(_resident_mb())
     take(assembler.finish())
     wrong += order.end()
-    quarter = max(len(memory) // 4, 1)
+    quarters = [statistics.median(part) for part in np.array_split(np.array(memory), 4) if len(part)]
     return {
         "bench": "simulator_long_run",
         "scenario": world_of.name,
@@ -122,7 +122,8 @@ def long_run(
         "late_compilations": compiled.count(threading.current_thread().name) - early,
         "pause_s": pause,
         "resident_mb": memory[-1],
-        "growth_mb": statistics.median(memory[-quarter:]) - statistics.median(memory[quarter : 2 * quarter] or memory),
+        "quarters_mb": quarters,
+        "growth_mb": quarters[-1] - quarters[min(1, len(quarters) - 1)],
         "wrong": wrong[:10],
     }
 
