@@ -15,6 +15,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -220,6 +221,11 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(
         None, min_length=1, description="bearer token that requests of these pages must have"
     )
+    otlp_url: str | None = Field(
+        None,
+        description="address of an OpenTelemetry collector, such as http://host:4318, to which workers deliver traces "
+        "and metrics over OTLP; needs the extra otlp",
+    )
     page_port: int = Field(8470, ge=0, le=65535, description="port of the live page; 0 chooses a free one")
     page_host: str = Field(
         "127.0.0.1", min_length=1, description="address at which the page is served; beyond loopback only with a token"
@@ -259,12 +265,26 @@ class Settings(BaseSettings):
         self._check_kafka()
         for name in ("influx", "webhook", "alertmanager"):
             self._check_tls(name)
+        if self.otlp_url is not None:
+            self._check_otlp(urlsplit(self.otlp_url))
         if self.metrics_port is not None and self.metrics_token is None and not is_loopback(self.metrics_host):
             raise ValueError(
                 f"metrics_host {self.metrics_host!r} can be reached from other machines, and metrics_token is not set; "
                 "set ASTROCYTE_METRICS_TOKEN as well, or leave ASTROCYTE_METRICS_HOST at 127.0.0.1"
             )
         return self
+
+    def _check_otlp(self, url: SplitResult) -> None:
+        if url.scheme not in ("http", "https") or not url.hostname or url.query:
+            raise ValueError(
+                "otlp_url: expected http:// or https:// with a host, such as http://host:4318, to which /v1/traces and "
+                "/v1/metrics are added"
+            )
+        if url.username is not None:
+            raise ValueError(
+                "otlp_url holds a user or a password; set them in OTEL_EXPORTER_OTLP_HEADERS, such as "
+                "authorization=Basic%20..."
+            )
 
     def _check_kafka(self) -> None:
         """Raise ValueError for settings of TLS and SASL that contradict one another."""

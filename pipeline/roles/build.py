@@ -31,6 +31,8 @@ from astrocyte.pipeline.roles.worker_app import WorkerApp, follow, join_group, m
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import LostState, refuse_reset
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
+from astrocyte.pipeline.telemetry.spans import chunk_span
+from astrocyte.pipeline.telemetry.start import started
 from astrocyte.pipeline.topology.group_rules import digest_of
 from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
@@ -63,6 +65,8 @@ def build_app(settings: Settings) -> WorkerApp:
     if supervisor is None:
         serve(settings, app.watch.page)
     app.watch.start(supervisor)
+    if settings.otlp_url is not None:
+        app.telemetry = started(settings.otlp_url, settings.group, role, app.watch.families)
     if role in ROLES:
         ROLES.get(role)(app, settings)
     else:
@@ -412,10 +416,12 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
     async def control(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
-            with stopping():
-                records = runner.step(chunk.topic, chunk.partition, chunk.records)
-            if records:
-                await app.producer.send_and_confirm(records)
+            with chunk_span(chunk) as span:
+                with stopping():
+                    records = runner.step(chunk.topic, chunk.partition, chunk.records)
+                if records:
+                    await app.producer.send_and_confirm(records)
+                span.note(records=len(records))
             with stopping():
                 runner.check_limit()
             event.ack()

@@ -18,6 +18,7 @@ from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.output_records import copy_records, letter_record
 from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
+from astrocyte.pipeline.telemetry.spans import chunk_span
 from astrocyte.pipeline.topology.repartition import Copy, Repartitioner
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError
@@ -95,11 +96,14 @@ class RepartitionRunner:
             first = max(chunk.records[0].offset, self._next.get(number, 0))
             state = [self._state(number, first)]
         self.repartitioner.recheck(self._at_end, self._idle_s)
-        copies, letters = self.repartitioner.step(number, chunk.records, began_s)
-        self._next[number] = max(chunk.next_offset, self._next.get(number, 0))
-        await self._carry(copies, letters, state)
+        with chunk_span(chunk) as span:
+            copies, letters = self.repartitioner.step(number, chunk.records, began_s)
+            self._next[number] = max(chunk.next_offset, self._next.get(number, 0))
+            await self._carry(copies, letters, state)
+            copied = sum(copy.frame.num_rows for copy in copies)
+            span.note(copied=copied, dead_letters=len(letters))
         self.repartitioner.carried(number, chunk.next_offset, began_s, self._monotonic())
-        return sum(copy.frame.num_rows for copy in copies), letters
+        return copied, letters
 
     async def tick(self) -> None:
         """Called every second: accept events whose time has come, and report silent partitions."""

@@ -23,6 +23,7 @@ from astrocyte.pipeline.metrics import DecoderMetrics, ReadingMetrics, queued_ch
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import report_reset
 from astrocyte.pipeline.stopping import end_after
+from astrocyte.pipeline.telemetry.start import Delivers
 from astrocyte.pipeline.topology.group_rules import GroupRules, digest_of
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
@@ -62,6 +63,7 @@ class WorkerApp(faust.App):  # type: ignore[misc]
     watch: RoleWatch
     prepare: Callable[[], Awaitable[None]] | None = None
     close_down: Callable[[], Awaitable[None]] | None = None
+    telemetry: Delivers | None = None
 
     def declare(self, *topics: str) -> None:
         """Create these topics before the app starts, if missing, with the partition count of the settings."""
@@ -101,6 +103,8 @@ class WorkerApp(faust.App):  # type: ignore[misc]
     async def on_shutdown(self) -> None:
         """Close what the role opened."""
         await super().on_shutdown()
+        if self.telemetry is not None:
+            await asyncio.to_thread(self.telemetry.stop)
         if self.close_down is not None:
             notice = (
                 f"astrocyte: role {self.role!r}: close() has not returned, or has left a thread, {_CLOSE_S:g} s after "

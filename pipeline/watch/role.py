@@ -271,8 +271,15 @@ class RoleWatch:
         return None
 
     def metrics(self) -> str:
-        """Prometheus text; without what the role counts while its event loop is blocked or does not run yet."""
-        found = ""
+        """`families` as Prometheus text."""
+        return _text(self.families())
+
+    def families(self) -> list[Metric]:
+        """All metrics; without what the role counts while its event loop is blocked or does not run yet.
+
+        From any thread but that of the event loop.
+        """
+        found: list[Metric] = []
         loop = self._loop
         if loop is not None and loop.is_running():
             asked = asyncio.run_coroutine_threadsafe(self._collect(), loop)
@@ -280,11 +287,11 @@ class RoleWatch:
                 found = asked.result(_COLLECT_S)
             except (TimeoutError, RuntimeError, asyncio.CancelledError):
                 asked.cancel()
-        return found + metrics_of([self], self.role)
+        return [*found, *_of_role([self], self.role)]
 
-    async def _collect(self) -> str:
+    async def _collect(self) -> list[Metric]:
         # On the event loop, which changes what is counted.
-        return metrics_of(self.collectors, self.role)
+        return list(_of_role(self.collectors, self.role))
 
     def collect(self) -> Iterable[Metric]:
         """Whether the role is alive: what can be said from any thread."""
@@ -340,23 +347,30 @@ class RoleWatch:
         os._exit(1)
 
 
-class _OfRole:
-    """Metrics of several collectors, each sample with the name of the role."""
+class _Collected:
+    """Metrics that are collected already."""
 
-    def __init__(self, collectors: Iterable[Any], role: str) -> None:
-        self._collectors, self._role = collectors, role
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        for collector in self._collectors:
-            for family in collector.collect():
-                family.samples = [
-                    sample._replace(labels={**sample.labels, "role": self._role}) for sample in family.samples
-                ]
-                yield family
+        return self._families
 
 
 def metrics_of(collectors: Iterable[Any], role: str) -> str:
     """Prometheus text of collectors, with the label ``role``."""
+    return _text(_of_role(collectors, role))
+
+
+def _of_role(collectors: Iterable[Any], role: str) -> Iterator[Metric]:
+    """Metrics of several collectors, each sample with the name of the role."""
+    for collector in collectors:
+        for family in collector.collect():
+            family.samples = [sample._replace(labels={**sample.labels, "role": role}) for sample in family.samples]
+            yield family
+
+
+def _text(families: Iterable[Metric]) -> str:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_OfRole(collectors, role))
+    registry.register(_Collected(families))
     return generate_latest(registry).decode()

@@ -71,7 +71,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "kafka": "settings",
         "page": "analysis kafka recording roles settings topology transport watch",
         "recording": "console kafka",
-        "roles": "kafka logging metrics role_registry settings state stopping topology transport watch",
+        "roles": "kafka logging metrics role_registry settings state stopping telemetry topology transport watch",
         "simulation": "console kafka recording settings stopping transport",
         "state": "kafka transport",
         "topology": "kafka settings",

@@ -35,6 +35,7 @@ from astrocyte.pipeline.state.snapshot_schedule import LONGEST_PAUSE_S, Snapshot
 from astrocyte.pipeline.state.snapshot_store import StateStore
 from astrocyte.pipeline.state.snapshots import SnapshotDamaged, pack_state, unpack_state
 from astrocyte.pipeline.stopping import to_the_end
+from astrocyte.pipeline.telemetry.spans import chunk_span
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError, TransientError
@@ -205,8 +206,17 @@ class Correlator:
         """Process one chunk, pass its output to the producer, and wait only if too much is unconfirmed."""
         part = self._domains.get(chunk.partition)
         if part is not None:
-            # Cut off in the midst of it, by the end of the worker, the domain would be ahead of its output.
-            await self._check_letters(part, *await to_the_end(self._process(part, chunk, delivery)))
+            with chunk_span(chunk) as span:
+                # Cut off in the midst of it, by the end of the worker, the domain would be ahead of its output.
+                output, received = await to_the_end(self._process(part, chunk, delivery))
+                span.note(
+                    events=received,
+                    multi_events=len(output.multi_events),
+                    alerts=len(output.alerts),
+                    late=len(output.late),
+                    dead_letters=len(output.dead_letters),
+                )
+            await self._check_letters(part, output, received)
             await self._back_pressure(part)
 
     async def _process(self, part: Partition, chunk: Any, delivery: Delivery) -> tuple[DomainOutput, int]:

@@ -27,6 +27,7 @@ from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.refusals import LetterLimit
 from astrocyte.pipeline.roles.sink.calls import SinkCalls
 from astrocyte.pipeline.roles.sink.decode import decode_for_sink
+from astrocyte.pipeline.telemetry.spans import write_span
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -152,8 +153,9 @@ class SinkRunner:
         rejected = []
         if batch.items:
             began_s = self._monotonic()
-            with self._busy("the store has not answered a write"):
+            with self._busy("the store has not answered a write"), write_span(self._stage, batch.rows) as span:
                 rejected = await self._store(batch.items)
+                span.note(rejected=len(rejected))
             self.writes += 1
             self.writes_s += self._monotonic() - began_s
         letters = batch.letters + [self._dead_letter(item) for item in rejected]
