@@ -21,7 +21,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "worlds": ("worlds",),
     "sinks": ("sinks", "influx"),
     "phylogeny": ("phylogeny",),
-    "page": ("page.instants", "page.rule_trials"),
+    "page": ("page.instants", "page.rule_trials", "page.live"),
     "insight": ("insight",),
 }
 """Modules of each benchmark, by its name."""

@@ -1,8 +1,8 @@
 """An embedded, single-node, disk-backed broker that speaks Kafka's wire protocol.
 
 Any Kafka client connects to it unchanged: aiokafka, Faust, librdkafka, kcat, Java. It is for one machine: it has no
-replication and rejects transactions. An acknowledged record survives a kill -9 of the broker; a power failure may lose
-the last second.
+replication and rejects transactions. An acknowledged record survives a kill -9 of the broker and a power failure; with
+``sync="interval"`` the latter may lose the last second.
 
     async with EmbeddedBroker("data", port=0) as broker:
         ...  # bootstrap_servers=broker.address
