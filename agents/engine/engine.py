@@ -161,6 +161,8 @@ class Engine:
         A frame that raises because of one of its rows has changed nothing: its rows can be pushed in parts. Raises
         OperatorFailed where the state is not valid any more.
         """
+        if self._entrance is not None and frame.stream in self._read:
+            frame = frame.settled(self._contracts.of_stream(frame.stream).exact_columns)
         if frame.num_rows and not frame.is_identified and frame.stream in self._read:
             self._gather()  # earlier events take their numbers first
             frame = frame.numbered(self._buffer.take_numbers(frame.stream, frame.num_rows))

@@ -151,7 +151,12 @@ def fraction(digits: str) -> float | Decimal:
     if not _SURE_DIGITS + 1 < len(digits) <= _MOST_DIGITS or not number or not math.isfinite(number):
         return number
     exact = Decimal(digits)
-    return number if exact in (Decimal(repr(number)), Decimal(f"{number:.17g}")) else exact
+    if exact in (Decimal(repr(number)), Decimal(f"{number:.17g}")):
+        return number
+    sign, figures, exponent = exact.as_tuple()
+    if isinstance(exponent, int) and exponent >= 0:  # with a figure after the point it is no integer, as in `loads`
+        return Decimal((sign, (*figures, *[0] * (exponent + 1)), -1))
+    return exact
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:

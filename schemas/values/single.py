@@ -188,11 +188,17 @@ def _json_default(value: Any) -> Any:
 
 
 def number_text(value: int | Decimal) -> str | None:
-    """The digits of a number that as a field would become another one, a float: a JSON number. None for any other."""
+    """The digits of a number that as a field would become another one, a float: a JSON number. None for any other.
+
+    A decimal number with a point has one here as well, so that readers have the float and not an integer.
+    """
     if isinstance(value, int):
         return None if LEAST <= value <= MOST else str(int(value))
     exact = distinguishing(value)
-    return None if isinstance(exact, Decimal) or exact == plain(value) else str(exact)
+    if isinstance(exact, Decimal) or exact == plain(value):
+        return None
+    digits = str(exact)
+    return f"{digits}.0" if "." not in digits and value.as_tuple().exponent < 0 else digits  # type: ignore[operator]
 
 
 def shortest_float(value: Decimal) -> float | None:
