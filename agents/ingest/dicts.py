@@ -206,7 +206,7 @@ def read_events(
 
     for event in events:
         if isinstance(event, Frame):
-            frame = event.settled((contracts or _UNDECLARED).of_stream(event.stream).exact_columns)
+            frame = event
             if not frame.is_identified:
                 close(frame.stream)
                 first_seq = numbers.get(frame.stream, 0)

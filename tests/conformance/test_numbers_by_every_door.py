@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from astrocyte import Engine, Frame, load_rules, match
+from astrocyte import Engine, Frame, RuleSet, load_rules, match
+from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.dicts import frames_of
 from astrocyte.pipeline.embed.encoding import StreamEncoder, messages_of
 from astrocyte.pipeline.recording.event_files import EventFiles
+from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records
@@ -38,6 +40,13 @@ def shown(frames: Iterable[Frame]) -> list[Any]:
     """The values of the field as rules see them."""
     found = [value for frame in frames for value in frame.values("v")]
     return [value if isinstance(value, str | int | float | None) else json_text(value) for value in found]
+
+
+def of_frame(frame: Frame, contracts: Contracts) -> list[Any]:
+    """Of a frame that is given to an engine."""
+    entrance = Entrance(CATALOG)
+    entrance.update(RuleSet(), contracts)
+    return shown([entrance.admit(frame, None, typed=True)[0]])
 
 
 def of_messages(values: Iterable[bytes], contracts: Contracts) -> list[Any]:
@@ -91,14 +100,10 @@ def of_python(values: Sequence[Any], contracts: Contracts) -> Doors:
     emitted = [encoder.encode(event, "k", at) for at, event in enumerate(events)]
     return {
         "mappings": shown(frames_of(events, ["S"], contracts=contracts)),
-        "list": shown(frames_of([frame], ["S"], contracts=contracts)),
-        "list of one row": [
-            shown(frames_of([frame.slice(at, at + 1)], ["S"], contracts=contracts))[0] for at in range(len(values))
-        ],
-        "list with text": shown(frames_of([mixed], ["S"], contracts=contracts))[:-1],
-        "array of objects": shown(
-            frames_of([Frame.from_columns("S", "run", own | {"v": objects})], ["S"], contracts=contracts)
-        ),
+        "list": of_frame(frame, contracts),
+        "list of one row": [of_frame(frame.slice(at, at + 1), contracts)[0] for at in range(len(values))],
+        "list with text": of_frame(mixed, contracts)[:-1],
+        "array of objects": of_frame(Frame.from_columns("S", "run", own | {"v": objects}), contracts),
         "list in a topic": of_messages([encode_frame(frame)], contracts),
         "list as JSON": of_messages([each.value for each in frame_to_records(frame)], contracts),
         "publisher": of_messages([each.value for each in messages_of(emitted, "run")], contracts),
@@ -117,7 +122,7 @@ def of_arrow(column: pa.Array, contracts: Contracts, folder: Path) -> Doors:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     found = {
-        "column": shown(frames_of([frame], ["S"], contracts=contracts)),
+        "column": of_frame(frame, contracts),
         "column in a topic": of_messages([encode_frame(frame)], contracts),
         "column as JSON": of_messages([each.value for each in frame_to_records(frame)], contracts),
         "column by pyarrow": of_messages([bytes(sink.getvalue())], contracts),
@@ -240,8 +245,7 @@ def test_values_of_a_column_are_those_of_events_whatever_stands_beside_them() ->
     frame = Frame.from_columns("S", "run", {"timestamp": [T0_US] * 8, "key": list("abcdefgh"), "v": values})
     assert json.dumps(frame.values("v")) == json.dumps([1.5, 2.0**70, "a", True, None, float("nan"), 3, "[1]"])
     assert [row["v"] for row in frame.take(np.array([1, 4])).rows()] == [2.0**70, None]
-    (settled,) = frames_of([frame], ["S"], contracts=EXACT)
-    assert settled.values("v")[1] == str(2**70)
+    assert frame.settled(["v"]).values("v")[1] == str(2**70)
 
 
 def test_a_number_with_an_exponent_is_no_integer_whatever_stands_beside_it(tmp_path: Path) -> None:
