@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_column, frame_columns, non_finite_of
 from astrocyte.schemas.arrow.stream import MOST_BYTES, read_stream
 from astrocyte.schemas.catalog import EventType
-from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
+from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
 from astrocyte.schemas.values.foreign import keeps_digits, plain_column
 from astrocyte.schemas.values.mixed import MIXED, to_list, typed_column
@@ -100,7 +100,7 @@ class Frame:
             reasons = non_finite_of((name, values, arrays[name]) for name, values in columns.items())
             if reasons:
                 arrays[NON_FINITE] = reasons_column(reasons, len(arrays["timestamp"]))
-        except (pa.ArrowException, UnicodeError) as error:
+        except (pa.ArrowException, UnicodeError, OverflowError, TypeError, InvalidEvent) as error:
             raise InvalidFrame(f"columns of stream {stream!r} cannot be read: {error}") from error
         if "type" not in arrays:
             arrays["type"] = pa.DictionaryArray.from_arrays(

@@ -43,15 +43,22 @@ def frame_column(name: str, values: Any) -> pa.Array:
         return _plain(name, values) if name in RESERVED or _is_ready(values.type) else kept_column(values)
     if name == "timestamp":
         return pa.array(np.ascontiguousarray(values, dtype=np.int64))
-    if name == "key" and (not isinstance(values, np.ndarray) or values.dtype.kind == "O"):
-        values = [value if type(value) is str else key_text(value) for value in values]
     if name in RESERVED:
-        return _plain(name, pa.array(values))
+        return _plain(name, _reserved(name, values))
     if not isinstance(values, np.ndarray):
         return given_column(list(values))
     if values.ndim == 1 and values.dtype.kind in "biuf":
         return pa.array(values)
     return given_column(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
+
+
+def _reserved(name: str, values: Any) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        if name != "key":
+            raise
+    return pa.array([key_text(value) for value in values], pa.utf8())  # of several types, or beyond 64 bits
 
 
 def non_finite_of(columns: Iterable[tuple[str, Any, pa.Array]]) -> dict[int, str]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.times import PER_UNIT
-from astrocyte.schemas.values.mixed import MIXED, as_mixed, column_of, to_list
+from astrocyte.schemas.values.mixed import MIXED, as_mixed, column_of, scalar_column, to_list
 from astrocyte.schemas.values.nested import python_values
 from astrocyte.schemas.values.single import LEAST, MOST, distinguishing, json_text, plain
 
@@ -36,7 +36,6 @@ MIXED_EXACT: Final = pa.struct([*MIXED, ("decimal", pa.utf8())])
 """`MIXED` with one member more: the digits of decimal numbers, and of integers beyond 64 bits."""
 _MOST_ROWS: Final = 1 << 24
 """Of a run-end encoded column."""
-_WITHOUT_DIGITS: Final = frozenset({str, bool, float, type(None)})
 
 
 def given_column(values: Sequence[Any]) -> pa.Array:
@@ -44,13 +43,9 @@ def given_column(values: Sequence[Any]) -> pa.Array:
 
     With such values the column is `MIXED_EXACT`, and no column that events have. Raises as `column_of` does.
     """
-    kinds = set(map(type, values))
-    if kinds <= _WITHOUT_DIGITS:
-        return column_of(values)
-    if kinds <= _WITHOUT_DIGITS | {int}:
-        whole = [value for value in values if type(value) is int]
-        if min(whole) >= LEAST and max(whole) <= MOST:
-            return column_of(values)
+    column = scalar_column(values)
+    if column is not None:
+        return column
     digits = [_digits(value) for value in values]
     if not any(digits):
         return column_of(values)

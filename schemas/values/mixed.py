@@ -37,6 +37,7 @@ __all__ = [
     "is_null",
     "key_column",
     "members",
+    "scalar_column",
     "to_list",
     "typed_column",
 ]
@@ -56,6 +57,12 @@ def column_of(values: Sequence[Any]) -> pa.Array:
 
     Text is dictionary-encoded; without values the column is float64. Raises UnicodeEncodeError for a lone surrogate.
     """
+    column = scalar_column(values)
+    return column_of([plain(value) for value in values]) if column is None else column
+
+
+def scalar_column(values: Sequence[Any]) -> pa.Array | None:
+    """`column_of` values that events hold as they are; None if there is any other, or an integer beyond 64 bits."""
     kinds = set(map(type, values))
     kinds.discard(type(None))
     if len(kinds) <= 1:
@@ -66,14 +73,14 @@ def column_of(values: Sequence[Any]) -> pa.Array:
         if kinds == {bool}:
             return pa.array(values, pa.bool_())
     if not kinds <= _SCALARS:
-        return column_of([plain(value) for value in values])
+        return None
     if kinds == {int}:
         try:
             return pa.array(values, pa.int64())
         except (pa.ArrowInvalid, OverflowError):
             pass  # some need 64 bits without a sign, or more
     if int in kinds and any(type(value) is int and not LEAST <= value <= MOST for value in values):
-        return column_of([plain(value) for value in values])
+        return None
     return _mixed(values, kinds)
 
 
