@@ -160,7 +160,8 @@ def lacking(frame: Frame, by: str | None) -> NDArray[np.bool_]:
 class Accounting:
     """Counters of a domain, and the outputs for events that took no part; ``listed``: also the ones without a topic.
 
-    ``unused``, ``fields`` and ``keys`` begin with this object: they are not part of a snapshot.
+    ``unused``, ``fields`` and ``keys`` begin with this object: they are not part of a snapshot, except the kinds of the
+    fields' first values.
     """
 
     def __init__(self, partition: int, internal: Iterable[str], catalog: Catalog, *, listed: bool) -> None:
@@ -253,23 +254,27 @@ class Accounting:
             self._dead(intake, row, reason, stage)
 
     def validated(self, intake: Intake, passed: Passed) -> None:
-        """A frame that validators were given, and what they made of it."""
+        """A frame that validators were given, and what they made of it. Frames come in the order of their topics."""
+        if self._judges(intake):
+            self.fields.begin(intake.sourced.topic, passed.frame)
         for row, reason in passed.refused:
             self.refused(intake, row, reason, "validate")
         if intake.counted:
             self.counters.received += intake.sourced.frame.num_rows
             self.counters.sampled += passed.sampled
 
+    def _judges(self, intake: Intake) -> bool:
+        """Whether the values of rows are judged here, which is where they were first read."""
+        return intake.counted or intake.sourced.topic.startswith(METRICS_PREFIX)
+
     def taken(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Note the fields of the rows that validators let pass; values only where they were first read."""
-        changes = self.fields.note(kept)
-        first = intake.counted or intake.sourced.topic.startswith(METRICS_PREFIX)
-        for changed in changes if first else ():
+        for changed in self.fields.note(intake.sourced.topic, kept):
             place = intake.place(int(rows[changed.row]))
             self.unused.add(
                 "kind", kept.stream, f"{place}: {changed.kinds}", detail=changed.field, count=changed.values
             )
-        for found in self.numbers.note(kept) if first else ():
+        for found in self.numbers.note(kept) if self._judges(intake) else ():
             example = f"{intake.place(int(rows[found.row]))}: {found.value} in {found.reader}"
             self.unused.add("no_number", kept.stream, example, detail=found.field, count=found.rows)
 

@@ -455,6 +455,7 @@ class Domain:
             "counting": [lane.watermarks.snapshot() for lane in self._lanes if lane.engine is None],
             "clocks": self._clocks.snapshot(Waiter.pack),
             "taken": self._taken.snapshot(),
+            "kinds": self.fields.snapshot(),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -464,6 +465,8 @@ class Domain:
             setattr(self.counters, name, count)
         self._clocks.restore(snapshot["clocks"], partial(Waiter.unpack, partition=self.partition))
         self._taken.restore(snapshot["taken"])
+        if "kinds" in snapshot:  # versions before kinds were kept have none
+            self.fields.restore(bytes(snapshot["kinds"]))
         for lane in self._lanes:
             if lane.engine is None:
                 for clock in snapshot["counting"]:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_column, frame_columns, non_finite_of
 from astrocyte.schemas.arrow.stream import MOST_BYTES, read_stream
 from astrocyte.schemas.catalog import EventType
-from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
+from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
+from astrocyte.schemas.values.foreign import keeps_digits, plain_column
 from astrocyte.schemas.values.mixed import MIXED, to_list, typed_column
 from astrocyte.schemas.values.nested import NON_FINITE, reasons_column
 
@@ -82,8 +83,9 @@ class Frame:
         """Build a frame from equally long columns; ``timestamp`` and ``key`` must be among them.
 
         Text becomes dictionary-encoded, NumPy arrays are taken without a copy, a ``pa.Array`` as it is unless its type
-        has another form in frames (see `schemas.values.mixed.plain_column`): decimals become integers or floats. In a
-        list each value keeps its own type. ``meta`` holds the other attributes of the frame. In a run ``first_seq`` is
+        has another form in frames (see `schemas.values.foreign.plain_column`). In a list each value keeps its own type.
+        Decimal numbers, and integers beyond 64 bits, keep their digits until rules read the frame (`settled`), which
+        say where they tell events apart. ``meta`` holds the other attributes of the frame. In a run ``first_seq`` is
         the number of the first row among those of the stream: rows with a number that came before are duplicates.
         Raises InvalidFrame.
         """
@@ -98,7 +100,7 @@ class Frame:
             reasons = non_finite_of((name, values, arrays[name]) for name, values in columns.items())
             if reasons:
                 arrays[NON_FINITE] = reasons_column(reasons, len(arrays["timestamp"]))
-        except (pa.ArrowException, UnicodeError) as error:
+        except (pa.ArrowException, UnicodeError, OverflowError, TypeError, InvalidEvent) as error:
             raise InvalidFrame(f"columns of stream {stream!r} cannot be read: {error}") from error
         if "type" not in arrays:
             arrays["type"] = pa.DictionaryArray.from_arrays(
@@ -180,7 +182,19 @@ class Frame:
 
     def values(self, name: str) -> list[Any]:
         """Values of column ``name`` as Python objects, each in its own type. Raises KeyError."""
-        return to_list(self.column(name))
+        return _values_of(self.column(name))
+
+    def settled(self, exact: Collection[str] = ()) -> Self:
+        """The frame as rules read it: decimal numbers and integers beyond 64 bits are integers or floats.
+
+        Those of the columns ``exact`` distinguish events (`schemas.values.single.distinguishing`). A frame that
+        `decode_frame` read is settled already.
+        """
+        schema = self.batch.schema
+        if not any(map(keeps_digits, schema.types)):
+            return self
+        columns = frame_columns(schema.names, self.batch.columns, self.stream, exact)
+        return replace(self, batch=pa.RecordBatch.from_arrays(columns, names=schema.names))
 
     def sequences(self) -> NDArray[np.int64]:
         """Sequence number of each row in (run, stream)."""
@@ -257,8 +271,13 @@ class Frame:
 def _rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Rows of a batch as dictionaries of Python values."""
     names = batch.schema.names
-    columns = [to_list(column) for column in batch.columns]
+    columns = [_values_of(column) for column in batch.columns]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values_of(column: pa.Array) -> list[Any]:
+    """The values of a column as Python objects, those of events."""
+    return to_list(plain_column(column) if keeps_digits(column.type) else column)
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -394,6 +413,8 @@ def conform(frame: Frame, event_type: EventType) -> Frame:
     wanted = event_type.arrow_schema()
     if schema.names == wanted.names and schema.types == wanted.types:
         return replace(frame, version=event_type.version) if frame.version != event_type.version else frame
+    frame = frame.settled()
+    schema = frame.batch.schema
     where = f"stream {frame.stream!r}: frame of schema version {frame.version}, catalog of version {event_type.version}"
     if frame.version <= event_type.version:
         removed = [name for name in frame.fields if name not in event_type.fields and name != "simulation_id"]

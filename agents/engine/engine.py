@@ -55,7 +55,7 @@ _NO_ROWS: Final = np.empty(0, np.int64)
 class Engine:
     """Rules, windows and statistics of one domain with all of their state. Not thread-safe; reads no clock.
 
-    Events pass the rule set's validators first, as in the pipeline, unless ``validated``: the caller has done that.
+    Events pass the rule set's validators first, unless ``validated``: the caller has done so, and frames are `settled`.
     ``exports`` names rules whose matches are also put out as frames. ``immediate``: matches of rules over one event are
     in the output of the step that follows `push`, and final. ``clock`` gives nanoseconds, by which the counters tell
     how long each rule takes (none: they stay 0). Raises InvalidRule.
@@ -116,9 +116,9 @@ class Engine:
             stratum.update(own, makers, self.watermark_us)
         if self._early is not None:
             self._early.update(wanted[0][0])
-        if self._entrance is not None:
-            self._entrance.update(ruleset)
         self._contracts = Contracts(ruleset.streams, self._catalog, correlated=correlated_fields(ruleset))
+        if self._entrance is not None:
+            self._entrance.update(ruleset, self._contracts)
         self.ruleset = ruleset
         self._tables.update(ruleset.rules)
         self._ranks = {each.name: MADE_BY_WINDOW for each in (*ruleset.windows, *ruleset.insight)}

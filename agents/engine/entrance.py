@@ -16,7 +16,7 @@ from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import Catalog
-from astrocyte.schemas.declarations import StreamDeclaration
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.text import dumps, loads
@@ -50,16 +50,16 @@ class Entrance:
         self._validators = Validators((), catalog=catalog)
         self._checked: frozenset[str] = frozenset()
         """Streams of which a rule file says anything."""
-        self._declared: dict[str, StreamDeclaration] = {}
+        self._contracts = Contracts(catalog=catalog)
         self._found: list[RefusedEvent] = []
         self.refused = 0
         self.sampled = 0
 
-    def update(self, ruleset: RuleSet) -> None:
-        """Put the validators of a rule set in force."""
+    def update(self, ruleset: RuleSet, contracts: Contracts) -> None:
+        """Put the validators of a rule set in force, and the contracts of its streams."""
         self._validators = Validators(ruleset.validators, catalog=self._catalog)
         self._checked = frozenset(stream for validator in ruleset.validators for stream in validator.stream)
-        self._declared = {stream.name: stream for stream in ruleset.streams}
+        self._contracts = contracts
 
     def is_plain(self, stream: str, event: Mapping[str, Any]) -> bool:
         """Whether an event needs no closer look: its stream has no validators, its time and numbers are sound."""
@@ -78,8 +78,10 @@ class Entrance:
         return True
 
     def admit(self, frame: Frame, origin: Origin | None, *, typed: bool) -> tuple[Frame, Origin | None]:
-        """The rows that pass, with their origin; ``typed``: the frame must have the catalog's and declared types."""
-        declaration = self._declared.get(frame.stream) if typed else None
+        """The rows that pass, with their origin; ``typed``: it is a program's own, and held to the types."""
+        if typed:
+            frame = frame.settled(self._contracts.of_stream(frame.stream).exact_columns)
+        declaration = self._contracts.declared.get(frame.stream) if typed else None
         if declaration is not None:
             whole = frame
             frame, misfits = enforce(frame, declaration)

@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.expressions.numbers import split_integers
-from astrocyte.schemas.values.mixed import MIXED, column_of, members, plain_column
+from astrocyte.schemas.values.foreign import plain_column
+from astrocyte.schemas.values.mixed import MIXED, column_of, members
 from astrocyte.schemas.values.nested import python_values
 from astrocyte.schemas.values.single import json_text
 

@@ -69,7 +69,7 @@ def decode_chunk(
                     else run_decoder(decoder, record, topic, partition)
                 )
                 if isinstance(made, Frame):
-                    made = placed(made, topic, partition, record)
+                    made = placed(made if decoder is ARROW else made.settled(exact), topic, partition, record)
                     sourced, refused = _typed(SourcedFrame(made, topic, partition, record.offset), contract, catalog)
                 else:
                     numbers = _meant(record, len(made))

@@ -29,7 +29,8 @@ from astrocyte.schemas.contract import Contracts, time_member
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.text import dumps
 from astrocyte.schemas.times import iso_from_us
-from astrocyte.schemas.values.mixed import exact_column, is_binary, plain_column, to_list
+from astrocyte.schemas.values.foreign import exact_column, is_binary, plain_column
+from astrocyte.schemas.values.mixed import to_list
 from astrocyte.schemas.values.single import json_text
 
 if TYPE_CHECKING:
@@ -257,9 +258,9 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _plain_rows(batch: pa.RecordBatch, path: str | Path, exact: frozenset[str]) -> list[dict[str, Any]]:
-    """Rows of a batch in the form that events have (`schemas.values.mixed.plain_column`), as those of a frame.
+    """Rows of a batch in the form that events have (`schemas.values.foreign.plain_column`), as those of a frame.
 
-    Columns ``exact`` are as `schemas.values.mixed.exact_column` has them.
+    Columns ``exact`` are as `schemas.values.foreign.exact_column` has them.
     """
     import pyarrow as pa
 

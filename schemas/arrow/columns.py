@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from astrocyte.schemas.arrow.stream import PLAIN_TYPES
 from astrocyte.schemas.errors import InvalidFrame
-from astrocyte.schemas.values.mixed import column_of, exact_column, is_binary, key_column, plain_column
+from astrocyte.schemas.values.foreign import exact_column, given_column, is_binary, kept_column, plain_column
+from astrocyte.schemas.values.mixed import key_column
 from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, python_values
+from astrocyte.schemas.values.single import key_text
 
 __all__ = ["RESERVED", "TEXT", "column_name", "field_name", "frame_column", "frame_columns", "non_finite_of"]
 
@@ -31,20 +33,32 @@ def field_name(column: str) -> str:
 
 
 def frame_column(name: str, values: Any) -> pa.Array:
-    """A column of the values, in the form that frames have: an array of NumPy or Arrow, or a sequence."""
+    """A column of the values, in the form that frames have: an array of NumPy or Arrow, or a sequence.
+
+    Numbers whose digits depend on who reads them keep these (`schemas.values.foreign.keeps_digits`).
+    """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if isinstance(values, pa.Array):
-        return _plain(name, values)
+        return _plain(name, values) if name in RESERVED or _is_ready(values.type) else kept_column(values)
     if name == "timestamp":
         return pa.array(np.ascontiguousarray(values, dtype=np.int64))
     if name in RESERVED:
-        return _plain(name, pa.array(values))
+        return _plain(name, _reserved(name, values))
     if not isinstance(values, np.ndarray):
-        return column_of(list(values))
+        return given_column(list(values))
     if values.ndim == 1 and values.dtype.kind in "biuf":
         return pa.array(values)
-    return column_of(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
+    return given_column(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
+
+
+def _reserved(name: str, values: Any) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        if name != "key":
+            raise
+    return pa.array([key_text(value) for value in values], pa.utf8())  # of several types, or beyond 64 bits
 
 
 def non_finite_of(columns: Iterable[tuple[str, Any, pa.Array]]) -> dict[int, str]:
@@ -80,23 +94,27 @@ def frame_columns(
 
 
 def _read(name: str, column: pa.Array, exact: Collection[str] | None) -> pa.Array:
-    if exact is not None:
-        return exact_column(column) if name in exact else _plain(name, column)
-    if name not in RESERVED and (pa.types.is_decimal(column.type) or is_binary(column.type)):
+    if exact is None and name not in RESERVED:
         # Arrow cannot select rows of views.
-        return column.cast(pa.binary()) if pa.types.is_binary_view(column.type) else column
-    return _plain(name, column)
+        kept = column.cast(pa.binary()) if pa.types.is_binary_view(column.type) else column
+        return kept if is_binary(kept.type) else kept_column(kept)
+    return exact_column(column) if exact is not None and name in exact else _plain(name, column)
+
+
+def _is_ready(kind: pa.DataType) -> bool:
+    """Whether a column of a type is in the form that frames have, as most are."""
+    return kind.id in PLAIN_TYPES or kind == TEXT
 
 
 def _plain(name: str, column: pa.Array) -> pa.Array:
-    """A column in the form that frames have (`schemas.values.mixed.plain_column`)."""
+    """A column in the form that frames have (`schemas.values.foreign.plain_column`)."""
     kind = column.type
     if kind.id in PLAIN_TYPES and name not in ("key", "type"):
         return column.cast(pa.int64()) if name == "seq" and pa.types.is_integer(kind) else column
     if kind == TEXT and name != "event_id":
         return column
     if pa.types.is_run_end_encoded(column.type):
-        column = exact_column(column)
+        column = kept_column(column)
     if name == "event_id":
         kind = column.type
         text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import InvalidFrame
-from astrocyte.schemas.values.mixed import is_binary
+from astrocyte.schemas.values.foreign import is_binary
 
 __all__ = ["ARROW_MAGIC", "MOST_BYTES", "PLAIN_TYPES", "holds_no_rows", "read_stream", "unpacked_bytes"]
 

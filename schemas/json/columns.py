@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astrocyte.schemas.values.mixed import MIXED, members, plain_column
+from astrocyte.schemas.values.foreign import given_values, keeps_digits, plain_column
+from astrocyte.schemas.values.mixed import MIXED, members
 from astrocyte.schemas.values.nested import python_values
-from astrocyte.schemas.values.single import json_text
+from astrocyte.schemas.values.single import json_text, number_text, plain
 
 __all__ = ["json_objects", "json_values"]
 
@@ -27,6 +29,9 @@ def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
     if column.type == MIXED:
         parts = [_where(part, json_values(part)) for part in members(column).values()]
         return pc.coalesce(*parts, pa.array(["null"] * len(column), pa.utf8()))
+    if keeps_digits(column.type):
+        strings = [None if value is None else _with_digits(value) for value in given_values(column)]
+        return pc.fill_null(pa.array(strings, pa.utf8()), "null")
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if parsed:
@@ -51,6 +56,12 @@ def _where(part: pa.Array, strings: pa.StringArray) -> pa.StringArray:
 
 def _dumped(value: Any) -> str:
     return orjson.dumps(value).decode() if isinstance(value, str) else json_text(value)
+
+
+def _with_digits(value: Any) -> str:
+    """JSON text of a value, in which numbers have all their digits."""
+    digits = number_text(value) if isinstance(value, Decimal) else None
+    return _dumped(plain(value)) if digits is None else digits
 
 
 def _floating(column: pa.Array) -> pa.StringArray:

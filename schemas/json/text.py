@@ -18,7 +18,7 @@ import orjson
 
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import usual_datetime
-from astrocyte.schemas.values.single import LEAST, MOST, MOST_LEVELS, bytes_text, number_text, plain
+from astrocyte.schemas.values.single import MOST_DIGITS, MOST_LEVELS, bytes_text, number_text, plain
 
 __all__ = [
     "dumps",
@@ -35,8 +35,6 @@ __all__ = [
 _BOM: Final = b"\xef\xbb\xbf"
 _BEYOND: Final = "number is infinity"
 """In the parser's error: a number such as 1e400, which no float holds. It is read as infinite."""
-_MOST_DIGITS: Final = 400
-"""Digits of an integer that is kept; no float has as many."""
 _SAME_DIGIT: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _RUNS: Final = (b"0" * 20, b"-" + b"0" * 19)
 """Shorter integers have 64 bits, of negative ones only those to -2**63. Runs are found faster than integers."""
@@ -112,7 +110,7 @@ def _exact(text: bytes, value: Any) -> Any:
 
 def integer(digits: str) -> int | float:
     """The integer that decimal digits, also after a minus sign, stand for: beyond 400 digits it is infinite."""
-    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
 
 
 def has_long_fraction(text: bytes) -> bool:
@@ -148,10 +146,15 @@ def fraction(digits: str) -> float | Decimal:
     The 17 digits that many programs write of every float, such as 0.10000000000000001, are that float.
     """
     number = float(digits)
-    if not _SURE_DIGITS + 1 < len(digits) <= _MOST_DIGITS or not number or not math.isfinite(number):
+    if not _SURE_DIGITS + 1 < len(digits) <= MOST_DIGITS or not number or not math.isfinite(number):
         return number
     exact = Decimal(digits)
-    return number if exact in (Decimal(repr(number)), Decimal(f"{number:.17g}")) else exact
+    if exact in (Decimal(repr(number)), Decimal(f"{number:.17g}")):
+        return number
+    sign, figures, exponent = exact.as_tuple()
+    if isinstance(exponent, int) and exponent >= 0:  # with a figure after the point it is no integer, as in `loads`
+        return Decimal((sign, (*figures, *[0] * (exponent + 1)), -1))
+    return exact
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:
@@ -206,6 +209,5 @@ def _spelt(value: Any) -> Any:
         return _spelt(value.tolist()) if value.dtype.kind == "f" else value
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         return orjson.Fragment(json.dumps(float(value)))
-    if isinstance(value, int) and not LEAST <= value <= MOST:
-        return orjson.Fragment(str(value))
-    return value
+    digits = number_text(value) if isinstance(value, int) else None
+    return value if digits is None else orjson.Fragment(digits)

@@ -8,14 +8,13 @@ most one; a row without any is null. It survives IPC, take, filter and concatena
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astrocyte.schemas.times import PER_UNIT
 from astrocyte.schemas.values.nested import python_values
 from astrocyte.schemas.values.single import (
     LEAST,
@@ -31,15 +30,14 @@ from astrocyte.schemas.values.single import (
 __all__ = [
     "MIXED",
     "TYPE_ERRORS",
+    "as_mixed",
     "column_of",
     "concat_columns",
-    "exact_column",
     "fits",
-    "is_binary",
     "is_null",
     "key_column",
     "members",
-    "plain_column",
+    "scalar_column",
     "to_list",
     "typed_column",
 ]
@@ -49,8 +47,6 @@ MIXED: Final = pa.struct(
 )
 """``uint`` holds integers from 2**63 on; ``int`` all others."""
 _OF_JSON: Final = frozenset({str, bool, float, type(None), int, list, dict})
-_MOST_ROWS: Final = 1 << 24
-"""Of a run-end encoded column."""
 
 
 # -- columns of Python values --------------------------------------------------------------------------------------
@@ -61,6 +57,12 @@ def column_of(values: Sequence[Any]) -> pa.Array:
 
     Text is dictionary-encoded; without values the column is float64. Raises UnicodeEncodeError for a lone surrogate.
     """
+    column = scalar_column(values)
+    return column_of([plain(value) for value in values]) if column is None else column
+
+
+def scalar_column(values: Sequence[Any]) -> pa.Array | None:
+    """`column_of` values that events hold as they are; None if there is any other, or an integer beyond 64 bits."""
     kinds = set(map(type, values))
     kinds.discard(type(None))
     if len(kinds) <= 1:
@@ -71,14 +73,14 @@ def column_of(values: Sequence[Any]) -> pa.Array:
         if kinds == {bool}:
             return pa.array(values, pa.bool_())
     if not kinds <= _SCALARS:
-        return column_of([plain(value) for value in values])
+        return None
     if kinds == {int}:
         try:
             return pa.array(values, pa.int64())
         except (pa.ArrowInvalid, OverflowError):
             pass  # some need 64 bits without a sign, or more
     if int in kinds and any(type(value) is int and not LEAST <= value <= MOST for value in values):
-        return column_of([plain(value) for value in values])
+        return None
     return _mixed(values, kinds)
 
 
@@ -234,12 +236,13 @@ def concat_columns(columns: Sequence[pa.Array]) -> pa.Array:
     columns = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in columns]
     kinds = {each.type for each in columns if not pa.types.is_null(each.type)}
     if len(kinds) > 1:
-        return pa.concat_arrays([_as_mixed(each) for each in columns])
+        return pa.concat_arrays([as_mixed(each) for each in columns])
     kind = kinds.pop() if kinds else pa.float64()
     return pa.concat_arrays([pa.nulls(len(each), kind) if pa.types.is_null(each.type) else each for each in columns])
 
 
-def _as_mixed(column: pa.Array) -> pa.Array:
+def as_mixed(column: pa.Array) -> pa.Array:
+    """A column that events have as a `MIXED` one."""
     kind = column.type
     if kind == MIXED:
         return column
@@ -256,118 +259,3 @@ def _as_mixed(column: pa.Array) -> pa.Array:
             return _struct({name: column.cast(MIXED.field(name).type)}, len(column))
     strings = pa.array([None if value is None else json_text(value) for value in python_values(column)], pa.utf8())
     return _struct({"text": strings}, len(column))
-
-
-# -- columns of other writers ----------------------------------------------------------------------------------------
-
-
-def plain_column(column: pa.Array) -> pa.Array:
-    """A column of any Arrow type as one that events have: numbers, booleans, dictionary-encoded text, lists, `MIXED`.
-
-    Large and view strings become text, decimals numbers, times and durations integer microseconds (UTC), binary values
-    text or hexadecimal as Kafka keys do, UUIDs and intervals of months, days and time text. Run-end encoded columns and
-    unions become the values inside. Lists, structs and maps stay as they are, unless Arrow cannot select rows of them:
-    then they become their JSON text. Raises ArrowInvalid if a time is out of range, or for another type.
-    """
-    kind = column.type
-    if pa.types.is_run_end_encoded(kind):
-        return _run_ends_decoded(column, plain_column)
-    if pa.types.is_union(kind):
-        return column_of(_values_of_union(column))
-    if pa.types.is_nested(kind) and not _selects(kind):
-        return column_of([None if value is None else json_text(value) for value in python_values(column)])
-    if _is_usual(kind):
-        return column
-    if isinstance(kind, pa.BaseExtensionType):
-        known = isinstance(kind, pa.UuidType | pa.Bool8Type)
-        return column_of(column.to_pylist()) if known else plain_column(column.storage)
-    if pa.types.is_dictionary(kind):
-        return plain_column(column.dictionary_decode())
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.utf8()).dictionary_encode()
-    if pa.types.is_float16(kind):
-        return column.cast(pa.float32())
-    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind) or pa.types.is_date(kind):
-        return _microseconds(column)
-    if pa.types.is_decimal(kind) or is_binary(kind) or pa.types.is_interval(kind):
-        values = [plain(value) for value in column.to_pylist()]
-        if pa.types.is_decimal(kind) and kind.scale > 0:
-            values = [None if value is None else float(value) for value in values]
-        return column_of(values)
-    raise pa.ArrowInvalid(f"values of type {kind} cannot be read; write them as numbers, text or durations")
-
-
-def exact_column(column: pa.Array) -> pa.Array:
-    """`plain_column` of values that distinguish events: decimal numbers keep their digits, and bytes are text.
-
-    See `schemas.values.single.distinguishing`.
-    """
-    kind = column.type
-    if pa.types.is_dictionary(kind) and not _is_usual(kind):
-        return exact_column(column.dictionary_decode())
-    if pa.types.is_run_end_encoded(kind):
-        return _run_ends_decoded(column, exact_column)
-    if pa.types.is_decimal(kind) or is_binary(kind):
-        return column_of([distinguishing(value) for value in column.to_pylist()])
-    return plain_column(column)
-
-
-def _run_ends_decoded(column: pa.Array, read: Callable[[pa.Array], pa.Array]) -> pa.Array:
-    """The values, one a row. Arrow's own function takes few types, and a few bytes may stand for any number of rows."""
-    if len(column) > _MOST_ROWS:
-        raise pa.ArrowInvalid(f"a run-end encoded column has {len(column)} rows; expected at most {_MOST_ROWS}")
-    rows = np.arange(column.offset, column.offset + len(column))
-    return read(column.values).take(pa.array(np.searchsorted(column.run_ends, rows, side="right")))
-
-
-def _values_of_union(column: pa.Array) -> list[Any]:
-    """The values, each of its own type."""
-    scalars = [each.value for each in column]
-    found: list[Any] = [None] * len(scalars)
-    for kind in {each.type for each in scalars if each is not None}:
-        rows = [row for row, each in enumerate(scalars) if each is not None and each.type == kind]
-        part = plain_column(pa.array([scalars[row] for row in rows], kind))
-        for row, value in zip(rows, to_list(part), strict=True):
-            found[row] = plain(value)
-    return found
-
-
-def _selects(kind: pa.DataType) -> bool:
-    """Whether Arrow can select rows of a nested type."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _selects(kind.storage_type)
-    if pa.types.is_nested(kind):
-        odd = pa.types.is_run_end_encoded(kind) or pa.types.is_union(kind)
-        return not odd and all(_selects(kind.field(index).type) for index in range(kind.num_fields))
-    return not (pa.types.is_string_view(kind) or pa.types.is_binary_view(kind) or pa.types.is_interval(kind))
-
-
-def _is_usual(kind: pa.DataType) -> bool:
-    return bool(
-        (pa.types.is_primitive(kind) and not pa.types.is_temporal(kind) and not pa.types.is_float16(kind)
-         and not pa.types.is_decimal(kind))
-        or pa.types.is_string(kind)
-        or (pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type))
-        or pa.types.is_null(kind)
-        or pa.types.is_nested(kind)
-    )  # fmt: skip
-
-
-def is_binary(kind: pa.DataType) -> bool:
-    """Whether the values of a type are bytes."""
-    types = pa.types
-    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
-    return any(test(kind) for test in tests)
-
-
-def _microseconds(column: pa.Array) -> pa.Array:
-    kind = column.type
-    if pa.types.is_date(kind):
-        column = column.cast(pa.timestamp("s" if kind == pa.date32() else "ms"))
-        kind = column.type
-    number = column.cast(pa.int32()).cast(pa.int64()) if kind.bit_width == 32 else column.cast(pa.int64())
-    factor, divisor = PER_UNIT[kind.unit]
-    if divisor == 1:
-        return pc.multiply_checked(number, factor)
-    ticks = number.fill_null(0).to_numpy(zero_copy_only=False)
-    return pa.array(ticks // divisor, mask=np.asarray(number.is_null()))

@@ -47,7 +47,7 @@ _DAY_US: Final = 86_400 * 1_000_000
 def python_values(column: pa.Array) -> list[Any]:
     """The values as Python objects; times, dates and durations that Python's types cannot hold are integers.
 
-    The integers are microseconds, as in plain columns (`schemas.values.mixed.plain_column`).
+    The integers are microseconds, as in plain columns (`schemas.values.foreign.plain_column`).
     """
     try:
         values: list[Any] = column.to_pylist()

@@ -24,6 +24,7 @@ from astrocyte.schemas.times import is_in_calendar, iso_interval, us_from_dateti
 __all__ = [
     "LEAST",
     "MOST",
+    "MOST_DIGITS",
     "MOST_LEVELS",
     "bytes_text",
     "distinguishing",
@@ -50,8 +51,8 @@ MOST_LEVELS: Final = 254
 CONTROLS: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 """Pattern of the control characters that make a key of bytes in UTF-8 a binary one."""
 _CONTROLS: Final = re.compile(CONTROLS)
-_MOST_DIGITS: Final = 400
-"""Digits of an integer that is a key; no float has as many."""
+MOST_DIGITS: Final = 400
+"""Digits of an integer that is kept; no float has as many."""
 _US: Final = timedelta(microseconds=1)
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _NOT_FINITE: Final = frozenset({"NaN", "Infinity", "-Infinity"})
@@ -188,11 +189,17 @@ def _json_default(value: Any) -> Any:
 
 
 def number_text(value: int | Decimal) -> str | None:
-    """The digits of a number that as a field would become another one, a float: a JSON number. None for any other."""
+    """The digits of a number that as a field would become another one, a float: a JSON number. None for any other.
+
+    A decimal number with a point has one here as well, so that readers have the float and not an integer.
+    """
     if isinstance(value, int):
         return None if LEAST <= value <= MOST else str(int(value))
     exact = distinguishing(value)
-    return None if isinstance(exact, Decimal) or exact == plain(value) else str(exact)
+    if isinstance(exact, Decimal) or exact == plain(value):
+        return None
+    digits = str(exact)
+    return f"{digits}.0" if "." not in digits and value.as_tuple().exponent < 0 else digits  # type: ignore[operator]
 
 
 def shortest_float(value: Decimal) -> float | None:
@@ -203,7 +210,7 @@ def shortest_float(value: Decimal) -> float | None:
 
 def _is_ordinary(value: Decimal) -> bool:
     """Whether a decimal number is finite, and neither larger nor smaller than floats are."""
-    return value.is_finite() and abs(value.adjusted()) < _MOST_DIGITS
+    return value.is_finite() and abs(value.adjusted()) < MOST_DIGITS
 
 
 def distinguishing(value: Any) -> Any:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -208,8 +209,8 @@ class FieldsSeen:
     _null: set[tuple[str, str]] = field(default_factory=set)
     """Fields that came without a value."""
     _read: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _kinds: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Kind of the first value of a field."""
+    _kinds: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
+    """By topic, the kind of the first value of each field of a stream."""
 
     def update(self, named: Iterable[NamedField]) -> None:
         """Put other rules in force."""
@@ -221,8 +222,27 @@ class FieldsSeen:
             if (stream, name) not in self._came:
                 self._missing.setdefault(stream, set()).add(name)
 
-    def note(self, frame: Frame) -> list[ChangedKind]:
-        """Note a frame; gives its fields with values of another kind than the first that came."""
+    def begin(self, topic: str, frame: Frame) -> None:
+        """Note of what kind the first values in a topic are; frames come in the order in which they stand in it.
+
+        Not when they are used: an event may wait for others before that, and those of a copy come whenever its writer
+        has sent them. So what `note` counts is the same wherever the topic is cut, and whatever else is read.
+        """
+        names = self._read.get(frame.stream)
+        if names is None or not frame.num_rows:
+            return
+        kinds = self._kinds.setdefault(topic, {})
+        for name in names:
+            if (frame.stream, name) not in kinds and frame.has(name):
+                found = _rows_by_kind(frame.column(name))
+                if found:
+                    kinds[frame.stream, name] = min(found, key=lambda kind: int(found[kind][0]))
+
+    def note(self, topic: str, frame: Frame) -> list[ChangedKind]:
+        """Note rows that are used; gives the fields with values of another kind than the first in their topic.
+
+        For a topic of which `begin` was given nothing there are none.
+        """
         stream = frame.stream
         if not frame.num_rows:
             return []
@@ -235,6 +255,7 @@ class FieldsSeen:
         if missing:
             self.streams[stream].update(frame.fields)
         changed = []
+        kinds = self._kinds.get(topic, {})
         for name in names:
             if not frame.has(name):
                 continue
@@ -246,22 +267,26 @@ class FieldsSeen:
             if missing and name in missing:
                 missing.discard(name)
                 self._came.add((stream, name))
-            if column.type == MIXED:
-                found = rows_of_kinds(column)
-            elif self._kinds.get((stream, name)) == kind_of(column.type):
+            known = kinds.get((stream, name))
+            if known is None or kind_of(column.type) == known:
                 continue
-            else:
-                found = {kind_of(column.type): np.flatnonzero(np.asarray(column.is_valid()))}
-            if not found:
-                continue
-            by_row = sorted(found, key=lambda kind: int(found[kind][0]))
-            known = self._kinds.setdefault((stream, name), by_row[0])
-            others = [kind for kind in by_row if kind != known]
+            found = _rows_by_kind(column)
+            others = sorted(found.keys() - {known}, key=lambda kind: int(found[kind][0]))
             if others:
                 row = int(found[others[0]][0])
                 count = sum(len(found[kind]) for kind in others)
                 changed.append(ChangedKind(name, f"{others[0]} after {known}", row, count))
         return changed
+
+    def snapshot(self) -> bytes:
+        """The kinds of first values, which a domain goes on with after a restart."""
+        kinds = ((topic, *each, kind) for topic, found in self._kinds.items() for each, kind in found.items())
+        return orjson.dumps(list(kinds))
+
+    def restore(self, snapshot: bytes) -> None:
+        """Restore a snapshot."""
+        for topic, stream, name, kind in orjson.loads(snapshot):
+            self._kinds.setdefault(topic, {})[stream, name] = kind
 
     def merge(self, other: FieldsSeen) -> None:
         """Add what another has seen of the same rules."""
@@ -329,6 +354,15 @@ def kind_of(kind: pa.DataType) -> str:
         if any(test(kind) for test in tests):
             return name
     return "value of another type"
+
+
+def _rows_by_kind(column: pa.Array) -> dict[str, NDArray[np.int64]]:
+    """Rows of the values of each kind in any column; a kind without values is not there."""
+    if column.type == MIXED:
+        return rows_of_kinds(column)
+    if column.null_count == len(column):
+        return {}
+    return {kind_of(column.type): np.flatnonzero(np.asarray(column.is_valid()))}
 
 
 def rows_of_kinds(column: pa.Array) -> dict[str, NDArray[np.int64]]:

@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -130,3 +132,16 @@ def test_every_catalog_type_round_trips_as_an_empty_and_a_null_row():
         frame = conform(base, event_type)
         assert frame.batch.schema.names == event_type.arrow_schema().names
         assert decode_frame(encode_frame(frame)).rows() == frame.rows()
+
+
+@pytest.mark.parametrize("name", ["key", "v"])
+def test_a_column_of_what_no_event_has_is_refused(name):
+    columns = {"timestamp": [1], "key": ["k"], name: [object()]}
+    with pytest.raises(InvalidFrame, match="columns of stream 'S' cannot be read: expected a number, text"):
+        Frame.from_columns("S", "run", columns)
+
+
+def test_a_list_of_keys_is_read_as_keys_of_mappings_are():
+    keys = ["a", 1, 5.0, 2**70, Decimal("0.12345678901234567"), b"\x00", True, None]
+    frame = Frame.from_columns("S", "run", {"timestamp": range(8), "key": keys})
+    assert frame.values("key") == ["a", "1", "5", str(2**70), "0.12345678901234567", "0x00", "true", None]
