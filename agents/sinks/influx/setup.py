@@ -1,4 +1,4 @@
-"""Buckets, retention and downsampling tasks of InfluxDB 2.
+"""Buckets, retention and downsampling tasks of InfluxDB 2; what InfluxDB 1 has instead is in `continuous`.
 
 Objects are found by name, and created or changed only if they differ, so the set-up may be repeated at any time.
 """
@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.influx.address import check_address, unreachable
+from astrocyte.agents.sinks.influx.continuous import database_of, is_version_1, setup_version_1
 
 __all__ = ["DOWNSAMPLED", "RAW_DAYS", "TASKS", "Change", "setup_influx", "task_flux"]
 
@@ -29,7 +30,7 @@ _BINS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One bucket or task that was created, changed, or found up to date."""
+    """One bucket or task, database or continuous query, that was created, changed, or found up to date."""
 
     kind: str
     name: str
@@ -131,11 +132,17 @@ def setup_influx(
 ) -> Iterator[Change]:
     """Create missing buckets and tasks and update those that differ, yielding each. Raises SinkError.
 
+    Of an InfluxDB 1 these are databases and continuous queries, and ``org`` is not used.
+
     ``raw_days`` is the retention of raw points in days; 0 keeps them for ever.
     """
     check_address(url)
     with InfluxDBClient(url=url, token=token, org=org, timeout=int(timeout_s * 1000), ssl_context=tls) as client:
         try:
+            if is_version_1(client):
+                made = setup_version_1(client, bucket, database_of(bucket)[0] + DOWNSAMPLED, round(raw_days * _DAY_S))
+                yield from (Change(*each) for each in made)
+                return
             org_id = _organisation(client, org)
             yield _bucket(client, org_id, bucket, round(raw_days * _DAY_S))
             yield _bucket(client, org_id, bucket + DOWNSAMPLED, 0)
