@@ -64,7 +64,11 @@ def build() -> Path:
         environment = os.environ | {"GOBIN": folder, "RUSTUP_TOOLCHAIN": _toolchain(), "GOTOOLCHAIN": "local"}
         for package, more in ((_PKG_CONFIG, {}), (_SERVER, {"PKG_CONFIG": f"{folder}/pkg-config"})):
             done = subprocess.run(
-                ["go", "install", package], env=environment | more, check=False, capture_output=True, text=True
+                ["go", "install", "-ldflags", f"-X main.version={VERSION}", package],
+                env=environment | more,
+                check=False,
+                capture_output=True,
+                text=True,
             )
             if done.returncode:
                 raise InfluxUnavailable(f"go install {package} failed: {done.stderr[-1500:]}")

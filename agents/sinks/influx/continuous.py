@@ -21,9 +21,11 @@ _UNITS_S: Final = {"h": 3600, "m": 60, "s": 1}
 
 
 def _population(source: str, target: str) -> str:
+    # The standard deviation as in the task of version 2: the window takes a row as so many as its weight.
     return (
         'SELECT mean("accuracy") AS "mean_accuracy", sum("weight") AS "count_cell_id", '  # noqa: S608  escaped names
-        f'stddev("energy_reward") AS "stddev_energy" INTO {target}."population_stats" '
+        'stddev("energy_reward") * sqrt((1 - 1 / count("energy_reward")) / (1 - 1 / sum("weight"))) AS "stddev_energy" '
+        f'INTO {target}."population_stats" '
         f'FROM {source}."problem_solving" GROUP BY time(1m)'
     )
 

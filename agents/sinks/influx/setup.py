@@ -40,19 +40,29 @@ class Change:
 def _population(bucket: str, target: str, org: str) -> str:
     """Flux equivalent of the window ``population_stats`` of the rules for cells: per minute, from problem_solving.
 
-    The window counts the attempts for which the sampled rows stand, so the task sums their weights.
+    The window takes a sampled row as so many equal ones as its weight. So the task sums the weights of the n rows to a
+    total w, and multiplies the standard deviation of the rows by the root of (1 - 1 / n) / (1 - 1 / w).
     """
-    return f"""option task = {{name: "astrocyte_population_stats", every: 1m, offset: 10s}}
+    return f"""import "math"
+
+option task = {{name: "astrocyte_population_stats", every: 1m, offset: 10s}}
 
 results = (field) => from(bucket: "{bucket}")
   |> range(start: -task.every)
   |> filter(fn: (r) => r._measurement == "problem_solving" and r._field == field)
   |> group()
 
+counts = results(field: "energy_reward") |> count() |> findColumn(fn: (key) => true, column: "_value")
+totals = results(field: "weight") |> sum() |> findColumn(fn: (key) => true, column: "_value")
+n = if length(arr: counts) > 0 then float(v: counts[0]) else 0.0
+w = if length(arr: totals) > 0 then totals[0] else 0.0
+scale = if n > 1.0 and w > 1.0 then math.sqrt(x: (1.0 - 1.0 / n) / (1.0 - 1.0 / w)) else 1.0
+
 union(tables: [
   results(field: "accuracy") |> mean() |> map(fn: (r) => ({{_field: "mean_accuracy", _value: r._value}})),
   results(field: "weight") |> sum() |> map(fn: (r) => ({{_field: "count_cell_id", _value: r._value}})),
-  results(field: "energy_reward") |> stddev() |> map(fn: (r) => ({{_field: "stddev_energy", _value: r._value}})),
+  results(field: "energy_reward") |> stddev()
+    |> map(fn: (r) => ({{_field: "stddev_energy", _value: r._value * scale}})),
 ])
   |> map(fn: (r) => ({{r with _measurement: "population_stats", _time: now()}}))
   |> to(bucket: "{target}", org: "{org}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,12 +20,13 @@ from astrocyte.agents.sinks.influx.sink import InfluxSink
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import iso_from_us
-from tests.support.logs import T0_US
 from tests.support.waiting import wait_until
 from tests.support.written import written
 
 MINUTE_US = 60_000_000
 MINUTES = 10
+BEGIN_US = 1_700_000_100_000_000
+"""The beginning of a window of five minutes."""
 WINDOW_OF = {"astrocyte_population_stats": "population_stats", "astrocyte_diversity": "diversity_metrics"}
 
 
@@ -56,7 +58,7 @@ def store(server, bucket, frames):
 @pytest.fixture(scope="module")
 def held(influx_server):
     """Ten minutes of attempts in a bucket, and the results of the shipped windows over them."""
-    frames = attempts(T0_US)
+    frames = attempts(BEGIN_US)
     engine = Engine(read_rule_files(["cells"]), validated=True)
     for frame in frames:
         engine.push(frame)
@@ -70,17 +72,23 @@ def window_results(held, window):
     return [row for row in held.results if row["window"] == window]
 
 
+def run_at(now, script):
+    """The script of a task as the scheduler would run it, with its results answered and not written."""
+    numbers = count()
+    script = re.sub(r"\|> to\(.*\)", lambda _: f'|> yield(name: "{next(numbers)}")', script)
+    imports = "".join(re.findall(r"^import .*\n", script, re.MULTILINE))
+    rest = re.sub(r"^import .*\n", "", script, flags=re.MULTILINE)
+    return f"{imports}option now = () => {now}\n{rest.replace('option task', 'task')}"
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_computes_what_the_window_does(task, held, influx_server):
-    """InfluxDB 1 has Flux without tasks and without ``to``: the task's script is run as the scheduler would."""
+    """InfluxDB 1 has Flux without tasks and without ``to``."""
     fields = set(re.findall(r'_field: "(\w+)"', task_flux(task, held.bucket, "any")))
     results = window_results(held, WINDOW_OF[task])
     assert len(results) == {"population_stats": 10, "diversity_metrics": 2}[WINDOW_OF[task]]
     for result in results:
-        script = f"option now = () => {iso_from_us(result['window_end'])}\n" + task_flux(task, held.bucket, "any")
-        head, *imports = sorted(script.splitlines(), key=lambda line: not line.startswith("import"))
-        script = "\n".join((head, *imports))
-        rows = influx_server.flux(re.sub(r"\|> to\(.*\)", "", script).replace("option task", "task"))
+        rows = influx_server.flux(run_at(iso_from_us(result["window_end"]), task_flux(task, held.bucket, "any")))
         found = {row["_field"]: float(row["_value"]) for row in rows}
         assert set(found) == fields
         assert found == pytest.approx({name: result[name] for name in fields}, rel=1e-5)
@@ -90,8 +98,8 @@ def test_a_task_computes_what_the_window_does(task, held, influx_server):
 def test_a_continuous_query_computes_what_the_window_does(name, held, influx_server):
     target = influx_server.database("by_query")
     query = re.search(r"BEGIN (.*) END", continuous_query(name, held.bucket, target))[1]
-    until = T0_US + MINUTES * MINUTE_US
-    bounds = f"WHERE time >= {T0_US}u AND time < {until}u GROUP BY"
+    until = BEGIN_US + MINUTES * MINUTE_US
+    bounds = f"WHERE time >= {BEGIN_US}u AND time < {until}u GROUP BY"
     influx_server.influxql(query.replace("GROUP BY", bounds), held.bucket)
     (series,) = influx_server.influxql(f'SELECT * FROM "{WINDOW_OF[name]}"', target)
     found = [dict(zip(series["columns"], row, strict=True)) for row in series["values"]]
@@ -109,10 +117,10 @@ def test_a_continuous_query_runs_by_itself(influx_server):
     now_us = time.time_ns() // 10_000_000 * 10_000
     frames = attempts(now_us - 2_000_000, rows=200, step_us=10_000)
     store(influx_server, bucket, frames)
-    count = 'SELECT sum("count_cell_id") FROM "population_stats"'
+    summed = 'SELECT sum("count_cell_id") FROM "population_stats"'
 
     def counted():
-        return [row[1] for series in influx_server.influxql(count, target) for row in series["values"]]
+        return [row[1] for series in influx_server.influxql(summed, target) for row in series["values"]]
 
     wait_until(lambda: counted() == [800.0], 60, lambda: f"all 200 attempts, weighed: {counted()}")
 
