@@ -93,15 +93,19 @@ def _toolchain() -> str:
 
 
 class InfluxServer(HttpProcess):
-    """A server on loopback; each test takes a database of its own, which is a bucket as well."""
+    """A server on loopback; each test takes a database of its own, which is a bucket as well.
 
-    def __init__(self, folder: Path) -> None:
+    With ``login`` it asks for users, of whom the test makes the first.
+    """
+
+    def __init__(self, folder: Path, *, login: bool = False) -> None:
         address, inner = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         data = {"META_DIR": "meta", "DATA_DIR": "data", "DATA_WAL_DIR": "wal"}
         environment = {
             "INFLUXDB_BIND_ADDRESS": inner,
             "INFLUXDB_HTTP_BIND_ADDRESS": address,
             "INFLUXDB_HTTP_FLUX_ENABLED": "true",
+            "INFLUXDB_HTTP_AUTH_ENABLED": str(login).lower(),
             "INFLUXDB_HTTP_LOG_ENABLED": "false",
             "INFLUXDB_REPORTING_DISABLED": "true",
             "INFLUXDB_MONITOR_STORE_ENABLED": "false",

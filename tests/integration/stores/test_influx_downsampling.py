@@ -15,11 +15,13 @@ from influxdb_client import InfluxDBClient
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.sinks.base import SinkError, SourcedFrame
 from astrocyte.agents.sinks.influx.continuous import CONTINUOUS, continuous_query
+from astrocyte.agents.sinks.influx.query import BucketReader
 from astrocyte.agents.sinks.influx.setup import TASKS, setup_influx, task_flux
 from astrocyte.agents.sinks.influx.sink import InfluxSink
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import iso_from_us
+from tests.support.influxd import InfluxServer
 from tests.support.waiting import wait_until
 from tests.support.written import written
 
@@ -161,6 +163,24 @@ def test_a_bucket_names_a_retention_policy_after_a_stroke(influx_server):
 def test_what_the_server_refuses_is_one_clear_line(influx_server):
     with pytest.raises(SinkError, match=r"InfluxDB answered to ALTER RETENTION POLICY .*: .*duration"):
         set_up(influx_server, "shortest", raw_days=0.001)
+
+
+def test_user_and_password_are_the_token_of_version_1(influx_server, tmp_path):
+    server = InfluxServer(tmp_path, login=True)
+    try:
+        server.influxql("CREATE USER mine WITH PASSWORD 'secret' WITH ALL PRIVILEGES")
+        options = {"org": "any", "bucket": "cells"}
+        assert {each.done for each in setup_influx(server.url, token="mine:secret", **options)} == {"made"}
+        sink = InfluxSink(server.url, token="mine:secret", **options)
+        frames = attempts(time.time_ns() // 1000 - MINUTE_US, rows=10, step_us=10_000)
+        assert asyncio.run(written(sink, [SourcedFrame(frames[0], "mono.problem_solving", 0, 0)])) == []
+        reader = BucketReader(server.url, token="mine:secret", org="any", bucket="cells")
+        assert len([name for _, name, _ in reader.values() if name == "accuracy"]) == 10
+        with pytest.raises(SinkError, match="401: the token is not valid") as error:
+            list(setup_influx(server.url, token="mine:wrong", **options))
+        assert "wrong" not in str(error.value)
+    finally:
+        server.stop()
 
 
 def test_the_version_is_asked_of_the_server(influx_server):
