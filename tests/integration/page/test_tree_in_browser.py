@@ -81,3 +81,14 @@ async def test_lines_that_died_out_are_shown_when_asked_for(address):
         await tab.until(f"{COUNT}.includes('664 are in the tree')", "everyone")
         assert RUN in await tab.run("document.querySelector('#run').value")
         check(tab, address)
+
+
+async def test_lines_are_coloured_by_a_trait_of_the_genome(address):
+    async with browser() as new_tab:
+        tab = await opened(new_tab, address)
+        before = await tab.text(".tree-key")
+        await tab.run("(() => { const e = document.querySelector('.filters select'); e.value = 'metabolism';"
+                      " e.dispatchEvent(new Event('change')); })()")  # fmt: skip
+        await tab.until(f"document.querySelector('.tree-key').innerText !== {before!r}", "another range")
+        await tab.until(f"{COUNT}.includes('no genome was sampled has the colour of the nearest ancestor')", "the note")
+        check(tab, address)

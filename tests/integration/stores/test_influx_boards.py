@@ -142,16 +142,16 @@ def test_the_table_of_alerts_shows_the_newest_first(world, bucket, influx_server
             for row in influx_server.flux(in_flux(flux, bucket, WHOLE_US))
         ],
         [
-            (time_ns // 1000, *texts)
+            (time_ns // 1000, *strings)
             for series in influx_server.influxql(in_influxql(influxql, WHOLE_US), bucket)
-            for time_ns, *texts in series["values"]
+            for time_ns, *strings in series["values"]
         ],
     )
     wanted = sorted((*(row[name] for name in names), row["time_us"]) for row in world.rows["alerts"])
     assert len(wanted) <= MOST_IN_TABLE
     for found in answers:
         assert [time_us for time_us, *_ in found] == sorted((time_us for time_us, *_ in found), reverse=True)
-        placed = sorted((*texts, time_us) for time_us, *texts in found)
+        placed = sorted((*strings, time_us) for time_us, *strings in found)
         assert [each[:-1] for each in placed] == [each[:-1] for each in wanted]
         assert all(0 <= one[-1] - other[-1] < RECORDS_APART_US for one, other in zip(placed, wanted, strict=True))
 
