@@ -145,7 +145,7 @@ def _laid_out(tree: _Tree, forest: Forest, population: Population, at_us: int | 
 def _sampled(look: Look[Genomes], trait: str) -> tuple[Sampled, dict[str, Any]]:
     """A trait of the genomes that have come, and how far they are read."""
     found = look.about()
-    notes = ["of whom no genome was sampled has the colour of the nearest ancestor"]
+    notes = ["an individual without a sampled genome has the colour of its nearest ancestor"]
     if look.held.left_out:
         notes.append(f"{look.held.left_out:,} samples of genomes beyond those of the first million are left out")
     return look.held.newest(trait), found | {"notes": [*found["notes"], *notes]}

@@ -85,7 +85,7 @@ async def test_genomes_are_read_when_a_tree_is_coloured_by_them_and_inherited_wh
     await trees.read("moran")
     found = await trees.window("moran", None, **coloured)
     assert found["complete"]
-    assert "of whom no genome was sampled has the colour of the nearest ancestor" in found["notes"]
+    assert "an individual without a sampled genome has the colour of its nearest ancestor" in found["notes"]
     lines = found["lines"]
     for number, value, parent in zip(lines["id"], lines["value"], lines["parent"], strict=True):
         expected = float(number) if int(number) < 64 else None
