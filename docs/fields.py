@@ -10,7 +10,7 @@ from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rule
 from astrocyte.schemas.catalog import CATALOG, Field
 from astrocyte.schemas.event_types import axons, cells, dna, ecology, kernels
 from astrocyte.schemas.event_types.insight import RESULTS
-from astrocyte.schemas.measurements import MEASUREMENTS
+from astrocyte.schemas.measurements import MEASUREMENTS, number_field
 from astrocyte.schemas.tables.base import Base
 from astrocyte.schemas.tables.columns import STREAM_OF, columns_of
 
@@ -94,13 +94,17 @@ def anchor(heading: str) -> str:
 def measurements() -> Iterator[str]:
     """What is particular to InfluxDB."""
     names = ", ".join(f"`{name}`" for name in MEASUREMENTS)
+    entities = sorted({entity for each in MEASUREMENTS.values() for entity in each.entities})
+    ids = ", ".join(f"`{number_field(entity)}`" for entity in entities)
     yield (
         "\n## InfluxDB\n\nTags and fields of a measurement have the definitions of the stream of the same name "
-        f"({names}, and every other stream of the catalog); fields of a window those below. Points of sampled streams "
-        "also have:\n\n"
+        f"({names}, and every other stream of the catalog); fields of a window those below. Some points also "
+        "have:\n\n"
         "| field | definition | unit | range |\n|---|---|---|---|\n"
-        "| `weight` | events for which the point stands, 1 / share of the sample; their sum estimates a count "
-        "| events | 1 or more |\n"
+        "| `weight` | of sampled streams: events for which the point stands, 1 / share of the sample; their sum "
+        "estimates a count | events | 1 or more |\n"
+        f"| {ids} | an id that is [no tag](data.md#cardinality-why-cell_id-is-a-tag-only-below-a-limit) | id | "
+        "`ASTROCYTE_INFLUX_CELL_TAGS` or more |\n"
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Measurement",
     "hashes_apart",
     "measurement_of",
+    "number_field",
     "times_apart",
     "window_measurement",
 ]
@@ -39,7 +40,7 @@ class Measurement:
     """How the events of one stream become points.
 
     ``tags`` and ``fields`` name columns (``key`` and ``type`` among them). ``entities`` are tags of unbounded
-    cardinality: only ids below the configured limit are tags, others are a field of the same name. Where ``apart`` is
+    cardinality: only ids below the configured limit are tags, others are a field (`number_field`). Where ``apart`` is
     false, measurement, tags and time already identify a row, and its time is not shifted. The field ``weight`` is the
     number of events for which a sampled row stands; points of a stream that is not sampled may lack it.
     """
@@ -111,6 +112,11 @@ def _derived(event_type: EventType) -> Measurement:
     if event_type.key not in (*event_type.fields, *tags):
         fields = ("key", *fields)
     return Measurement(event_type.stream, tags, fields)
+
+
+def number_field(entity: str) -> str:
+    """Field that holds an id which is no tag; a name that is both makes queries of InfluxDB take either."""
+    return f"{entity}_number"
 
 
 def window_measurement(name: str, fields: tuple[str, ...], identity: tuple[str, ...] = ()) -> Measurement:

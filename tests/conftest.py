@@ -31,6 +31,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 pytest_plugins = [
     "tests.support.alertmanager",
     "tests.support.brokers",
+    "tests.support.influxd",
     "tests.support.postgres",
     "tests.support.process_state",
     "tests.support.prometheus",

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.error import URLError
 
@@ -31,15 +31,29 @@ def program(package: str, *names: str) -> str:
 
 
 class HttpProcess:
-    """A program that listens at the address which the option ``--web.listen-address`` gives, and answers /-/ready."""
+    """A program that listens at a loopback address, and answers at ``ready`` when it is.
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
-        address = f"127.0.0.1:{free_port()}"
+    Without an ``address`` the program gets one by the option ``--web.listen-address``.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        *,
+        address: str = "",
+        ready: str = "/-/ready",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        if not address:
+            address = f"127.0.0.1:{free_port()}"
+            command = [*command, f"--web.listen-address={address}"]
         self.url = f"http://{address}"
+        self._ready_path = ready
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                killed_with_parent([*command, f"--web.listen-address={address}"]), stdout=log, stderr=log
+                killed_with_parent(command), env=os.environ | (environment or {}), stdout=log, stderr=log
             )
         wait_until(self._ready, 60, lambda: f"{command[0]}: {self._log.read_text()[-1000:]}")
 
@@ -50,7 +64,7 @@ class HttpProcess:
 
     def _ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=10) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(self.url + self._ready_path, timeout=10) as answer:
+                return bool(200 <= answer.status < 300)
         except (URLError, ConnectionError):
             return False

@@ -79,6 +79,7 @@ class InfluxStub:
         app = web.Application(client_max_size=1 << 30)
         app.add_routes(
             [
+                web.get("/ping", self._ping),
                 web.post("/api/v2/write", self._write),
                 web.post("/api/v2/query", self._query),
                 web.get("/api/v2/orgs", self._orgs),
@@ -183,6 +184,9 @@ class InfluxStub:
             text = f"partial write: points beyond retention policy dropped={len(old)}"
             return _error(422, "unprocessable entity", f"failure writing points to database: {text}")
         return web.Response(status=204)
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        return web.Response(status=204, headers={"X-Influxdb-Version": "v2.7.1"})
 
     async def _orgs(self, request: web.Request) -> web.Response:
         refused = self._refused(request)

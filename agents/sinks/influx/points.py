@@ -24,6 +24,7 @@ from astrocyte.schemas.measurements import (
     Measurement,
     hashes_apart,
     measurement_of,
+    number_field,
     times_apart,
     window_measurement,
 )
@@ -151,7 +152,7 @@ def frame_lines(
             nothing = pa.scalar(None, ids.type)
             small = pc.and_(pc.less(ids, rules.entity_limit), pc.greater_equal(ids, 0))
             tags[entity] = pc.if_else(small, ids, nothing)
-            fields[entity] = pc.if_else(small, nothing, ids)
+            fields[number_field(entity)] = pc.if_else(small, nothing, ids)
     return encode_points(measurement.name, tags, fields, times_ns)
 
 

@@ -1,4 +1,4 @@
-"""Buckets, retention and downsampling tasks of InfluxDB 2.
+"""Buckets, retention and downsampling tasks of InfluxDB 2; what InfluxDB 1 has instead is in `continuous`.
 
 Objects are found by name, and created or changed only if they differ, so the set-up may be repeated at any time.
 """
@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.influx.address import check_address, unreachable
+from astrocyte.agents.sinks.influx.continuous import database_of, is_version_1, setup_version_1
 
 __all__ = ["DOWNSAMPLED", "RAW_DAYS", "TASKS", "Change", "setup_influx", "task_flux"]
 
@@ -29,7 +30,7 @@ _BINS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One bucket or task that was created, changed, or found up to date."""
+    """One bucket or task, database or continuous query, that was created, changed, or found up to date."""
 
     kind: str
     name: str
@@ -39,19 +40,29 @@ class Change:
 def _population(bucket: str, target: str, org: str) -> str:
     """Flux equivalent of the window ``population_stats`` of the rules for cells: per minute, from problem_solving.
 
-    The window counts the attempts for which the sampled rows stand, so the task sums their weights.
+    The window takes a sampled row as so many equal ones as its weight. So the task sums the weights of the n rows to a
+    total w, and multiplies the standard deviation of the rows by the root of (1 - 1 / n) / (1 - 1 / w).
     """
-    return f"""option task = {{name: "astrocyte_population_stats", every: 1m, offset: 10s}}
+    return f"""import "math"
+
+option task = {{name: "astrocyte_population_stats", every: 1m, offset: 10s}}
 
 results = (field) => from(bucket: "{bucket}")
   |> range(start: -task.every)
   |> filter(fn: (r) => r._measurement == "problem_solving" and r._field == field)
   |> group()
 
+counts = results(field: "energy_reward") |> count() |> findColumn(fn: (key) => true, column: "_value")
+totals = results(field: "weight") |> sum() |> findColumn(fn: (key) => true, column: "_value")
+n = if length(arr: counts) > 0 then float(v: counts[0]) else 0.0
+w = if length(arr: totals) > 0 then totals[0] else 0.0
+scale = if n > 1.0 and w > 1.0 then math.sqrt(x: (1.0 - 1.0 / n) / (1.0 - 1.0 / w)) else 1.0
+
 union(tables: [
   results(field: "accuracy") |> mean() |> map(fn: (r) => ({{_field: "mean_accuracy", _value: r._value}})),
   results(field: "weight") |> sum() |> map(fn: (r) => ({{_field: "count_cell_id", _value: r._value}})),
-  results(field: "energy_reward") |> stddev() |> map(fn: (r) => ({{_field: "stddev_energy", _value: r._value}})),
+  results(field: "energy_reward") |> stddev()
+    |> map(fn: (r) => ({{_field: "stddev_energy", _value: r._value * scale}})),
 ])
   |> map(fn: (r) => ({{r with _measurement: "population_stats", _time: now()}}))
   |> to(bucket: "{target}", org: "{org}")
@@ -131,11 +142,17 @@ def setup_influx(
 ) -> Iterator[Change]:
     """Create missing buckets and tasks and update those that differ, yielding each. Raises SinkError.
 
+    Of an InfluxDB 1 these are databases and continuous queries, and ``org`` is not used.
+
     ``raw_days`` is the retention of raw points in days; 0 keeps them for ever.
     """
     check_address(url)
     with InfluxDBClient(url=url, token=token, org=org, timeout=int(timeout_s * 1000), ssl_context=tls) as client:
         try:
+            if is_version_1(client):
+                made = setup_version_1(client, bucket, database_of(bucket)[0] + DOWNSAMPLED, round(raw_days * _DAY_S))
+                yield from (Change(*each) for each in made)
+                return
             org_id = _organisation(client, org)
             yield _bucket(client, org_id, bucket, round(raw_days * _DAY_S))
             yield _bucket(client, org_id, bucket + DOWNSAMPLED, 0)

@@ -79,10 +79,10 @@ class Looks(Generic[T]):
         return await self._on_thread(lambda: work(look))
 
     async def read(self, run: str) -> None:
-        """Wait until all is read of a run of a recording that was asked for."""
-        reading = self._looks[run].reading
-        if reading is not None:
-            await reading
+        """Wait until all is read of a run of a recording, if it was asked for."""
+        look = self._looks.get(run)
+        if look is not None and look.reading is not None:
+            await look.reading
 
     async def close(self) -> None:
         """End all reading."""

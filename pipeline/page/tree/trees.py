@@ -14,6 +14,7 @@ from astrocyte.pipeline.page.sources.looks import Look, Looks
 from astrocyte.pipeline.page.sources.source import Source
 from astrocyte.pipeline.page.tree.colours import colours_of, range_of, values_of
 from astrocyte.pipeline.page.tree.forest import Forest
+from astrocyte.pipeline.page.tree.genomes import GENOMES, Genomes, Sampled, genome_traits
 from astrocyte.pipeline.page.tree.layout import Layout, lay_out
 from astrocyte.pipeline.page.tree.named import events_naming
 from astrocyte.pipeline.page.tree.relatives import line_of, relatives
@@ -50,6 +51,8 @@ class Trees:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._looks = Looks(source, tuple(PEDIGREES), _Tree, _Tree.add)
+        self._genomes = Looks(source, tuple(GENOMES.values()), Genomes, Genomes.add)
+        """Read only while somebody colours by them."""
         self._turn = asyncio.Lock()
 
     async def window(
@@ -67,6 +70,9 @@ class Trees:
         Without a window all of it is shown, in ``size`` pixels of width and height. ``at_us`` is the instant, by
         default the newest; ``colour`` the name of the value by which lines are coloured.
         """
+        genomes = None
+        if any(colour in genome_traits(stream) for stream in PEDIGREES):
+            genomes = await self._genomes.ask(run, lambda look: _sampled(look, colour))
 
         def answer(look: Look[_Tree]) -> dict[str, Any]:
             forest = _built(look)
@@ -74,13 +80,18 @@ class Trees:
             if forest is None or forest.population is None:
                 return found | {"problem": look.problem or (forest.problem if forest is not None else "")}
             layout = _laid_out(look.held, forest, forest.population, at_us, with_extinct)
-            found |= _about(look, forest, forest.population, layout, colour)
+            population = forest.population
+            traits = genome_traits(forest.pedigree.stream)
+            values = values_of(layout.tree, colour, genomes[0] if genomes is not None and colour in traits else None)
+            found |= _about(look, forest, population, layout)
+            found |= {"colours": colours_of(population, traits), "range": range_of(values)}
+            if genomes is not None and colour in traits:
+                found |= _joined(found, genomes[1])
             if not layout.rows:
                 return found
-            population = forest.population
             end_us = max(layout.at_us, population.first_us + 1)
             whole = Window(population.first_us, end_us, 0, layout.rows, *size)
-            return found | shown(layout, window or whole, values_of(layout.tree, colour))
+            return found | shown(layout, window or whole, values)
 
         return await self._looks.ask(run, answer)
 
@@ -95,12 +106,14 @@ class Trees:
             return await events_naming(self._source, run, kind, line, at_us)
 
     async def read(self, run: str) -> None:
-        """Wait until all births are read of a run of a recording whose tree was asked for."""
+        """Wait until all is read of a run of a recording whose tree was asked for."""
         await self._looks.read(run)
+        await self._genomes.read(run)
 
     async def close(self) -> None:
         """End all reading."""
         await self._looks.close()
+        await self._genomes.close()
 
 
 def _built(look: Look[_Tree]) -> Forest | None:
@@ -129,11 +142,29 @@ def _laid_out(tree: _Tree, forest: Forest, population: Population, at_us: int | 
     return layout
 
 
-def _about(look: Look[_Tree], forest: Forest, population: Population, layout: Layout, colour: str) -> dict[str, Any]:
+def _sampled(look: Look[Genomes], trait: str) -> tuple[Sampled, dict[str, Any]]:
+    """A trait of the genomes that have come, and how far they are read."""
+    found = look.about()
+    notes = ["an individual without a sampled genome has the colour of its nearest ancestor"]
+    if look.held.left_out:
+        notes.append(f"{look.held.left_out:,} samples of genomes beyond those of the first million are left out")
+    return look.held.newest(trait), found | {"notes": [*found["notes"], *notes]}
+
+
+def _joined(found: dict[str, Any], genomes: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the births and of the genomes that colour their tree."""
+    notes = list(dict.fromkeys([*found["notes"], *genomes["notes"]]))
+    return {
+        "complete": found["complete"] and genomes["complete"], "events": found["events"] + genomes["events"],
+        "problem": found["problem"] or genomes["problem"], "notes": notes,
+    }  # fmt: skip
+
+
+def _about(look: Look[_Tree], forest: Forest, population: Population, layout: Layout) -> dict[str, Any]:
     return {
         "problem": look.problem or forest.problem, "individual": forest.pedigree.individual,
         "individuals": len(population) + forest.released, "released_until": forest.released_until_us,
         "from": population.first_us, "to": population.at_us, "at": layout.at_us, "rows": layout.rows,
-        "living": int(layout.tree.living.sum()), "drawn": len(layout.tree), "colours": colours_of(population),
-        "range": range_of(values_of(layout.tree, colour)), "two_parents": bool((population.second >= 0).any()),
+        "living": int(layout.tree.living.sum()), "drawn": len(layout.tree),
+        "two_parents": bool((population.second >= 0).any()),
     }  # fmt: skip

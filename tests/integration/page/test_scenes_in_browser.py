@@ -6,6 +6,7 @@ import pytest
 
 from astrocyte.schemas.frames import Frame
 from tests.integration.page.test_browser import check, page_of
+from tests.support.axe import axe_or_skip, no_violation
 from tests.support.browser import browser, chromium
 from tests.support.logs import T0_US, frame_messages, write_log
 from tests.support.world_log import WorldLog, world_log
@@ -49,3 +50,13 @@ async def test_the_basin_shows_the_kernels_of_the_held_instant(address, width, d
         await tab.until("document.querySelector('canvas.scene').offsetParent === null", "closed")
         assert await tab.run("document.documentElement.scrollWidth <= innerWidth")
         check(tab, address)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_pictures_are_accessible(address, dark):
+    axe_or_skip()
+    async with browser() as new_tab:
+        tab = await new_tab()
+        await tab.open(address, dark=dark)
+        await tab.until(f"{LABEL}.includes('living kernels 10')")
+        await no_violation(tab, "the basin")

@@ -81,3 +81,15 @@ async def test_lines_that_died_out_are_shown_when_asked_for(address):
         await tab.until(f"{COUNT}.includes('664 are in the tree')", "everyone")
         assert RUN in await tab.run("document.querySelector('#run').value")
         check(tab, address)
+
+
+async def test_lines_are_coloured_by_a_trait_of_the_genome(address):
+    async with browser() as new_tab:
+        tab = await opened(new_tab, address)
+        # The lines of the eight founders whose genomes are sampled have died out.
+        await tab.click(".filters input[type=checkbox]")
+        await tab.run("(() => { const e = document.querySelector('.filters select'); e.value = 'metabolism';"
+                      " e.dispatchEvent(new Event('change')); })()")  # fmt: skip
+        await tab.until("/^0.\\d+ to 0.\\d+$/.test(document.querySelector('.tree-key').innerText.trim())", "its range")
+        assert "without a sampled genome has the colour of its nearest ancestor" in await tab.run(COUNT)
+        check(tab, address)

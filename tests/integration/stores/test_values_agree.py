@@ -24,7 +24,7 @@ from astrocyte.agents.stores.repositories import CellRepository
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.scenario import configure, load_scenario
 from astrocyte.schemas.catalog import CATALOG
-from astrocyte.schemas.measurements import measurement_of
+from astrocyte.schemas.measurements import measurement_of, number_field
 from astrocyte.schemas.tables import Base
 from astrocyte.schemas.tables.columns import STREAM_OF
 from astrocyte.simulator.emission.assembly import Assembler
@@ -174,7 +174,8 @@ def test_every_point_has_the_values_of_its_event(world):
         kinds = {**CATALOG[stream].fields, "key": "string", "type": "string", "simulation_id": "string"}
         run = {"simulation_id": "run"}
         for name in {*measurement.fields, *measurement.tags} - {"weight"}:
-            found = [{**point.fields, **dict(point.tags)}.get(name) for point in points]
+            held = ({**point.fields, **dict(point.tags)} for point in points)
+            found = [each.get(name, each.get(number_field(name))) for each in held]
             wanted = [{**run, **row}[name] for row in events]
             if kinds[name] in _VALUES and name not in measurement.tags:
                 found = sorted(value for value in found if value is not None)

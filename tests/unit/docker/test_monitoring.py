@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 from itertools import combinations
@@ -13,7 +12,11 @@ import pytest
 import yaml
 
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.pipeline.watch.web import Answer, serve
+from astrocyte.schemas.catalog import CATALOG
+from astrocyte.schemas.event_types.insight import RESULTS
+from astrocyte.schemas.measurements import ALERT, MULTI_EVENT, measurement_of
 from tests.support.prometheus import promtool
 
 DOCKER = Path(__file__).parents[3] / "docker"
@@ -35,14 +38,59 @@ def queries():
     for name, board in boards().items():
         for panel in board["panels"]:
             for target in panel.get("targets", ()):
-                yield f"{name}: {panel['title']}", target["expr"]
+                if target["datasource"]["type"] == "prometheus":
+                    yield f"{name}: {panel['title']}", target["expr"]
     for rule in rules():
         yield rule["alert"], rule["expr"]
 
 
-def test_the_boards_are_those_that_the_script_makes():
-    made = runpy.run_path(str(DOCKER / "grafana/make_boards.py"))["boards"]()
+def test_the_boards_are_those_that_the_script_makes(tmp_path):
+    subprocess.run([sys.executable, str(DOCKER / "grafana/make_boards.py"), str(tmp_path)], check=True)
+    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert {path.name: path.read_text() for path in BOARDS.iterdir()} == made
+
+
+def test_every_query_goes_to_the_source_of_its_board():
+    for name, board in boards().items():
+        (chosen,) = board["templating"]["list"]
+        for panel in board["panels"]:
+            for target in panel.get("targets", ()):
+                assert target["datasource"] == {"type": chosen["query"], "uid": "${source}"}, name
+
+
+def test_each_source_of_the_boards_is_set_up_with_a_secret_from_the_environment():
+    file = DOCKER / "grafana/provisioning/datasources/sources.yml"
+    sources = yaml.safe_load(file.read_text())["datasources"]
+    assert {board["templating"]["list"][0]["query"] for board in boards().values()} == {
+        each["type"] for each in sources
+    }
+    assert len({each["uid"] for each in sources}) == len({each["name"] for each in sources}) == len(sources)
+    given = COMPOSE["grafana"]["environment"]
+    for each in sources:
+        for value in each.get("secureJsonData", {}).values():
+            (variable,) = re.findall(r"\$(\w+)", value)
+            assert variable in given
+
+
+MEASUREMENT = re.compile(r'_measurement == "([^"]+)"|FROM "([^"]+)"')
+FIELD = re.compile(r'_field == "([^"]+)"|SELECT \w+\("([^"]+)"\)')
+
+
+@pytest.mark.parametrize("name", ["worlds-flux.json", "worlds-influxql.json"])
+def test_the_boards_of_worlds_ask_for_measurements_and_fields_that_there_are(name):
+    known = {each.stream: set(measurement_of(each.stream).fields) for each in CATALOG if measurement_of(each.stream)}
+    for each in RESULTS.values():
+        known[each.stream] = {*each.fields}
+    for world in ("axons", "cells", "ecology", "kernels", "dna"):
+        rules = read_rule_files([world])
+        known |= {window.name: {*window.select} for window in rules.windows}
+        known |= {each.name: known[each.statistic] for each in rules.insight}
+    known |= {each.name: {*each.fields} for each in (ALERT, MULTI_EVENT)}
+    for panel in boards()[name]["panels"]:
+        for target in panel.get("targets", ()):
+            (measurement,) = map("".join, MEASUREMENT.findall(target["query"]))
+            fields = set(map("".join, FIELD.findall(target["query"])))
+            assert fields <= known[measurement], panel["title"]
 
 
 @pytest.mark.parametrize("board", boards().values(), ids=boards())

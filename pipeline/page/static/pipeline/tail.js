@@ -16,10 +16,11 @@ export function tailPanel() {
   const close = h("button", { type: "button", onclick: shut }, "Close");
   const error = h("pre", { class: "error", id: "tail-error", role: "alert", hidden: true });
   const status = h("p", { class: "count", role: "status" });
-  const list = h("ol", { class: "tail", tabindex: "0", role: "region", "aria-label": "Messages" });
+  const list = h("ol");
   const element = h("section", { class: "panel tail-panel", "aria-label": "Messages of a topic", hidden: true },
     h("div", { class: "tail-head" }, title, h("div", { class: "buttons" }, pause, close)),
-    h("form", { class: "filters", onsubmit: (event) => event.preventDefault() }, h("label", { class: "grow" }, "Where ", where)), error, status, list);
+    h("form", { class: "filters", onsubmit: (event) => event.preventDefault() }, h("label", { class: "grow" }, "Where ", where)), error, status,
+    h("div", { class: "tail", tabindex: "0", role: "region", "aria-label": "Messages" }, list));
   let topic = null;
   let opener = null;
   let paused = false;

@@ -1,5 +1,6 @@
 """Trees that browsers look at: births are read only while somebody looks, and everything asked is answered."""
 
+import numpy as np
 import pytest
 
 from astrocyte.pipeline.bench.phylogeny import moran_frames
@@ -8,6 +9,7 @@ from astrocyte.pipeline.page.sources.looks import MOST_RUNS
 from astrocyte.pipeline.page.tree.trees import Trees
 from astrocyte.pipeline.page.tree.window import Window
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.frames import Frame
 from tests.support.waiting import eventually, loop_turns
 
 HOW = {"at_us": None, "with_extinct": False, "colour": "", "size": (900, 600)}
@@ -38,13 +40,14 @@ class Frames:
 
 
 class Source:
-    def __init__(self, frames):
+    def __init__(self, frames, genomes=()):
         self._frames = frames
+        self._genomes = Frames(genomes)
         self.asked = []
 
     def frames(self, run, streams):
         self.asked.append((run, streams))
-        return self._frames
+        return self._genomes if streams == ("genome_data",) else self._frames
 
 
 def births(count=600, size=64):
@@ -65,8 +68,32 @@ async def test_births_are_read_when_somebody_looks_and_all_of_them_are_drawn():
     assert source.asked == [("moran", ("evolutionary_events", "kernel_geometry"))]
     assert (found["living"], found["rows"], found["individual"]) == (64, 64, "cell")
     assert found["notes"] == ["the log is torn"]
-    assert found["colours"] == ["generation"]
+    assert found["colours"][:2] == ["generation", "metabolism"]
     assert sum(found["lines"]["alive"]) >= 60
+    await trees.close()
+
+
+async def test_genomes_are_read_when_a_tree_is_coloured_by_them_and_inherited_where_there_is_no_sample():
+    founders = np.arange(64)
+    columns = {"timestamp": founders, "key": ["0"] * 64, "cell_id": founders, "metabolism": founders.astype(np.float32)}
+    source = Source(Frames(births()), [[Frame.from_columns("genome_data", "moran", columns)]])
+    trees = Trees(source)
+    await complete(trees)
+    assert [streams for _, streams in source.asked] == [("evolutionary_events", "kernel_geometry")]
+    coloured = HOW | {"colour": "metabolism"}
+    await trees.window("moran", None, **coloured)
+    await trees.read("moran")
+    found = await trees.window("moran", None, **coloured)
+    assert found["complete"]
+    assert "an individual without a sampled genome has the colour of its nearest ancestor" in found["notes"]
+    lines = found["lines"]
+    for number, value, parent in zip(lines["id"], lines["value"], lines["parent"], strict=True):
+        expected = float(number) if int(number) < 64 else None
+        if expected is not None:
+            assert value == expected
+        elif parent >= 0:
+            assert value == lines["value"][parent]
+    assert set(lines["value"]) <= set(range(64))
     await trees.close()
 
 
