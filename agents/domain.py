@@ -21,7 +21,7 @@ from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Inta
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
-from astrocyte.agents.event_time.watermarks import Source, Watermarks
+from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, is_silence, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
@@ -331,27 +331,19 @@ class Domain:
     def _observe(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Advance the watermarks by accepted rows and give those that are on time to the engines."""
         topic = intake.sourced.topic
+        if not kept.num_rows:
+            for lane in self._lanes_of.get(topic, ()):
+                self._heard(lane, intake, kept)
+            return
         late = np.zeros(kept.num_rows, np.bool_)
         limits_us = np.full(kept.num_rows, NEVER_US, np.int64)
         repeated = np.empty(0, np.int64)
-        source = Source(topic, self.partition, kept.origin)
         self._accounting.taken(intake, kept, rows)
         self._accounting.placed(intake, kept, self.placed_by.get(topic))
         self._accounting.dated(intake, kept, rows, self._decoders.contracts.of_topic(topic))
         without = {by: lacking(kept, by) for by in (self._copied_by.get(topic, ()) if intake.counted else ())}
         for lane in self._lanes_of.get(topic, ()):
-            named = kept.end or not lane.watermarks.has_announced(source)
-            verdict = lane.watermarks.observe(
-                source,
-                kept.timestamps(),
-                watermark_us=kept.watermark_us,
-                end=kept.end,
-                one_by_one=intake.sourced.offsets is not None,
-                peers=self._peers(lane, kept, topic) if named else (),
-            )
-            if kept.origin == RETRY_ORIGIN:
-                # Old events, sent again one at a time: the partition's producers determine its event time.
-                lane.watermarks.mark_idle(source)
+            verdict = self._heard(lane, intake, kept)
             late |= verdict.late
             limits_us = np.where(verdict.late, np.maximum(limits_us, verdict.limits_us), limits_us)
             if lane.engine is not None:
@@ -362,8 +354,6 @@ class Domain:
                     push_late(intake, lane.engine, kept, rows, verdict.late)
                 twice = push(intake, lane.engine, kept, rows, verdict.on_time)
                 repeated = twice if len(twice) > len(repeated) else repeated
-        if kept.end:
-            self._clocks.forget(source)
         useless = self._accounting.useless(kept)
         self._accounting.keyless(
             intake, kept.stream, {by: rows[lacks & ~late] for by, lacks in without.items()}, rows[useless]
@@ -371,6 +361,26 @@ class Domain:
         # An event that takes part in nothing does so whether it is repeated or not: it is counted once.
         repeated = np.setdiff1d(repeated, rows[useless]) if len(repeated) else repeated
         self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, limits_us=limits_us)
+
+    def _heard(self, lane: Lane, intake: Intake, kept: Frame) -> Observed:
+        """Advance the watermarks of a lane by a frame of a source."""
+        topic = intake.sourced.topic
+        source = Source(topic, self.partition, kept.origin)
+        named = kept.end or not lane.watermarks.has_announced(source)
+        verdict = lane.watermarks.observe(
+            source,
+            kept.timestamps(),
+            watermark_us=kept.watermark_us,
+            end=kept.end,
+            one_by_one=intake.sourced.offsets is not None,
+            peers=self._peers(lane, kept, topic) if named else (),
+        )
+        if kept.origin == RETRY_ORIGIN:
+            # Old events, sent again one at a time: the partition's producers determine its event time.
+            lane.watermarks.mark_idle(source)
+        if kept.end:
+            self._clocks.forget(source)
+        return verdict
 
     def _peers(self, lane: Lane, frame: Frame, topic: str) -> list[Source]:
         """Announce the peers of the frame's source, so that a slow start of one makes nothing late."""

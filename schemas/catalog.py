@@ -80,6 +80,7 @@ class EventType:
     envelope: Literal["mono", "dna"] = "mono"
     doc: str = ""
     about: Mapping[str, Field] = field(default_factory=dict)
+    _schema: pa.Schema | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Fields that are defined in ``about`` need not be repeated."""
@@ -88,10 +89,12 @@ class EventType:
 
     def arrow_schema(self) -> pa.Schema:
         """Columns of a frame of this type, in the order in which they are written."""
-        text = arrow_type("string")
-        columns = [("timestamp", pa.int64()), ("key", text), ("type", text)]
-        columns += [(name, arrow_type(kind)) for name, kind in self.fields.items()]
-        return pa.schema(columns)
+        if self._schema is None:  # made at the first use: a wrong type of a field is said by `Catalog.register`
+            text = arrow_type("string")
+            columns = [("timestamp", pa.int64()), ("key", text), ("type", text)]
+            columns += [(name, arrow_type(kind)) for name, kind in self.fields.items()]
+            object.__setattr__(self, "_schema", pa.schema(columns))
+        return self._schema
 
 
 @dataclass(slots=True)

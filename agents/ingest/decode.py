@@ -112,10 +112,11 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
 
     event_type = None if frame.has("window_start") else catalog.find(frame.stream)
     if event_type is not None:
-        frame, refused = unmixed(frame, event_type.fields)
-        leave(refused)
+        if frame.num_rows:
+            frame, refused = unmixed(frame, event_type.fields)
+            leave(refused)
         frame = conform(frame, event_type)
-    if contract.declaration is not None and frame.stream == contract.stream:
+    if frame.num_rows and contract.declaration is not None and frame.stream == contract.stream:
         frame, refused = enforce(frame, contract.declaration)
         leave(refused)
     letters = [

@@ -71,6 +71,8 @@ def _fitting(record: ProducerRecord, stage: str, partition: int) -> ProducerReco
 
 def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRecord]:
     """A frame, one record for each partition that it concerns."""
+    if not frame.num_rows:
+        return _everywhere(topic, frame, partitions, FRAME_HEADERS)
     return [
         ProducerRecord(topic, encode_frame(part), None, partition, FRAME_HEADERS)
         for partition, part in split_by_partition(frame, partitions)
@@ -85,6 +87,8 @@ def copy_records(repartition: Repartition, copy: Copy, partitions: int) -> list[
         if not copy.is_silence:
             return records
         return [each._replace(headers=(*each.headers, (SILENT_HEADER, b""))) for each in records]
+    if not copy.frame.num_rows:
+        return _everywhere(topic, copy.frame, partitions, (*FRAME_HEADERS, (COPY_HEADER, copied.pack())))
     marked = copy.frame.with_column(_POSITION, pa.array(copied.positions))
     records = []
     for partition, part in split_by_partition(marked, partitions, by=repartition.field):
@@ -93,6 +97,14 @@ def copy_records(repartition: Repartition, copy: Copy, partitions: int) -> list[
         record = ProducerRecord(topic, encode_frame(frame), None, partition, (*FRAME_HEADERS, (COPY_HEADER, header)))
         records.append(_fitting(record, "repartition", partition))
     return records
+
+
+def _everywhere(
+    topic: str, frame: Frame, partitions: int, headers: Sequence[tuple[str, bytes]]
+) -> list[ProducerRecord]:
+    """A frame without rows, which says to each partition how far time is."""
+    data = encode_frame(frame)
+    return [ProducerRecord(topic, data, None, partition, headers) for partition in range(partitions)]
 
 
 def producer_records(

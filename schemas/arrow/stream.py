@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.values.foreign import is_binary
 
-__all__ = ["ARROW_MAGIC", "MOST_BYTES", "PLAIN_TYPES", "holds_no_rows", "read_stream", "unpacked_bytes"]
+__all__ = ["ARROW_MAGIC", "MOST_BYTES", "PLAIN_TYPES", "holds_no_rows", "read_schema", "read_stream", "unpacked_bytes"]
 
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 """Continuation marker with which each message of an Arrow IPC stream begins; no JSON text can begin with it."""
@@ -73,7 +73,15 @@ def read_stream(payload: bytes | memoryview, *, most_bytes: int | None) -> tuple
         raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
 
 
-def holds_no_rows(payload: bytes) -> bool:
+def read_schema(payload: bytes | memoryview) -> pa.Schema:
+    """Schema of an Arrow IPC stream, whose rows are not looked at. Raises InvalidFrame."""
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(payload))
+    except (pa.ArrowException, ValueError, OSError, EOFError) as error:
+        raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
+
+
+def holds_no_rows(payload: bytes | memoryview) -> bool:
     """Whether a stream ends after its schema, as that of a frame which only says how far time is.
 
     Only two heads are read (Arrow's format documents, "IPC Streaming Format"). Of other bytes nothing is said: False.
