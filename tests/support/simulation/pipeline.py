@@ -55,8 +55,8 @@ broker without power does not reset the connection of a producer that waits for 
 TICK_S = 0.25
 TEMPLATE: list[bytes] = []
 """A database with the tables of this version, once there is one."""
-FEWEST = 10
-"""Matches of a run."""
+FEWEST = 0
+"""Matches of a run that may prove something; a producer without a broker may have sent few events."""
 LIMIT_S = 180.0
 """After the last fault everything must be done within this simulated time."""
 _COUNTERS = ("received", "processed", "late", "dead", "duplicate", "sampled", "skipped", "matches")
