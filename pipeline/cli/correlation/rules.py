@@ -312,6 +312,7 @@ def check_command(
     ruleset = read(*files)
     there = {} if broker is None else asyncio.run(topic_partitions(broker))
     plan = KnownTopics(there, load_settings().partitions).checked_plan(ruleset)
+    published_before = () if broker is None else asyncio.run(_published_before(broker, files))
     if as_json:
         print_json(
             {
@@ -331,8 +332,21 @@ def check_command(
     sys.stdout.write(f"{(', ' if statistics else ' and ').join(parts)}{statistics}: valid\n")
     for line in plan.describe():
         sys.stdout.write(line + "\n")
-    for line in misspelt_streams(ruleset, there):
+    for line in (*misspelt_streams(ruleset, there), *published_before):
         say(line)
+
+
+async def _published_before(broker: str, files: Sequence[str]) -> list[str]:
+    """Sentences on what publishing the files would change of where the rules in force come from."""
+    from astrocyte.pipeline.topology.overrides import origin_changes
+    from astrocyte.pipeline.topology.rule_files import path_of
+    from astrocyte.pipeline.topology.rule_updates import published_files, published_rules
+
+    published = await published_files(broker)
+    given = {path.stem: path.read_bytes() for path in map(path_of, files)}
+    stays = {name: text for name, text in published.items() if name not in given}
+    before, after = (published_rules(found, lambda _rules: None).origins for found in (published, stays | given))
+    return [f"once published: {line}" for line in origin_changes(before, after)]
 
 
 def rules_explain_command(

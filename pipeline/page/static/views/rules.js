@@ -178,7 +178,6 @@ export function rulesView(chosen) {
     state.automatic = true;
     const number_ = ++tried;
     const [name, text] = [state.open, wholeText()];
-    const before = fileOf(name)?.text ?? "";
     stop.hidden = false;
     outcome.classList.add("stale");
     updateButtons();
@@ -198,7 +197,7 @@ export function rulesView(chosen) {
       outcome.replaceChildren(h("p", { class: "error", role: "alert" }, said));
       return;
     }
-    result = resultView(answer.result, { before, after: text });
+    result = resultView(answer.result);
     outcome.replaceChildren(result.element);
     changed();
   }
@@ -269,7 +268,8 @@ export function rulesView(chosen) {
         const tags = [file?.published ? "published" : null, file ? null : "new", state.drafts.has(name) && file ? "edited" : null].filter(Boolean);
         return h("section", {}, h("h3", {}, opener(name, null, name), tags.map((each) => h("span", { class: "tag" }, each))),
           h("ul", {}, rules.map((each) => h("li", {}, opener(name, each.name, each.name.replaceAll("_", " ")),
-            h("span", { class: "numbers", "data-rule": each.name })))));
+            file?.overridden[each.name] ? h("span", { class: "numbers" }, `not in force: ${file.overridden[each.name]} has it`) : h("span", { class: "numbers", "data-rule": each.name })))),
+          file?.beneath.length ? h("p", { class: "hint" }, `In force from the workers' own file of that name: ${file.beneath.join(", ")}.`) : null);
       }),
       h("button", { type: "button", onclick: create }, "New rule"));
     if (focused) list.querySelector(`[data-open="${CSS.escape(focused)}"]`)?.focus();
