@@ -59,9 +59,10 @@ def check_text(in_force: InForce, name: str, text: str) -> dict[str, Any]:
 def outline(text: str) -> list[dict[str, Any]]:
     """What the lists of the text hold: kind, name, and first and last line, as far as it is YAML."""
     try:
-        data, places = read_document(text + "\n")
+        document = read_document(text + "\n")
     except InvalidRules:
         return []
+    data = document.data
     if not isinstance(data, dict):
         return []
     lines = text.split("\n")
@@ -69,7 +70,7 @@ def outline(text: str) -> list[dict[str, Any]]:
     for section, kind in KINDS.items():
         items = data.get(section)
         for index, item in enumerate(items if isinstance(items, list) else ()):
-            place = places.get((section, index))
+            place = document.place((section, index))
             if place is not None and isinstance(item, dict):
                 label = item.get("name") or item.get("statistic") or item.get("stream") or ""
                 starts.append((place[0], kind, label if isinstance(label, str) else ", ".join(map(str, label))))

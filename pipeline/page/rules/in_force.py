@@ -78,8 +78,8 @@ class InForce:
 
     def text_of(self, rule: str) -> str | None:
         """The text from which the rule of that name is in force; None where there is none."""
-        texts = [text for _, text, ruleset in self._labelled() if rule in {each.name for each in ruleset.rules}]
-        return texts[-1] if texts else None
+        found = [text for _, text, ruleset in self._labelled() if rule in {each.name for each in ruleset.rules}]
+        return found[-1] if found else None
 
     def _labelled(self) -> Iterator[tuple[str, str, RuleSet]]:
         files = [(file_label(name), text) for name, text in self.files.items()]
