@@ -331,7 +331,7 @@ class Domain:
     def _observe(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Advance the watermarks by accepted rows and give those that are on time to the engines."""
         topic = intake.sourced.topic
-        late = np.zeros(kept.num_rows, np.bool_)
+        late, idle = np.zeros((2, kept.num_rows), np.bool_)
         limits_us = np.full(kept.num_rows, NEVER_US, np.int64)
         repeated = np.empty(0, np.int64)
         source = Source(topic, self.partition, kept.origin)
@@ -352,7 +352,7 @@ class Domain:
             if kept.origin == RETRY_ORIGIN:
                 # Old events, sent again one at a time: the partition's producers determine its event time.
                 lane.watermarks.mark_idle(source)
-            late |= verdict.late
+            late, idle = late | verdict.late, idle | verdict.idle
             limits_us = np.where(verdict.late, np.maximum(limits_us, verdict.limits_us), limits_us)
             if lane.engine is not None:
                 by = lane.correlated.get(kept.stream)
@@ -370,7 +370,7 @@ class Domain:
         )
         # An event that takes part in nothing does so whether it is repeated or not: it is counted once.
         repeated = np.setdiff1d(repeated, rows[useless]) if len(repeated) else repeated
-        self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, limits_us=limits_us)
+        self._accounting.judged(intake, kept, rows, late=late, idle=idle, repeated=repeated, limits_us=limits_us)
 
     def _peers(self, lane: Lane, frame: Frame, topic: str) -> list[Source]:
         """Announce the peers of the frame's source, so that a slow start of one makes nothing late."""
