@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
+from astrocyte.pipeline.cli.completion import rule_names
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ Broker = Annotated[str | None, broker_option("Kafka address; default: ASTROCYTE_
 Lateness = Annotated[
     str | None, typer.Option(metavar="T", help="How far out of order events may arrive; default: ASTROCYTE_LATENESS.")
 ]
-Rules = Annotated[str, typer.Argument(help="Rule file, or name of a shipped one such as axons.")]
+Rules = Annotated[
+    str, typer.Argument(help="Rule file, or name of a shipped one such as axons.", autocompletion=rule_names)
+]
 Show = Annotated[int, typer.Option(min=0, help="Maximum number of examples of each kind.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 

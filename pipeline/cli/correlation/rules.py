@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from astrocyte.pipeline.cli.completion import rule_names
 from astrocyte.pipeline.cli.correlation.publish import publish_command
 from astrocyte.pipeline.cli.correlation.score import score_command
 from astrocyte.pipeline.cli.options import (
@@ -44,7 +45,10 @@ Inputs = Annotated[
         metavar="FILE...", help="Recorded logs, output of kcat -J, or events as JSON lines, CSV or Parquet."
     ),
 ]
-RuleFiles = Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")]
+RuleFiles = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.", autocompletion=rule_names),
+]
 OfStream = Annotated[
     str | None,
     typer.Option("--stream", metavar="NAME", help="Stream of the events of files that are no recorded logs."),
@@ -120,7 +124,9 @@ def backtest_command(
     *,
     rules: Rules,
     paths: Inputs,
-    against: Annotated[str | None, typer.Option(metavar="RULES", help="Compare with these rules.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="RULES", help="Compare with these rules.", autocompletion=rule_names)
+    ] = None,
     lateness: Lateness = None,
     stream: OfStream = None,
     show: Show = 3,
@@ -195,7 +201,11 @@ def explain_command(
     broker: Annotated[str | None, broker_option("Look on this broker.")] = None,
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rules", help="Rule files of windows and statistics; default: ASTROCYTE_RULES and the shipped."),
+        typer.Option(
+            "--rules",
+            help="Rule files of windows and statistics; default: ASTROCYTE_RULES and the shipped.",
+            autocompletion=rule_names,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -266,7 +276,10 @@ def why_not_command(
         str | None, typer.Option("--key", "-k", help="Correlation key; required unless the rule has none.")
     ] = None,
     at: Annotated[str | None, typer.Option("--at", metavar="T", help="Event time, or 10s into the log.")] = None,
-    rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files; default: ASTROCYTE_RULES.")] = None,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option("--rules", help="Rule files; default: ASTROCYTE_RULES.", autocompletion=rule_names),
+    ] = None,
     lateness: Lateness = None,
     stream: OfStream = None,
     show: Annotated[int, typer.Option(min=0, help="Number of most recent attempts to show.")] = 20,

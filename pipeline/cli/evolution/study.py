@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from astrocyte.pipeline.cli.completion import study_names
 from astrocyte.pipeline.cli.options import pairs
 from astrocyte.pipeline.console import progress_bar, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
@@ -24,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def study_command(
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A study; without one they are listed.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A study; without one they are listed.", autocompletion=study_names)
+    ] = "",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="FILE.md or FILE.html; default: Markdown on stdout."),

@@ -161,6 +161,7 @@ export function rulesView(chosen) {
     run.disabled = answer.problems.length > 0 || Boolean(state.files.history);
     publish.allow(!answer.problems.length);
     updateButtons();
+    if (answer.problems.length) dropTrial();
     if (!answer.problems.length && state.automatic && !state.files.history) {
       clearTimeout(tryTimer);
       tryTimer = setTimeout(() => tryIt(false), TRY_MS);
@@ -200,6 +201,16 @@ export function rulesView(chosen) {
     result = resultView(answer.result);
     outcome.replaceChildren(result.element);
     changed();
+  }
+
+  /** What is tried of an older text means nothing beside the problems of this one. */
+  function dropTrial() {
+    clearTimeout(tryTimer);
+    if (stop.hidden) return;
+    tried++;
+    stop.hidden = true;
+    updateButtons();
+    post("cancel", {});
   }
 
   function dropResult() {
