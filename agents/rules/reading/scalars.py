@@ -23,7 +23,7 @@ _WHITE_ESCAPES: Final = frozenset("tnvfrN_LP")
 def place_in(node: yaml.ScalarNode, position: int) -> tuple[int, int]:
     """Line and column, from 1, of the character of ``node.value`` at ``position``; of its end for one beyond it.
 
-    The start of the value where the two spellings cannot be told to agree.
+    The start of the value where the two spellings do not agree.
     """
     start = node.start_mark
     value = str(node.value)

@@ -99,7 +99,7 @@ def test_an_idle_source_does_not_delay_the_watermark_and_returns_at_that_of_the_
     assert clock.watermark_us == 150
 
 
-def test_what_is_late_only_because_event_time_went_on_while_its_source_was_idle_is_told_apart() -> None:
+def test_what_is_late_only_because_event_time_went_on_while_its_source_was_idle_is_marked() -> None:
     clock = Watermarks(lateness_us=10)
     see(clock, A, 100)
     see(clock, B, 100)

@@ -148,11 +148,11 @@ def test_wrong_kinds_and_wrong_syntax_have_their_places_too(old, new, at):
     assert place(text, text.index(at, text.index(new.replace("@", "")))) in marked(text)
 
 
-TEXTS = st.text(st.sampled_from("ab \n'\"#:\\é\t\xa0\U0001f600{}"), min_size=1, max_size=60)
+SCALARS = st.text(st.sampled_from("ab \n'\"#:\\é\t\xa0\U0001f600{}"), min_size=1, max_size=60)
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
-@given(TEXTS, st.sampled_from(["'", '"', "|", ">", None]), st.booleans(), st.integers(0, 6))
+@given(SCALARS, st.sampled_from(["'", '"', "|", ">", None]), st.booleans(), st.integers(0, 6))
 def test_each_character_of_a_scalar_is_found_in_what_is_written(value, style, unicode, indent):
     written = "k:\n" + " " * indent + "  n: " + yaml.dump(
         value, default_style=style, width=20, allow_unicode=unicode, indent=indent + 4
