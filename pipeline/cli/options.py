@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
-from astrocyte.pipeline.cli.completion import rule_names
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ __all__ = [
     "Lateness",
     "Rules",
     "Show",
+    "benchmark_names",
     "broker_address",
     "broker_option",
     "event_time",
@@ -28,10 +28,54 @@ __all__ = [
     "read",
     "refuse_swapped",
     "replication",
+    "rule_names",
+    "scenario_names",
     "simulated",
     "sql_address",
     "stored_address",
+    "study_names",
+    "worker_roles",
 ]
+
+
+def rule_names(incomplete: str) -> list[str]:
+    """Shipped rule files that begin so; where none does, a shell offers its files."""
+    from astrocyte.pipeline.topology.rule_files import shipped_rules
+
+    return _beginning(incomplete, shipped_rules())
+
+
+def scenario_names(incomplete: str) -> list[str]:
+    """Scenarios that begin so."""
+    from astrocyte.simulator.scenario import SCENARIOS
+
+    return _beginning(incomplete, SCENARIOS.names())
+
+
+def study_names(incomplete: str) -> list[str]:
+    """Studies that begin so."""
+    from astrocyte.pipeline.studies.study import STUDIES
+
+    return _beginning(incomplete, STUDIES.names())
+
+
+def benchmark_names(incomplete: str) -> list[str]:
+    """Benchmarks that begin so."""
+    from astrocyte.pipeline.bench import BENCHMARKS
+
+    return _beginning(incomplete, BENCHMARKS)
+
+
+def worker_roles(incomplete: str) -> list[str]:
+    """Roles that begin so; after a comma, further ones."""
+    from astrocyte.pipeline.role_registry import role_names
+
+    given, comma, last = incomplete.rpartition(",")
+    return [f"{given}{comma}{name}" for name in _beginning(last, role_names())]
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def broker_option(text: str) -> Any:

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.completion import rule_names
-from astrocyte.pipeline.cli.options import Broker
+from astrocyte.pipeline.cli.options import Broker, rule_names
 from astrocyte.pipeline.console import say
 
 __all__ = ["register"]

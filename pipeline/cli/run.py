@@ -10,8 +10,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from astrocyte.pipeline.cli.completion import benchmark_names, rule_names, scenario_names, worker_roles
-from astrocyte.pipeline.cli.options import AsJson, Broker, pairs, simulated
+from astrocyte.pipeline.cli.options import (
+    AsJson,
+    Broker,
+    benchmark_names,
+    pairs,
+    rule_names,
+    scenario_names,
+    simulated,
+    worker_roles,
+)
 from astrocyte.pipeline.console import print_json, printable, say
 from astrocyte.pipeline.stopping import ends_on_signal
 from astrocyte.schemas.errors import AstrocyteError

@@ -12,8 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Final, cast
 import orjson
 import typer
 
-from astrocyte.pipeline.cli.completion import rule_names
-from astrocyte.pipeline.cli.options import AsJson, Broker
+from astrocyte.pipeline.cli.options import AsJson, Broker, rule_names
 from astrocyte.pipeline.console import print_json, printable, progress_bar, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 

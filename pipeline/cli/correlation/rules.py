@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.completion import rule_names
 from astrocyte.pipeline.cli.correlation.publish import publish_command
 from astrocyte.pipeline.cli.correlation.score import score_command
 from astrocyte.pipeline.cli.options import (
@@ -22,6 +21,7 @@ from astrocyte.pipeline.cli.options import (
     event_time,
     read,
     refuse_swapped,
+    rule_names,
 )
 from astrocyte.pipeline.console import counted, pipe_may_close, print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings

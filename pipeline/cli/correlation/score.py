@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.completion import scenario_names
-from astrocyte.pipeline.cli.options import AsJson, Lateness, Rules, Show, event_time, read, refuse_swapped, simulated
+from astrocyte.pipeline.cli.options import (
+    AsJson,
+    Lateness,
+    Rules,
+    Show,
+    event_time,
+    read,
+    refuse_swapped,
+    scenario_names,
+    simulated,
+)
 from astrocyte.pipeline.console import print_json, printable, progress_bar
 from astrocyte.schemas.errors import InvalidSettings
 

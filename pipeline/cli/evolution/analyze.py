@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.completion import rule_names
-from astrocyte.pipeline.cli.options import AsJson
+from astrocyte.pipeline.cli.options import AsJson, rule_names
 from astrocyte.pipeline.console import print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings
 

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.completion import study_names
-from astrocyte.pipeline.cli.options import pairs
+from astrocyte.pipeline.cli.options import pairs, study_names
 from astrocyte.pipeline.console import progress_bar, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from astrocyte.pipeline.topology.rule_updates import published_files
+from astrocyte.pipeline.settings import load_settings
+from astrocyte.pipeline.topology.rule_updates import publish_files, published_files
 from tests.integration.page.test_browser import check, page_of
 from tests.support.browser import browser, chromium
 from tests.support.logs import running
@@ -130,8 +131,14 @@ async def test_with_write_an_edited_rule_is_published_after_a_look_at_the_differ
             await tab.until("document.querySelector('.rule-list').innerText.includes('published')")
             assert "edited" not in await tab.text(".rule-list")
             check(tab, address)
-        published = await published_files(broker)
-    assert published == {"rules": RULES.replace("0.5 *", "0.9 *").encode()}
+            published = await published_files(broker)
+            assert published == {"rules": RULES.replace("0.5 *", "0.9 *").encode()}
+            # Another file of the same rule is published later: it is the one in force, and the list says so.
+            await publish_files(load_settings(broker=broker), published, {"zeal": RULES.encode()})
+            await tab.run("location.reload()")
+            line = "not in force: the published file 'zeal' has it"
+            await tab.until(f'document.querySelector(".rule-list").innerText.includes("{line}")', line)
+            check(tab, address)
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])

@@ -135,7 +135,7 @@ async def test_a_search_for_near_misses_ends_once_its_browser_has_left(world, mo
     async def search(*_arguments, **_settings):
         started.set()
         try:
-            await asyncio.Event().wait()
+            await asyncio.get_running_loop().create_future()
         finally:
             ended.set()
 
