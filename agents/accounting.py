@@ -18,7 +18,7 @@ from astrocyte.agents.engine.output import FailedRow
 from astrocyte.agents.ingest.copies import Originals
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
-from astrocyte.agents.ingest.unused.counts import Cause, FieldsSeen, Unused
+from astrocyte.agents.ingest.unused.counts import IDLE, Cause, FieldsSeen, Unused
 from astrocyte.agents.ingest.unused.doubted_times import doubted_times
 from astrocyte.agents.ingest.unused.not_numbers import NumberFields
 from astrocyte.agents.ingest.unused.reasons import reason_kind
@@ -321,19 +321,25 @@ class Accounting:
         rows: NDArray[np.int64],
         *,
         late: NDArray[np.bool_],
+        idle: NDArray[np.bool_],
         repeated: NDArray[np.int64],
         limits_us: NDArray[np.int64],
     ) -> None:
         """Outputs and counts of rows ``rows`` of a frame, which are ``kept`` as validators gave them.
 
-        ``limits_us``: the watermark that made each late row late, in microseconds.
+        ``limits_us``: the watermark that made each late row late, in microseconds; ``idle``: whether only because event
+        time went on while its source was idle.
         """
         if intake.failed:
             late = late & ~np.isin(rows, list(intake.failed))
             repeated = np.setdiff1d(repeated, list(intake.failed))
         for row, reason in sorted(intake.failed.items()):
             self._dead(intake, row, reason, "correlate")
-        written = self._put_late(intake, kept, rows, np.flatnonzero(late), limits_us) if late.any() else 0
+        written = (
+            self._put_late(intake, kept, rows, late=np.flatnonzero(late), idle=idle, limits_us=limits_us)
+            if late.any()
+            else 0
+        )
         if len(repeated) and self._reports(intake.sourced.topic):
             self.unused.add("duplicate", intake.sourced.topic, intake.place(int(repeated[0])), count=len(repeated))
             self._list(intake, repeated, "duplicate", "an event with this id came before")
@@ -349,7 +355,9 @@ class Accounting:
         intake: Intake,
         kept: Frame,
         rows: NDArray[np.int64],
+        *,
         late: NDArray[np.integer],
+        idle: NDArray[np.bool_],
         limits_us: NDArray[np.int64],
     ) -> int:
         """Late rows as records of the topic of late events; returns how many there are."""
@@ -365,10 +373,11 @@ class Accounting:
                 ("source_offset", str(offset).encode()),
             ]
             intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *copy, *place]))
-        if found.rows and self._reports(sourced.topic):
-            first = found.rows[0]
-            example = f"{intake.place(int(rows[first]))} of {iso_from_us(int(kept.timestamps()[first]))}"
-            self.unused.add("late", sourced.topic, example, count=len(found.rows))
+        for detail in ("", IDLE) if self._reports(sourced.topic) else ():
+            counted = [row for row in found.rows if idle[row] == (detail == IDLE)]
+            if counted:
+                example = f"{intake.place(int(rows[counted[0]]))} of {iso_from_us(int(kept.timestamps()[counted[0]]))}"
+                self.unused.add("late", sourced.topic, example, detail=detail, count=len(counted))
         for row, reason in found.failed:
             self._dead(intake, int(rows[row]), f"a late event; {reason}", "late")
         return len(found.rows)

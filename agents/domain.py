@@ -335,7 +335,7 @@ class Domain:
             for lane in self._lanes_of.get(topic, ()):
                 self._heard(lane, intake, kept)
             return
-        late = np.zeros(kept.num_rows, np.bool_)
+        late, idle = np.zeros((2, kept.num_rows), np.bool_)
         limits_us = np.full(kept.num_rows, NEVER_US, np.int64)
         repeated = np.empty(0, np.int64)
         self._accounting.taken(intake, kept, rows)
@@ -344,7 +344,7 @@ class Domain:
         without = {by: lacking(kept, by) for by in (self._copied_by.get(topic, ()) if intake.counted else ())}
         for lane in self._lanes_of.get(topic, ()):
             verdict = self._heard(lane, intake, kept)
-            late |= verdict.late
+            late, idle = late | verdict.late, idle | verdict.idle
             limits_us = np.where(verdict.late, np.maximum(limits_us, verdict.limits_us), limits_us)
             if lane.engine is not None:
                 by = lane.correlated.get(kept.stream)
@@ -360,7 +360,7 @@ class Domain:
         )
         # An event that takes part in nothing does so whether it is repeated or not: it is counted once.
         repeated = np.setdiff1d(repeated, rows[useless]) if len(repeated) else repeated
-        self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, limits_us=limits_us)
+        self._accounting.judged(intake, kept, rows, late=late, idle=idle, repeated=repeated, limits_us=limits_us)
 
     def _heard(self, lane: Lane, intake: Intake, kept: Frame) -> Observed:
         """Advance the watermarks of a lane by a frame of a source."""

@@ -51,6 +51,8 @@ class Observed(NamedTuple):
     """Older than the watermark: written to the topic of late events."""
     limits_us: NDArray[np.int64]
     """The watermark with which each row was compared."""
+    idle: Flags
+    """Late, and only because event time went on while the source was idle."""
 
 
 class Holder(NamedTuple):
@@ -75,6 +77,8 @@ class _State:
     """It has announced its peers; it names them in every frame, of which only the first matters."""
     silent: bool = False
     """Idle until a frame of its own, whatever is said of its place (`Watermarks.silence`)."""
+    resumed_us: int = NEVER_US
+    """The domain's watermark when the source was last heard of after it had been idle."""
 
     @property
     def passive(self) -> bool:
@@ -241,8 +245,11 @@ class Watermarks:
         state = self._sources.get(source)
         if self._domain_us > NEVER_US and (state is None or state.passive):
             self.entered += 1
+        was_idle = self.is_idle(source)
         if state is None:
             state = self._sources[source] = _State()
+        if was_idle:
+            state.resumed_us = self._domain_us
         state.announced = state.announced or bool(peers)
         state.idle = state.silent = False
         self._idle_places.discard(source.place)
@@ -255,6 +262,7 @@ class Watermarks:
             seen = np.maximum.accumulate(times)
             limits = np.maximum(np.concatenate([[floor], seen[:-1] - self.lateness_us]), floor)
         late = times < limits
+        idle = late & (times < state.resumed_us) & (times >= state.watermark_us)
         if len(times):
             state.newest_us = max(state.newest_us, int(times.max()))
             state.watermark_us = max(state.watermark_us, state.newest_us - self.lateness_us)
@@ -267,7 +275,7 @@ class Watermarks:
             self._keep_ended(source, together=bool(peers))
         self._advance()
         self.late += int(late.sum())
-        return Observed(~late, late, limits)
+        return Observed(~late, late, limits, idle)
 
     def mark_idle(self, source: Source | TopicPartition, *, asserting: bool = False) -> None:
         """A source, or all of a place, no longer delays the domain's watermark until it sends a frame again.

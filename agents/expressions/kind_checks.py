@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from astrocyte.agents.expressions.kinds import Kind, Misread, misreads
 from astrocyte.agents.expressions.nodes import Aggregate, Compare, Constant, Member, Node
 from astrocyte.agents.expressions.unparse import to_text
 from astrocyte.schemas.catalog import CATALOG, NUMBERS, FieldType
 
-__all__ = ["kind_messages", "types_of"]
+__all__ = ["KindProblem", "kind_problems", "types_of"]
 
 _ALWAYS_TEXT: Final = ("key", "type")
 """Fields of every event that are text, whatever their values were in the message."""
@@ -28,10 +28,17 @@ def types_of(stream: str, types: Types) -> Mapping[str, FieldType]:
     return event_type.fields if event_type is not None else {}
 
 
-def kind_messages(
+class KindProblem(NamedTuple):
+    """What is wrong, with what to do, and the position of the field (or of the expression) in the text."""
+
+    message: str
+    at: int
+
+
+def kind_problems(
     node: Node | None, streams_of: Callable[[str | None], Collection[str]], types: Types
-) -> Iterator[str]:
-    """What is wrong with an expression: each part that takes one kind of value for the other, with what to do.
+) -> Iterator[KindProblem]:
+    """What is wrong with an expression: each part that takes one kind of value for the other.
 
     ``streams_of`` gives the streams of a step, and for None those of the event itself. What one stream of several may
     fulfil is not reported.
@@ -44,7 +51,8 @@ def kind_messages(
         return kinds.pop() if len(kinds) == 1 else None
 
     for found in misreads(node, kind_of) if node is not None else ():
-        yield _message(found, "/".join(streams_of(None if found.field is None else found.field.step)))
+        message = _message(found, "/".join(streams_of(None if found.field is None else found.field.step)))
+        yield KindProblem(message, (found.field or found.part).at)
 
 
 def _message(found: Misread, streams: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
 
 from astrocyte.schemas.errors import InvalidRule
 
@@ -27,6 +27,7 @@ __all__ = [
     "Text",
     "children",
     "is_condition",
+    "moved",
     "walk",
 ]
 
@@ -69,7 +70,7 @@ class Constant(_Located):
 
 @dataclass(frozen=True, slots=True)
 class Field(_Located):
-    """A field of the current event (``step`` None) or of the last event matched to ``step``."""
+    """A field of the current event (``step`` None) or of the last event matched to ``step``; ``at``: of its name."""
 
     step: str | None
     name: str
@@ -200,3 +201,15 @@ def walk(node: Node) -> Iterator[Node]:
     yield node
     for part in children(node):
         yield from walk(part)
+
+
+def moved(node: Node, by: int) -> Node:
+    """The node with its position, and those of its parts, that many characters further on."""
+    changed: dict[str, Any] = {"at": node.at + by}
+    for attribute in fields(node):
+        part = getattr(node, attribute.name)
+        if isinstance(part, Node):
+            changed[attribute.name] = moved(part, by)
+        elif isinstance(part, tuple) and part and isinstance(part[0], Node):
+            changed[attribute.name] = tuple(moved(each, by) for each in part)
+    return replace(node, **changed)

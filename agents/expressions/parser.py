@@ -45,6 +45,7 @@ from astrocyte.agents.expressions.nodes import (
     Text,
     children,
     is_condition,
+    moved,
     walk,
 )
 from astrocyte.schemas.declarations import member_field
@@ -138,7 +139,7 @@ def parse_template(
                     f"expected a number format such as .1f after the colon, got {spec!r}", text, index
                 ) from None
             try:
-                node = parse(inside, steps=steps, bare_fields=bare_fields, aggregates=aggregates)
+                node = moved(parse(inside, steps=steps, bare_fields=bare_fields, aggregates=aggregates), index + 1)
             except ExpressionError as error:
                 raise ExpressionError(error.reason, text, index + 1 + error.position) from None
             pieces.append((literal, node, spec))
@@ -215,8 +216,12 @@ class _Parser:
 
     def attribute(self, tree: ast.Attribute) -> str:
         """The name after the dot as it was written."""
+        return self.names[self.attribute_at(tree)]
+
+    def attribute_at(self, tree: ast.Attribute) -> int:
+        """Position of the name after the dot."""
         assert tree.end_col_offset is not None
-        return self.names[self.place(tree.end_col_offset) - len(tree.attr)]
+        return self.place(tree.end_col_offset) - len(tree.attr)
 
     def refuse(self, tree: ast.expr, reason: str) -> ExpressionError:
         return self.error(reason, self.at(tree))
@@ -305,8 +310,8 @@ class _Parser:
                 f"its name is written in backquotes: `{path}`"
             )  # fmt: skip
         if step == self.own and not self.in_aggregate:
-            return Field(None, name, at=self.at(tree))
-        return Field(step, name, at=self.at(tree))
+            return Field(None, name, at=self.attribute_at(tree))
+        return Field(step, name, at=self.attribute_at(tree))
 
     def comparison(self, tree: ast.Compare, left: ast.expr, op: ast.cmpop, right: ast.expr, depth: int) -> Node:
         at = self.at(left)

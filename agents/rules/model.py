@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
@@ -32,7 +32,7 @@ from astrocyte.agents.expressions.parser import Node, parse, parse_template
 from astrocyte.agents.rules.alerts import Alert, AlertGroup, OnTimeout, group_of, on_timeout_of
 from astrocyte.agents.rules.contradictions import contradiction, implies, reads_step
 from astrocyte.agents.rules.insight import AnyStatisticSpec
-from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
+from astrocyte.agents.rules.problems import InvalidRules, RuleProblem, in_expression
 from astrocyte.agents.rules.steps import (
     Contiguity,
     Duration,
@@ -44,8 +44,11 @@ from astrocyte.agents.rules.steps import (
     Whole,
     check_members,
     format_duration,
+    last_steps,
     leaves,
+    named_parts,
     parse_duration,
+    walk_parts,
 )
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.rules.windows import Window
@@ -197,7 +200,7 @@ class Rule(Model):
         absent = self.kind == "seq" and isinstance(last, Step) and last.negated and last.contiguity != "next"
         if absent and self.within is None and last.within_prev is None:
             raise ValueError("the last step is negated and needs a time limit for the absence; add within")
-        for part in _walk(self.members):
+        for part in walk_parts(self.members):
             if self.within is not None and part.within_prev is not None and part.within_prev > self.within.time:
                 raise ValueError(
                     f"within_prev of {format_duration(part.within_prev)} is longer than the rule's within of "
@@ -238,12 +241,14 @@ class Rule(Model):
             )
 
     def _check_expressions(self) -> None:
-        for step in self.steps:
-            _refuse_never(f"{step.name}.where", self.condition(step))
-            _refuse_never(f"{step.name}.until", self.until(step))
-        for part in _walk(self.members):
-            if isinstance(part, Group):
-                _refuse_never("group.until", self.until(part))
+        for index, step in enumerate(self.steps):
+            with in_expression("steps", index, "where"):
+                _refuse_never(f"{step.name}.where", self.condition(step))
+            with in_expression("steps", index, "until"):
+                _refuse_never(f"{step.name}.until", self.until(step))
+        for index, group in enumerate(self.groups):
+            with in_expression("groups", index, "until"):
+                _refuse_never("group.until", self.until(group))
         if self.kind == "seq":
             self._check_order()
         for _ in (self.emit_nodes, self.timeout_emit_nodes, self.confidence_node, self.message, self.timeout_message):
@@ -251,18 +256,19 @@ class Rule(Model):
 
     def _check_order(self) -> None:
         """Refuse what no order of events can fulfil: events that are read too early, and loops that end themselves."""
-        named = _named(self.members)
+        named = named_parts(self.members)
         for index, step in enumerate(named):
             if not isinstance(step, Step):
                 continue
             later = {str(each.name) for each in leaves(named[index + 1 :])}
             early = reads_step(self.condition(step), later)
             if early is not None:
-                raise ValueError(
-                    f"{step.name}.where: {early} is always null here, since step {early.partition('.')[0]!r} comes "
-                    f"later, so the condition is never true; move it to that step"
-                )
-        for part in (self, *_walk(self.members)):
+                with in_expression("steps", self.steps.index(step), "where"):
+                    raise ValueError(
+                        f"{step.name}.where: {early} is always null here, since step {early.partition('.')[0]!r} comes "
+                        f"later, so the condition is never true; move it to that step"
+                    )
+        for part in (self, *walk_parts(self.members)):
             if isinstance(part, Rule | Group) and part.kind == "seq":
                 for loop, after in pairwise(part.members):
                     self._check_loop_before_not(loop, after)
@@ -298,7 +304,7 @@ class Rule(Model):
     @property
     def ends_by_absence(self) -> bool:
         """Whether a match may be complete at a time at which none of its events is: its last step is negated."""
-        return any(element.negated for element in _last(self.seq or ()))
+        return any(element.negated for element in last_steps(self.seq or ()))
 
     @property
     def members(self) -> tuple[Element, ...]:
@@ -308,7 +314,12 @@ class Rule(Model):
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """All steps in the order of the rule, including negated ones (unnamed steps get a name)."""
-        return tuple(leaves(_named(self.members)))
+        return tuple(leaves(named_parts(self.members)))
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups, each before those inside it."""
+        return tuple(part for part in walk_parts(self.members) if isinstance(part, Group))
 
     @cached_property
     def positive(self) -> tuple[str, ...]:
@@ -319,7 +330,7 @@ class Rule(Model):
     def streams(self) -> tuple[str, ...]:
         """All streams that the rule reads, sorted."""
         named = {stream for step in self.steps for stream in step.stream}
-        for part in _walk(self.members):
+        for part in walk_parts(self.members):
             if part.until is not None and part.until.stream is not None:
                 named.update([part.until.stream] if isinstance(part.until.stream, str) else part.until.stream)
         return tuple(sorted(named))
@@ -351,24 +362,29 @@ class Rule(Model):
     def confidence_node(self) -> Node | None:
         """Parsed ``confidence`` (or the emit value of that name)."""
         text = self.confidence if self.confidence is not None else self.emit.get("confidence")
-        return None if text is None else _parse("confidence", text, self.positive, None, bare=False)
+        with in_expression("confidence"):
+            return None if text is None else _parse("confidence", text, self.positive, None, bare=False)
 
     @cached_property
     def message(self) -> tuple[tuple[str, Node | None, str], ...] | None:
         """Parsed message of the alert."""
-        return None if self.alert is None else _template("alert.message", self.alert.message, self.positive)
+        with in_expression("alert", "message"):
+            return None if self.alert is None else _template("alert.message", self.alert.message, self.positive)
 
     @cached_property
     def timeout_message(self) -> tuple[tuple[str, Node | None, str], ...] | None:
         """Parsed message of the timeout's alert."""
         if self.on_timeout is None or self.on_timeout.alert is None:
             return None
-        return _template("on_timeout.alert.message", self.on_timeout.alert.message, self.positive)
+        with in_expression("on_timeout", "alert", "message"):
+            return _template("on_timeout.alert.message", self.on_timeout.alert.message, self.positive)
 
     def _outputs(self, where: str, strings: Mapping[str, str]) -> Mapping[str, Node]:
-        return {
-            name: _parse(f"{where}.{name}", text, self.positive, None, bare=False) for name, text in strings.items()
-        }
+        nodes = {}
+        for name, text in strings.items():
+            with in_expression(*where.split("."), name):
+                nodes[name] = _parse(f"{where}.{name}", text, self.positive, None, bare=False)
+        return nodes
 
     @cached_property
     def content_version(self) -> str:
@@ -381,7 +397,7 @@ class Rule(Model):
     @property
     def bounded(self) -> bool:
         """Whether a time limit, the pattern, or an explicit ``max_partials`` bounds the number of partial matches."""
-        parts = list(_walk(self.members))
+        parts = list(walk_parts(self.members))
         single = self.kind != "all" and not any(part.loops for part in parts)
         single = single and (len(parts) == 1 or (self.kind == "any" and all(isinstance(part, Step) for part in parts)))
         return self.within is not None or single or "max_partials" in self.model_fields_set
@@ -460,36 +476,3 @@ def _template(where: str, text: str, steps: Collection[str]) -> tuple[tuple[str,
         return parse_template(text, steps=steps)
     except ExpressionError as error:
         raise ValueError(f"{where}: {error}") from error
-
-
-def _walk(elements: tuple[Element, ...]) -> Iterator[Step | Group]:
-    for element in elements:
-        yield element
-        if isinstance(element, Group):
-            yield from _walk(element.members)
-
-
-def _last(elements: tuple[Element, ...]) -> Iterator[Step]:
-    """Steps with which a sequence of these elements may end."""
-    for element in reversed(elements):
-        if isinstance(element, Step):
-            yield element
-        else:
-            for end in [element.members] if element.any is None else [(member,) for member in element.members]:
-                yield from _last(end)
-        if not element.may_be_absent:
-            return
-
-
-def _named(elements: tuple[Element, ...], prefix: str = "not") -> tuple[Element, ...]:
-    """The elements, with a name for every negated step that has none."""
-    named: list[Element] = []
-    for index, element in enumerate(elements):
-        if isinstance(element, Group):
-            members = _named(element.members, f"{prefix}_{index}")
-            named.append(element.model_copy(update={element.kind: members}))
-        elif element.name is None:
-            named.append(element.model_copy(update={"name": f"{prefix}_{index}"}))
-        else:
-            named.append(element)
-    return tuple(named)

@@ -8,10 +8,12 @@ from typing import Final, NamedTuple
 from astrocyte.agents.expressions.kinds import number_reads
 from astrocyte.agents.expressions.nodes import Aggregate, And, Field, Node, children, walk
 from astrocyte.agents.rules.model import Rule, RuleSet
-from astrocyte.agents.rules.steps import Step
+from astrocyte.agents.rules.problems import Location
+from astrocyte.agents.rules.steps import Group, Step, leaves
 from astrocyte.agents.rules.windows import Window
 
 __all__ = [
+    "FieldRead",
     "NamedField",
     "NumberRead",
     "correlated_by",
@@ -64,13 +66,13 @@ def number_reads_of(ruleset: RuleSet) -> tuple[NumberRead, ...]:
     """Every field of which rules, windows and statistics need numbers, in their order."""
     found: dict[NumberRead, None] = {}
     for rule in ruleset.rules:
-        steps = {str(step.name): step for step in rule.steps}
+        steps = {str(step.name): (step.stream, rule.condition(step)) for step in rule.steps}
         for each in expressions_of(rule):
             for field in number_reads(each.node):
-                step = each.step if field.step is None else steps.get(field.step)
-                if step is not None:
-                    guard = _guard(rule.condition(step), field.name)
-                    found[NumberRead(f"rule {rule.name!r}", step.stream, field.name, guard)] = None
+                streams, condition = (each.own, each.node) if field.step is None else steps.get(field.step, ((), None))
+                if streams:
+                    guard = _guard(condition, field.name)
+                    found[NumberRead(f"rule {rule.name!r}", streams, field.name, guard)] = None
     for window in ruleset.windows:
         for node in (window.where_node, *(call.as_node for call in window.parsed.calls)):
             for field in number_reads(node) if node is not None else ():
@@ -117,9 +119,9 @@ def correlated_fields(ruleset: RuleSet) -> dict[str, set[str]]:
 def _of_rule(rule: Rule) -> Iterable[NamedField]:
     reader = f"rule {rule.name!r}"
     for _, path, found in reads_of(rule):
-        for streams, name in found:
+        for read in found:
             # An event of any stream may have the key; what else is read is read of the streams of one step.
-            yield NamedField(reader, rule.streams if path == ("by",) else streams, name)
+            yield NamedField(reader, rule.streams if path == ("by",) else read.streams, read.field)
 
 
 def _of_window(window: Window) -> Iterable[NamedField]:
@@ -127,37 +129,50 @@ def _of_window(window: Window) -> Iterable[NamedField]:
     yield NamedField(reader, own, window.by)
     for node in (window.where_node, *window.parsed.arguments):
         if node is not None:
-            yield from (NamedField(reader, of, name) for of, name in _fields_in(node, {}, own))
+            yield from (NamedField(reader, read.streams, read.field) for read in _fields_in(node, {}, own))
 
 
-def reads_of(rule: Rule) -> Iterator[tuple[str, tuple[str, ...], list[tuple[tuple[str, ...], str]]]]:
-    """Each expression of a rule, by name and path, and the fields that it reads, each with its streams.
+class FieldRead(NamedTuple):
+    """A field that an expression reads, the streams of which it is, and its position in the text."""
 
-    The path of a step's condition is empty: a step may be in groups.
-    """
+    streams: tuple[str, ...]
+    field: str
+    at: int = 0
+
+
+def reads_of(rule: Rule) -> Iterator[tuple[str, Location, list[FieldRead]]]:
+    """Each expression of a rule, by name and path, and the fields that it reads."""
     streams = {str(step.name): step.stream for step in rule.steps}
     if rule.by is not None:
-        yield "by", ("by",), [(step.stream, rule.by) for step in rule.steps]
+        yield "by", ("by",), [FieldRead(step.stream, rule.by) for step in rule.steps]
     for each in expressions_of(rule):
-        own = () if each.step is None else each.step.stream
-        yield each.name, each.path, list(_fields_in(each.node, streams, own))
+        yield each.name, each.path, list(_fields_in(each.node, streams, each.own))
 
 
 class RuleExpression(NamedTuple):
-    """An expression of a rule, its name and path (empty for a step's condition), and the step whose condition it is."""
+    """An expression of a rule; ``own`` are the streams of the event that it judges, none for outputs of a match.
+
+    The path of a step's expression begins with ``steps`` and its place in `Rule.steps`, a group's with ``groups``.
+    """
 
     name: str
-    path: tuple[str, ...]
+    path: Location
     node: Node
-    step: Step | None = None
+    own: tuple[str, ...] = ()
 
 
 def expressions_of(rule: Rule) -> Iterator[RuleExpression]:
     """The parsed expressions of a rule, in its order."""
-    for step in rule.steps:
-        node = rule.condition(step)
+    for index, step in enumerate(rule.steps):
+        node, until = rule.condition(step), rule.until(step)
         if node is not None:
-            yield RuleExpression(f"{step.name}.where", (), node, step)
+            yield RuleExpression(f"{step.name}.where", ("steps", index, "where"), node, step.stream)
+        if until is not None:
+            yield RuleExpression(f"{step.name}.until", ("steps", index, "until"), until, _until_streams(step))
+    for index, group in enumerate(rule.groups):
+        until = rule.until(group)
+        if until is not None:
+            yield RuleExpression("group.until", ("groups", index, "until"), until, _until_streams(group))
     outputs: list[tuple[tuple[str, ...], Node | None]] = [
         *((("emit", name), node) for name, node in rule.emit_nodes.items()),
         *((("on_timeout", "emit", name), node) for name, node in rule.timeout_emit_nodes.items()),
@@ -170,17 +185,24 @@ def expressions_of(rule: Rule) -> Iterator[RuleExpression]:
             yield RuleExpression(".".join(path), path, output)
 
 
-def _fields_in(
-    node: Node, streams: Mapping[str, Sequence[str]], own: Sequence[str] = ()
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The fields that an expression reads, each with the streams of which it is.
+def _until_streams(part: Step | Group) -> tuple[str, ...]:
+    """The streams whose events can end a loop."""
+    given = None if part.until is None else part.until.stream
+    if given is not None:
+        return (given,) if isinstance(given, str) else given
+    steps = [part] if isinstance(part, Step) else leaves(part.members)
+    return tuple(dict.fromkeys(stream for step in steps for stream in step.stream))
+
+
+def _fields_in(node: Node, streams: Mapping[str, Sequence[str]], own: Sequence[str] = ()) -> Iterator[FieldRead]:
+    """The fields that an expression reads.
 
     ``streams`` are those of each step, ``own`` those of the event itself.
     """
     if isinstance(node, Field):
         of = own if node.step is None else streams.get(node.step, ())
         if of:
-            yield tuple(of), node.name
+            yield FieldRead(tuple(of), node.name, node.at)
         return
     if isinstance(node, Aggregate) and node.step is not None:
         own = streams.get(node.step, ())

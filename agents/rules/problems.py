@@ -9,10 +9,21 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.registry import did_you_mean
 
-__all__ = ["InvalidRules", "Location", "RuleProblem", "about", "combined", "problems_of", "shown", "unknown"]
+__all__ = [
+    "InvalidRules",
+    "Location",
+    "RuleProblem",
+    "about",
+    "combined",
+    "in_expression",
+    "problems_of",
+    "shown",
+    "unknown",
+]
 
 T = TypeVar("T")
 Location = tuple[str | int, ...]
@@ -36,6 +47,8 @@ class RuleProblem:
     column: int | None = None
     path: Location = ()
     kind: str = "rule"
+    position: int | None = None
+    """Where the path leads to an expression: the index of the character that is meant."""
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
@@ -54,6 +67,27 @@ class InvalidRules(InvalidRule):
             lines.append(f"and {len(problems) - _SAID:,} more problems")
         super().__init__("\n".join(lines))
         self.problems = tuple(problems)
+
+
+class _InExpression(ValueError):
+    """What is wrong with an expression of an entry, for pydantic to hand on."""
+
+    def __init__(self, message: str, path: Location, position: int | None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.position = position
+
+
+@contextmanager
+def in_expression(*path: str | int) -> Iterator[None]:
+    """A ValueError of the block concerns the expression at this path of the entry; its cause may say where in it."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, _InExpression):
+            raise
+        position = error.__cause__.position if isinstance(error.__cause__, ExpressionError) else None
+        raise _InExpression(str(error), path, position) from error
 
 
 @contextmanager
@@ -79,7 +113,11 @@ def problems_of(
         path = tuple(part for part in detail["loc"] if part not in ("step", "group"))
         field = ".".join(str(part) for part in path)
         message = _message(detail, path, known)
-        problems.append(RuleProblem(message, rule=rule, kind=kind, field=field, path=path))
+        error_of = detail.get("ctx", {}).get("error")
+        position = None
+        if isinstance(error_of, _InExpression):
+            path, position = (*path, *error_of.path), error_of.position
+        problems.append(RuleProblem(message, rule=rule, kind=kind, field=field, path=path, position=position))
     return problems
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from astrocyte.agents.expressions.kinds import OF_ANYTHING
 from astrocyte.agents.expressions.nodes import Aggregate, Constant, ExpressionError, Field, Node, is_condition
 from astrocyte.agents.expressions.parser import parse
+from astrocyte.agents.rules.problems import in_expression
 from astrocyte.schemas.arrow.columns import RESERVED
 
 __all__ = ["AGGREGATES", "RESULT_FIELDS", "AggregateCall", "Select", "aggregate_call", "parse_select"]
@@ -60,6 +61,8 @@ class Select:
 
     calls: tuple[AggregateCall, ...]
     outputs: Mapping[str, Node]
+    written: Mapping[str, Node]
+    """Outputs by name as they were parsed, each at its place."""
 
     @property
     def arguments(self) -> tuple[Node, ...]:
@@ -70,16 +73,18 @@ class Select:
 def parse_select(select: Mapping[str, str], by: str = "key") -> Select:
     """Parse a window's ``select``. Raises ValueError that names the field and the position."""
     calls: list[AggregateCall] = []
-    outputs = {}
+    outputs, written = {}, {}
     taken = {*RESERVED, *RESULT_FIELDS, by}
     for name, text in select.items():
         if name in taken:
             raise ValueError(f"select.{name}: every result already has a field {name!r}; rename it")
-        try:
-            outputs[name] = _extract(parse(text, aggregates=AGGREGATES), text, calls)
-        except ExpressionError as error:
-            raise ValueError(f"select.{name}: {error}") from error
-    return Select(tuple(calls), outputs)
+        with in_expression("select", name):
+            try:
+                written[name] = parse(text, aggregates=AGGREGATES)
+                outputs[name] = _extract(written[name], text, calls)
+            except ExpressionError as error:
+                raise ValueError(f"select.{name}: {error}") from error
+    return Select(tuple(calls), outputs, written)
 
 
 def _extract(node: Node, text: str, calls: list[AggregateCall]) -> Node:

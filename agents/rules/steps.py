@@ -38,8 +38,13 @@ __all__ = [
     "Step",
     "Until",
     "Whole",
+    "check_members",
     "format_duration",
+    "last_steps",
+    "leaves",
+    "named_parts",
     "parse_duration",
+    "walk_parts",
 ]
 
 _UNITS: Final = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
@@ -278,6 +283,40 @@ def leaves(elements: tuple[Element, ...]) -> Iterator[Step]:
             yield element
         else:
             yield from leaves(element.members)
+
+
+def walk_parts(elements: tuple[Element, ...]) -> Iterator[Step | Group]:
+    """All steps and groups of a pattern, each group before its members."""
+    for element in elements:
+        yield element
+        if isinstance(element, Group):
+            yield from walk_parts(element.members)
+
+
+def last_steps(elements: tuple[Element, ...]) -> Iterator[Step]:
+    """Steps with which a sequence of these elements may end."""
+    for element in reversed(elements):
+        if isinstance(element, Step):
+            yield element
+        else:
+            for end in [element.members] if element.any is None else [(member,) for member in element.members]:
+                yield from last_steps(end)
+        if not element.may_be_absent:
+            return
+
+
+def named_parts(elements: tuple[Element, ...], prefix: str = "not") -> tuple[Element, ...]:
+    """The elements, with a name for every negated step that has none."""
+    named: list[Element] = []
+    for index, element in enumerate(elements):
+        if isinstance(element, Group):
+            members = named_parts(element.members, f"{prefix}_{index}")
+            named.append(element.model_copy(update={element.kind: members}))
+        elif element.name is None:
+            named.append(element.model_copy(update={"name": f"{prefix}_{index}"}))
+        else:
+            named.append(element)
+    return tuple(named)
 
 
 def check_members(kind: str, members: tuple[Element, ...]) -> None:

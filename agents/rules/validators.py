@@ -15,6 +15,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, mode
 from astrocyte.agents.expressions.nodes import ExpressionError, Node
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.rules.contradictions import contradiction
+from astrocyte.agents.rules.problems import in_expression
 from astrocyte.agents.rules.steps import Model, stream_names
 from astrocyte.agents.rules.validator_functions import VALIDATORS, ValidatorFunction, function_of
 from astrocyte.schemas.arrow.columns import RESERVED
@@ -82,7 +83,10 @@ class Validator(Model):
         _ = self.set_nodes, self.function
         reason = contradiction(self.where_node)
         if reason is not None:
-            raise ValueError(f"where: {reason}, so that every event would be refused; change one of them, or write or")
+            with in_expression("where"):
+                raise ValueError(
+                    f"where: {reason}, so that every event would be refused; change one of them, or write or"
+                )
         return self
 
     @cached_property
@@ -103,12 +107,17 @@ class Validator(Model):
     @cached_property
     def where_node(self) -> Node | None:
         """Parsed ``where``."""
-        return None if self.where is None else _parse("where", self.where)
+        with in_expression("where"):
+            return None if self.where is None else _parse("where", self.where)
 
     @cached_property
     def set_nodes(self) -> dict[str, Node]:
         """Parsed ``set``."""
-        return {name: _parse(f"set.{name}", text) for name, text in self.set.items()}
+        nodes = {}
+        for name, text in self.set.items():
+            with in_expression("set", name):
+                nodes[name] = _parse(f"set.{name}", text)
+        return nodes
 
 
 def _parse(where: str, text: str) -> Node:

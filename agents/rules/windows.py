@@ -10,6 +10,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from astrocyte.agents.expressions.nodes import ExpressionError, Node
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.rules.contradictions import contradiction
+from astrocyte.agents.rules.problems import in_expression
 from astrocyte.agents.rules.select import Select, parse_select
 from astrocyte.agents.rules.steps import Duration, Model, field_name, format_duration
 
@@ -99,7 +100,8 @@ class Window(Model):
         _ = self.parsed
         reason = contradiction(self.where_node)
         if reason is not None:
-            raise ValueError(f"where: {reason}, so that the window has no events; change one of them, or write or")
+            with in_expression("where"):
+                raise ValueError(f"where: {reason}, so that the window has no events; change one of them, or write or")
         return self
 
     @cached_property
@@ -110,10 +112,11 @@ class Window(Model):
     @cached_property
     def where_node(self) -> Node | None:
         """Parsed ``where``."""
-        try:
-            return None if self.where is None else parse(self.where, aggregates=())
-        except ExpressionError as error:
-            raise ValueError(f"where: {error}") from error
+        with in_expression("where"):
+            try:
+                return None if self.where is None else parse(self.where, aggregates=())
+            except ExpressionError as error:
+                raise ValueError(f"where: {error}") from error
 
     @property
     def size_us(self) -> int:

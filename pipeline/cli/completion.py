@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 def completion_command(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell: bash, zsh or fish.")],
 ) -> None:
-    """Print a script that completes commands, options and file names in your shell.
+    """Print a script that completes commands, options, names and files in your shell.
 
     For this shell alone: source <(astrocyte completion bash). For all: write it to
     ~/.local/share/bash-completion/completions/astrocyte, to _astrocyte in a folder of zsh's $fpath, or to

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
@@ -20,6 +20,7 @@ __all__ = [
     "Lateness",
     "Rules",
     "Show",
+    "benchmark_names",
     "broker_address",
     "broker_option",
     "event_time",
@@ -27,10 +28,54 @@ __all__ = [
     "read",
     "refuse_swapped",
     "replication",
+    "rule_names",
+    "scenario_names",
     "simulated",
     "sql_address",
     "stored_address",
+    "study_names",
+    "worker_roles",
 ]
+
+
+def rule_names(incomplete: str) -> list[str]:
+    """Shipped rule files that begin so; where none does, a shell offers its files."""
+    from astrocyte.pipeline.topology.rule_files import shipped_rules
+
+    return _beginning(incomplete, shipped_rules())
+
+
+def scenario_names(incomplete: str) -> list[str]:
+    """Scenarios that begin so."""
+    from astrocyte.simulator.scenario import SCENARIOS
+
+    return _beginning(incomplete, SCENARIOS.names())
+
+
+def study_names(incomplete: str) -> list[str]:
+    """Studies that begin so."""
+    from astrocyte.pipeline.studies.study import STUDIES
+
+    return _beginning(incomplete, STUDIES.names())
+
+
+def benchmark_names(incomplete: str) -> list[str]:
+    """Benchmarks that begin so."""
+    from astrocyte.pipeline.bench import BENCHMARKS
+
+    return _beginning(incomplete, BENCHMARKS)
+
+
+def worker_roles(incomplete: str) -> list[str]:
+    """Roles that begin so; after a comma, further ones."""
+    from astrocyte.pipeline.role_registry import role_names
+
+    given, comma, last = incomplete.rpartition(",")
+    return [f"{given}{comma}{name}" for name in _beginning(last, role_names())]
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def broker_option(text: str) -> Any:
@@ -42,7 +87,9 @@ Broker = Annotated[str | None, broker_option("Kafka address; default: ASTROCYTE_
 Lateness = Annotated[
     str | None, typer.Option(metavar="T", help="How far out of order events may arrive; default: ASTROCYTE_LATENESS.")
 ]
-Rules = Annotated[str, typer.Argument(help="Rule file, or name of a shipped one such as axons.")]
+Rules = Annotated[
+    str, typer.Argument(help="Rule file, or name of a shipped one such as axons.", autocompletion=rule_names)
+]
 Show = Annotated[int, typer.Option(min=0, help="Maximum number of examples of each kind.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 

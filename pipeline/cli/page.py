@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.options import Broker
+from astrocyte.pipeline.cli.options import Broker, rule_names
 from astrocyte.pipeline.console import say
 
 __all__ = ["register"]
@@ -35,7 +35,10 @@ def page_command(
         str | None, typer.Option(help="Address; beyond this machine only with ASTROCYTE_PAGE_TOKEN.")
     ] = None,
     rules: Annotated[
-        list[Path] | None, typer.Option(help="Rule file that the workers run, or name of a shipped one; repeatable.")
+        list[Path] | None,
+        typer.Option(
+            help="Rule file that the workers run, or name of a shipped one; repeatable.", autocompletion=rule_names
+        ),
     ] = None,
     run: Annotated[str | None, typer.Option(help="Run of a database that holds several.")] = None,
     since: Annotated[

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, Broker, pairs, simulated
+from astrocyte.pipeline.cli.options import (
+    AsJson,
+    Broker,
+    benchmark_names,
+    pairs,
+    rule_names,
+    scenario_names,
+    simulated,
+    worker_roles,
+)
 from astrocyte.pipeline.console import print_json, printable, say
 from astrocyte.pipeline.stopping import ends_on_signal
 from astrocyte.schemas.errors import AstrocyteError
@@ -33,13 +42,18 @@ def demo_command(
     seconds: Annotated[
         float, typer.Option(min=1, max=86_400, help="Simulated seconds; the demo takes about as long.")
     ] = 20.0,
-    scenario: Annotated[str, typer.Option(help="axons, cells, ecology, kernels, dna, or your own scenario.")] = "axons",
+    scenario: Annotated[
+        str,
+        typer.Option(help="axons, cells, ecology, kernels, dna, or your own scenario.", autocompletion=scenario_names),
+    ] = "axons",
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the data of the demo.")] = Path("demo-data"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the run; the same seed gives the same events.")] = 7,
     size: Annotated[int | None, typer.Option(min=1, help="Size of the world: domains, cells or agents.")] = None,
     partitions: Annotated[int, typer.Option(min=1, max=64, help="Partitions of every topic.")] = 4,
     shuffle: Annotated[bool, typer.Option(help="Send rows out of order, within the allowed lateness.")] = False,
-    rules: Annotated[list[Path] | None, typer.Option(help="Rule files instead of the scenario's own.")] = None,
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="Rule files instead of the scenario's own.", autocompletion=rule_names)
+    ] = None,
     database: Annotated[
         str | None,
         typer.Option("--db", metavar="URL", help="SQL database to use instead of an SQLite file in the folder."),
@@ -99,7 +113,12 @@ def broker_command(
 
 
 def simulate_command(
-    scenario: Annotated[str, typer.Argument(help="axons, cells, ecology, kernels, dna, or your own scenario.")],
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            help="axons, cells, ecology, kernels, dna, or your own scenario.", autocompletion=scenario_names
+        ),
+    ],
     *,
     ticks: Annotated[int | None, typer.Option(min=1, help="Ticks to simulate.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.001, help="Simulated seconds instead of ticks.")] = None,
@@ -152,13 +171,17 @@ def worker_command(
     context: typer.Context,
     *,
     rules: Annotated[
-        list[Path] | None, typer.Option(help="Rule file, or name of a shipped one; repeatable, or with commas.")
+        list[Path] | None,
+        typer.Option(
+            help="Rule file, or name of a shipped one; repeatable, or with commas.", autocompletion=rule_names
+        ),
     ] = None,
     role: Annotated[
         list[str] | None,
         typer.Option(
             help="Role: correlate, repartition, insight, control, sql, influx, audit, file, webhook, alertmanager, or "
-            "your own; repeatable, or with commas."
+            "your own; repeatable, or with commas.",
+            autocompletion=worker_roles,
         ),
     ] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Stream to read in addition to those of the rules.")] = None,
@@ -237,7 +260,10 @@ def _show_role(role: str, state: Mapping[str, Any]) -> None:
 
 
 def bench_command(
-    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all but worlds by default.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Benchmarks to run; all but worlds by default.", autocompletion=benchmark_names),
+    ] = None,
     *,
     quick: Annotated[bool, typer.Option(help="Smaller runs, to check that they work.")] = False,
     as_json: AsJson = False,

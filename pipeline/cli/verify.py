@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Final, cast
 import orjson
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, Broker
+from astrocyte.pipeline.cli.options import AsJson, Broker, rule_names
 from astrocyte.pipeline.console import print_json, printable, progress_bar, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
@@ -40,7 +40,11 @@ def verify_command(
     broker: Broker = None,
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rules", help="Rule files of the workers; default: ASTROCYTE_RULES. Repeatable."),
+        typer.Option(
+            "--rules",
+            help="Rule files of the workers; default: ASTROCYTE_RULES. Repeatable.",
+            autocompletion=rule_names,
+        ),
     ] = None,
     places: Annotated[
         list[str] | None,

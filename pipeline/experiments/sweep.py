@@ -122,7 +122,7 @@ def load_sweep(path: str | Path) -> Sweep:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"{path}: cannot be read: {error}") from None
-    data, _ = read_document(text, str(path))
+    data = read_document(text, str(path)).data
     if not isinstance(data, Mapping):
         raise InvalidSettings(f"{path}: expected a mapping with experiment and seeds, got {type(data).__name__}")
     try:

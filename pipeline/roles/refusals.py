@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from astrocyte.agents.ingest.faults import OperatorFailed
-from astrocyte.agents.ingest.unused.counts import Cause, Unused, UnusedCount, line_of
+from astrocyte.agents.ingest.unused.counts import IDLE, Cause, Unused, UnusedCount, line_of
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.pipeline.state.lost import InputReset, SnapshotsLost
 from astrocyte.schemas.errors import AstrocyteError, PluginError
@@ -29,6 +29,11 @@ _LOOK_S: Final = 1.0
 _LATE_REMEDY: Final = (
     "; ASTROCYTE_LATENESS says how late an event may arrive. Events of a recorded log are late where newer ones were "
     "read before: 'astrocyte replay --shift' moves them to now, --remap sends them to topics of their own"
+)
+_IDLE_REMEDY: Final = (
+    "; a source is idle after ASTROCYTE_IDLE_TIMEOUT without events, and once all are, event time goes on with the "
+    "clock. Date what comes after a pause by the clock ('astrocyte replay --shift' moves the events of a log to now), "
+    "make the timeout longer than the pauses, or let the producer send watermarks"
 )
 _Key = tuple[Cause, str, str, str]
 """Cause, subject, detail and kind of reason of a count."""
@@ -136,7 +141,7 @@ def _line(items: list[tuple[_Key, int, UnusedCount]]) -> str:
     line = line_of(cause, subject, detail, UnusedCount(new, found.example, kind))
     more = sum(count for _, count, _ in items[1:])
     line += f"; {more:,} more of {len(items) - 1} other kinds" if more else ""
-    return line + (_LATE_REMEDY if cause == "late" else "")
+    return line + ("" if cause != "late" else _IDLE_REMEDY if detail == IDLE else _LATE_REMEDY)
 
 
 @contextlib.contextmanager

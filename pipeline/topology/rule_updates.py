@@ -1,8 +1,9 @@
 """Rules that change while the pipeline runs: a compacted topic whose messages replace, add and remove rules.
 
 The value of a message is a rule file (YAML or JSON); its key is a name of the sender's choice, and a later message with
-the same key replaces it as a whole (an empty value removes it). A rule or window of the topic replaces one
-of the same name in the worker's own files. Rules that cannot be compiled are refused; the previous ones stay in force.
+the same key replaces it as a whole (an empty value removes it). A rule, window, statistic or declaration of the topic
+replaces one of the same name in the worker's own files, and in what was published before it: the newest message wins.
+Rules that cannot be compiled are refused; the previous ones stay in force.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from astrocyte.pipeline.kafka.client import (
     topic_partitions,
 )
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.overrides import OWN_FILES, Origins, origin_changes, origins_of, published_label
 from astrocyte.pipeline.topology.plan import checked_plan
 from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
@@ -40,6 +42,7 @@ __all__ = [
     "load_live_rules",
     "publish_files",
     "published_files",
+    "published_rules",
 ]
 
 logger = logging.getLogger(__name__)
@@ -64,11 +67,27 @@ class LiveRules:
     accept: Callable[[RuleSet], object] = lambda _ruleset: None
     """Called with a candidate; raises InvalidRule if it cannot run."""
     _parts: dict[str, RuleSet] = field(default_factory=dict)
+    """Published files, in the order of their newest messages, which compaction of the topic keeps."""
+    _logged: Origins = field(default_factory=dict)
 
     @property
     def ruleset(self) -> RuleSet:
         """The rules in force now."""
         return _merge(self.base, self._parts.values())
+
+    @property
+    def origins(self) -> Origins:
+        """Which of its files each rule in force is from."""
+        return origins_of(
+            ((OWN_FILES, self.base), *((published_label(key), each) for key, each in self._parts.items()))
+        )
+
+    def log_origins(self) -> None:
+        """Log which files override others, as far as that has changed since the last call."""
+        now = self.origins
+        for line in origin_changes(self._logged, now):
+            logger.info("in force: %s", line)
+        self._logged = now
 
     def apply(self, key: str, value: bytes | None) -> RuleChange:
         """Apply one message; an invalid one changes nothing and is logged."""
@@ -80,11 +99,9 @@ class LiveRules:
 
     def take(self, key: str, value: bytes | None) -> RuleSet:
         """Apply one message, and return the rules now in force. Raises InvalidRule or UnicodeDecodeError instead."""
-        parts = dict(self._parts)
+        parts = {other: each for other, each in self._parts.items() if other != key}
         if value:
             parts[key] = load_rules(value.decode())
-        else:
-            parts.pop(key, None)
         candidate = _merge(self.base, parts.values())
         self.accept(candidate)
         self._parts = parts
@@ -115,6 +132,7 @@ async def load_live_rules(broker: str, live: LiveRules) -> int:
             for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
                 for message in messages:
                     live.apply((message.key or b"").decode(errors="replace"), message.value)
+        live.log_origins()
         return end
 
 
@@ -132,7 +150,9 @@ async def follow_rules(broker: str, live: LiveRules, start: int) -> AsyncIterato
                     for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
                         for message in messages:
                             position = message.offset + 1
-                            yield live.apply((message.key or b"").decode(errors="replace"), message.value)
+                            change = live.apply((message.key or b"").decode(errors="replace"), message.value)
+                            live.log_origins()
+                            yield change
         except BrokerUnavailable as error:
             # The consumer of the role reports it.
             logger.debug("rules are not followed now: %s", error)
@@ -140,32 +160,41 @@ async def follow_rules(broker: str, live: LiveRules, start: int) -> AsyncIterato
 
 
 async def published_files(broker: str) -> dict[str, bytes]:
-    """Rule files in force on the topic, by the names under which they were published."""
+    """Rule files on the topic by the names under which they were published, in the order of publishing."""
     newest: dict[str, bytes] = {}
     if RULES in await topic_partitions(broker):
         async with consumer_client(broker) as client:
             async for records in scan(client, {RULES: 1}):
-                newest |= {(each.key or b"").decode("utf-8", "replace"): each.value or b"" for each in records}
-    return {name: text for name, text in sorted(newest.items()) if text}
+                for each in records:
+                    name = (each.key or b"").decode("utf-8", "replace")
+                    newest.pop(name, None)  # a dictionary keeps the place of a key that is set again
+                    newest[name] = each.value or b""
+    return {name: text for name, text in newest.items() if text}
+
+
+def published_rules(published: Mapping[str, bytes], accept: Callable[[RuleSet], object]) -> LiveRules:
+    """What is published, in the order of `published_files`, without what workers have refused."""
+    live = LiveRules(RuleSet(), accept)
+    for name, text in published.items():
+        with contextlib.suppress(InvalidRule, UnicodeDecodeError):
+            live.take(name, text)
+    return live
 
 
 def check_together(
     published: Mapping[str, bytes], files: Mapping[str, bytes], accept: Callable[[RuleSet], object]
-) -> None:
-    """Whether rule files can run beside those that are published; one of a published name replaces that.
+) -> LiveRules:
+    """The rules that run once files are published beside others; one of a published name replaces that.
 
     ``accept`` as for `LiveRules`. Raises InvalidRule, naming the file.
     """
-    live = LiveRules(RuleSet(), accept)
-    for name, text in published.items():
-        if name not in files:
-            with contextlib.suppress(InvalidRule, UnicodeDecodeError):  # workers have refused it
-                live.take(name, text)
+    live = published_rules({name: text for name, text in published.items() if name not in files}, accept)
     for name, text in files.items():
         try:
             live.take(name, text)
         except (InvalidRule, UnicodeDecodeError) as error:
             raise InvalidRule(f"rule file {name!r} cannot run with what is published: {error}") from None
+    return live
 
 
 async def publish_files(

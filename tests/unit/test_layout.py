@@ -63,8 +63,8 @@ ARROWS: dict[str, dict[str, str]] = {
         "analysis": "console kafka recording roles settings simulation topology transport",
         "broker": "kafka",
         "bench": "analysis broker kafka page roles settings simulation topology transport",
-        "cli": "analysis bench broker console demo experiments kafka logging page recording roles settings simulation "
-        "stopping studies topology transport watch",
+        "cli": "analysis bench broker console demo experiments kafka logging page recording role_registry roles "
+        "settings simulation stopping studies topology transport watch",
         "embed": "kafka recording settings stopping transport",
         "demo": "analysis broker console kafka page recording roles settings simulation stopping topology",
         "experiments": "settings simulation",

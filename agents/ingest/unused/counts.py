@@ -24,7 +24,7 @@ from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.values.mixed import MIXED, members
 
-__all__ = ["OTHERS", "Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_of_kinds"]
+__all__ = ["IDLE", "OTHERS", "Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_of_kinds"]
 
 Cause = Literal[
     "dead", "late", "duplicate", "no_key", "unkeyed", "kind", "no_number", "failed", "unit", "guessed_unit", "stream"
@@ -36,8 +36,8 @@ class _Key(NamedTuple):
     subject: str
     """Topic, stream (``no_key``, ``kind``, ``no_number``, ``unit``, ``guessed_unit``) or rule (``failed``)."""
     detail: str
-    """Stage of a dead letter, the stream of a frame (``stream``), a unit (``unit``), or a field (``guessed_unit``: the
-    time; ``unkeyed``: the key by which the topic is taken to be partitioned)."""
+    """Stage of a dead letter, the stream of a frame (``stream``), a unit (``unit``), a field (``guessed_unit``: the
+    time; ``unkeyed``: the key by which the topic is taken to be partitioned), or `IDLE` (``late``)."""
     kind: str = ""
     """Kind of the reason (`reason_kind`) of a dead letter or failed result, or `OTHERS`."""
 
@@ -53,6 +53,8 @@ class UnusedCount:
 
 
 OTHERS: Final = "others"
+IDLE: Final = "idle"
+"""Detail of events that are late only because event time went on while their source was idle."""
 _MOST_KINDS: Final = 12
 """Most kinds of reasons that are counted one by one for a cause, subject and detail: users write reasons, too."""
 
@@ -141,11 +143,13 @@ class Unused:
         An event that is late or repeated in a stream is so in its repartitioned copies as well.
         """
         by_copy: dict[str, str] = {copy: source for source, copy in copies}
-        counts = {(key.cause, key.subject): found.count for key, found in self._counts.items()}
+        counts: Counter[tuple[str, str]] = Counter()
+        for key, found in self._counts.items():
+            counts[key.cause, key.subject] += found.count
         once = Unused()
         for key, found in self._counts.items():
             source = by_copy.get(key.subject) if key.cause in ("late", "duplicate") else None
-            if source is None or counts.get((key.cause, source), 0) < found.count:
+            if source is None or counts[key.cause, source] < found.count:
                 once._counts[key] = found
         return once
 
@@ -183,6 +187,8 @@ def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
         messages="message" if found.count == 1 else "messages", have="has" if found.count == 1 else "have",
         subject=subject, detail=detail, example=found.example,
     )  # fmt: skip
+    if (cause, detail) == ("late", IDLE):
+        line += ", since event time went on while their source was silent"
     return f"{line}; {_NO_KEY}" if (cause, detail) == ("no_key", "key") else line
 
 

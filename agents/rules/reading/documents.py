@@ -7,13 +7,14 @@ comment inside it would hide the rest. Depth and size, aliases written out, are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import yaml
 
 from astrocyte.agents.expressions.lexer import comment_at
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem
+from astrocyte.agents.rules.reading.scalars import place_in
 
 __all__ = ["MOST_CHARACTERS", "Document", "read_document"]
 
@@ -28,10 +29,19 @@ _OF_EXPRESSIONS: Final = frozenset({"emit", "select", "set"})
 
 
 class Document(NamedTuple):
-    """Values of a file, and line and column (from 1) of each by its path."""
+    """Values of a file, and where each is written, by its path."""
 
     data: Any
-    places: dict[Location, tuple[int, int]]
+    nodes: Mapping[Location, yaml.Node]
+
+    def place(self, path: Location, position: int | None = None) -> tuple[int, int] | None:
+        """Line and column, from 1, of a value or of a character of its text; None for a path that is not there."""
+        node = self.nodes.get(path)
+        if node is None:
+            return None
+        if position is not None and isinstance(node, yaml.ScalarNode):
+            return place_in(node, position)
+        return node.start_mark.line + 1, node.start_mark.column + 1
 
 
 class _BeyondLimit(yaml.MarkedYAMLError):
@@ -103,7 +113,7 @@ def read_document(text: str, file: str | None = None) -> Document:
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (None, None)
         problems.append(RuleProblem(message=message, file=file, line=line, column=column))
 
-    data, places = None, {}
+    data, nodes = None, {}
     if len(text) > MOST_CHARACTERS:
         message = f"expected at most {MOST_CHARACTERS:,} characters, got more; divide the rules among files"
         raise InvalidRules([RuleProblem(message=message, file=file)])
@@ -115,7 +125,7 @@ def read_document(text: str, file: str | None = None) -> Document:
                 report(message, mark)
             if not problems:
                 data = loader.construct_document(node)
-                places = dict(_places(node, ()))
+                nodes = dict(_nodes(node, ()))
     except _BeyondLimit as error:
         report(str(error.problem), error.problem_mark)
     except yaml.YAMLError as error:
@@ -125,7 +135,7 @@ def read_document(text: str, file: str | None = None) -> Document:
         report(f"a value cannot be read: {error}; put it in quotation marks if it is text", None)
     if problems:
         raise InvalidRules(problems)
-    return Document(data, places)
+    return Document(data, nodes)
 
 
 def _faults(node: yaml.Node, seen: set[int], parent: str) -> Iterator[tuple[str, Any]]:
@@ -181,12 +191,12 @@ def _folded_comment(node: yaml.Node) -> Iterator[tuple[str, Any]]:
         yield f"{message}; write | (where: |) to keep the lines apart", node.start_mark
 
 
-def _places(node: yaml.Node, path: Location) -> Iterator[tuple[Location, tuple[int, int]]]:
-    """Line and column of every value, by its path."""
+def _nodes(node: yaml.Node, path: Location) -> Iterator[tuple[Location, yaml.Node]]:
+    """Every value, by its path."""
     stack: list[tuple[yaml.Node, Location]] = [(node, path)]
     while stack:
         node, path = stack.pop()
-        yield path, (node.start_mark.line + 1, node.start_mark.column + 1)
+        yield path, node
         if isinstance(node, yaml.MappingNode):
             stack += [(value, (*path, str(key.value))) for key, value in node.value]
         elif isinstance(node, yaml.SequenceNode):

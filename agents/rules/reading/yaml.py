@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from astrocyte.agents.expressions.kind_checks import kind_messages, types_of
-from astrocyte.agents.expressions.parser import Field, Node, walk
+from astrocyte.agents.expressions.kind_checks import kind_problems, types_of
+from astrocyte.agents.expressions.nodes import Aggregate, Field, Node, walk
 from astrocyte.agents.rules.insight import STATISTIC_SPECS, SeriesSpec, StatisticSpec, TargetSpec
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
 from astrocyte.agents.rules.named_fields import expressions_of, reads_of
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
-from astrocyte.agents.rules.reading.documents import MOST_CHARACTERS, read_document
+from astrocyte.agents.rules.reading.documents import MOST_CHARACTERS, Document, read_document
+from astrocyte.agents.rules.reading.written import named_path, value_path, written_path
 from astrocyte.agents.rules.select import RESULT_FIELDS
 from astrocyte.agents.rules.steps import Group, Step
 from astrocyte.agents.rules.validators import Validator
@@ -46,6 +46,7 @@ KINDS: Final = {"rules": "rule", "windows": "window", "insight": "statistic", "s
 _IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
 
 
+_T = TypeVar("_T")
 Check = Callable[[RuleSet], Iterable[RuleProblem]]
 """Problems of a rule set whose parts are valid; ``kind``, ``rule`` and ``field`` name their places."""
 
@@ -63,26 +64,41 @@ def read_rules(source: Any, *, known_streams: Collection[str] | None, check: Che
                 source = text.read(MOST_CHARACTERS + 1)  # no more of it is needed to refuse it
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRules([RuleProblem(message=f"cannot be read: {error}", file=file)]) from None
-    data, places = read_document(source, file) if isinstance(source, str) else (source, {})
-    return _Reader(file, places, known_streams).read(data, check)
+    document = read_document(source, file) if isinstance(source, str) else Document(source, {})
+    return _Reader(file, document, known_streams).read(document.data, check)
 
 
 class _Reader:
-    def __init__(
-        self, file: str | None, places: Mapping[Location, tuple[int, int]], known: Collection[str] | None
-    ) -> None:
+    def __init__(self, file: str | None, document: Document, known: Collection[str] | None) -> None:
         self.file = file
-        self.places = places
+        self.document = document
         self.known = known
         self.problems: list[RuleProblem] = []
 
-    def report(self, message: str, path: Location, *, rule: str | None = None, field: str = "") -> None:
-        place = next((self.places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.places), None)
-        line, column = place or (None, None)
+    def report(
+        self, message: str, path: Location, *, rule: str | None = None, field: str = "", at: int | None = None
+    ) -> None:
+        """Add a problem at a path of the model, or at a character of the text there."""
+        line, column = self.document.place(*self.written(path, at)) or (None, None)
         kind = KINDS.get(str(path[0]), "rule") if path else "rule"
         self.problems.append(
             RuleProblem(message=message, rule=rule, field=field, file=self.file, line=line, column=column, kind=kind)
         )
+
+    def written(self, path: Location, at: int | None) -> tuple[Location, int | None]:
+        """The nearest path that is in the file, and the position, if it is that of the path itself."""
+        wanted = path
+        if len(path) > 2 and isinstance(self.document.data, Mapping):
+            item = self.document.data[path[0]][path[1]]
+            wanted = (*path[:2], *written_path(item, path[2:])) if isinstance(item, Mapping) else path
+        found: Location = ()
+        for part in wanted:
+            ways = (*found, part), (*found, "not", part)
+            inside = next((each for each in ways if each in self.document.nodes), None)
+            if inside is None:
+                return found, None
+            found = inside
+        return found, at
 
     def read(self, data: Any, check: Check) -> RuleSet:
         if not isinstance(data, Mapping):
@@ -102,7 +118,7 @@ class _Reader:
         if not self.problems:
             self.check_streams(parts, entrance)
             self.check_bounds(parts["rules"])
-            self.check_kinds(data, parts, entrance)
+            self.check_kinds(parts, entrance)
         if not self.problems:
             try:
                 ruleset = RuleSet.model_validate(parts)
@@ -121,7 +137,7 @@ class _Reader:
         section = next(name for name, kind in KINDS.items() if kind == problem.kind)
         names = [item.get("name", item.get("statistic")) for item in data[section]]
         index, item = next(each for each in enumerate(data[section]) if names[each[0]] == problem.rule)
-        path = _step_path(item, f"{problem.field}: ") or (problem.field,)
+        path = named_path(item, problem.field)
         self.report(problem.message, (section, index, *path), rule=problem.rule, field=problem.field)
 
     def section(self, section: str, model: Any, items: Any) -> Iterator[Any]:
@@ -144,8 +160,10 @@ class _Reader:
                 yield wanted.model_validate(item)
             except ValidationError as error:
                 for problem in problems_of(error, known=_FIELDS):
-                    path = problem.path or _step_path(item, problem.message)
-                    self.report(problem.message, (section, index, *path), rule=name, field=problem.field)
+                    self.report(
+                        problem.message, (section, index, *problem.path),
+                        rule=name, field=problem.field, at=problem.position,
+                    )  # fmt: skip
 
     def check_declared_once(self, streams: Any) -> None:
         first: dict[str, int] = {}
@@ -154,7 +172,7 @@ class _Reader:
             if not isinstance(name, str):
                 continue
             if name in first:
-                lines = [self.places.get(("streams", each)) for each in (first[name], index)]
+                lines = [self.document.place(("streams", each)) for each in (first[name], index)]
                 where = " and ".join(
                     f"in line {place[0]}" if place else f"as streams[{each}]"
                     for place, each in zip(lines, (first[name], index), strict=True)
@@ -170,40 +188,43 @@ class _Reader:
         }
         fields |= {spec.name: {*spec.fields} for spec in parts["insight"]}
         fields |= {stream.name: _declared(stream) for stream in parts["streams"] if stream.fields}
-        for validator in parts["validators"]:
-            for stream in validator.stream:
-                entering = self.fields_of(stream, fields)
-                if validator.use is not None:
-                    fields[stream] = None  # a function may set any field
-                elif entering is not None:
-                    fields[stream] = entering | validator.set.keys() | set(validator.rename.values())
+        for section, index, stream in _entered(entrance):
+            validator, entering = entrance[section][index], self.fields_of(stream, fields)
+            if entering is not None:
+                self.check_validator(validator, (section, index), stream, entering)
+            if validator.use is not None:
+                fields[stream] = None  # a function may set any field
+            elif entering is not None:
+                fields[stream] = entering | validator.set.keys() | set(validator.rename.values())
         for index, rule in enumerate(parts["rules"]):
-            for step in rule.steps:
+            for number, step in enumerate(rule.steps):
                 for stream in step.stream:
                     if self.known is not None and stream not in made and stream not in self.known:
                         hint = did_you_mean(stream, [*made, *self.known])
                         self.report(
                             f"unknown stream {stream!r}{hint or '; declare it under streams: if it is your own'}",
-                            ("rules", index), rule=rule.name, field=f"{step.name}.stream",
+                            self.path_of_value(stream, "rules", index, "steps", number, "stream"),
+                            rule=rule.name, field=f"{step.name}.stream",
                         )  # fmt: skip
             self.check_rule(rule, index, fields)
         for index, window in enumerate(parts["windows"]):
             if self.known is not None and window.source not in made and window.source not in self.known:
                 hint = did_you_mean(window.source, [*made, *self.known])
                 message = f"unknown stream {window.source!r}{hint}"
-                self.report(message, ("windows", index), rule=window.name, field="from")
+                self.report(message, ("windows", index, "from"), rule=window.name, field="from")
             self.check_window(window, index, self.fields_of(window.source, fields))
         for index, spec in enumerate(parts["insight"]):
             self.check_statistic(spec, index, made, fields)
         for section, index, stream in _entered(entrance):
             if self.known is not None and stream not in made and stream not in self.known:
                 message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
-                self.report(message, (section, index), rule=f"{section}[{index}]", field="stream")
+                path = self.path_of_value(stream, section, index, "stream")
+                self.report(message, path, rule=f"{section}[{index}]", field="stream")
 
     def check_rule(self, rule: Rule, index: int, fields: Mapping[str, set[str] | None]) -> None:
         """Report fields that the rule reads and that no stream of their step has, where these list their fields."""
         for field, part, found in reads_of(rule):
-            for names, name in dict.fromkeys(found):
+            for (names, name), at in _first((each[:2], each.at) for each in found).items():
                 listed = [self.fields_of(stream, fields) for stream in names]
                 if any(each is None for each in listed):
                     continue
@@ -216,8 +237,24 @@ class _Reader:
                     hint = did_you_mean(name, known) or f"; its fields: {', '.join(sorted(known - _IMPLICIT))}"
                     self.report(
                         f"stream {'/'.join(names)} has no field {name!r}{hint}",
-                        ("rules", index, *part), rule=rule.name, field=field,
+                        ("rules", index, *part), rule=rule.name, field=field, at=at,
                     )  # fmt: skip
+
+    def check_validator(self, validator: Validator, path: Location, stream: str, listed: set[str]) -> None:
+        """Report fields that the validator reads and its stream does not have, so that it would refuse every event."""
+        event_type = CATALOG.find(stream)
+        known = listed | _IMPLICIT | ({event_type.key} if event_type is not None else set())
+        reads: dict[Location, list[tuple[str, int]]] = {("where",): _fields_read(validator.where_node)}
+        reads |= {("require", number): [(name, 0)] for number, name in enumerate(validator.require)}
+        if validator.use is None:  # the function comes before set, and may set any field
+            reads |= {("set", name): _fields_read(node) for name, node in validator.set_nodes.items()}
+        for part, names in reads.items():
+            for name, at in _first(names).items():
+                if name not in known | (validator.set.keys() if part[0] == "set" else set()):
+                    hint = did_you_mean(name, known) or f"; its fields: {', '.join(sorted(listed))}"
+                    field = ".".join(map(str, part))
+                    message = f"stream {stream} has no field {name!r}{hint}"
+                    self.report(message, (*path, *part), rule=f"{path[0]}[{path[1]}]", field=field, at=at)
 
     def check_window(self, window: Window, index: int, listed: set[str] | None) -> None:
         """Report fields that the window reads and its source does not have."""
@@ -226,15 +263,17 @@ class _Reader:
         known = listed | _IMPLICIT
         event_type = CATALOG.find(window.source)
         by_key = event_type is not None and event_type.key == window.by
-        reads = {"by": [] if by_key else [window.by], "where": _field_names(window.where_node)}
-        reads["select"] = [name for node in window.parsed.arguments for name in _field_names(node)]
+        reads: dict[str, list[tuple[str, int]]] = {"by": [] if by_key else [(window.by, 0)]}
+        reads["where"] = _fields_read(window.where_node)
+        for field, node in window.parsed.written.items():
+            reads[f"select.{field}"] = [read for call in _calls(node) for read in _fields_read(call)]
         for field, names in reads.items():
-            for name in names:
+            for name, at in _first(names).items():
                 if name not in known:
                     hint = did_you_mean(name, known) or f"; its fields: {', '.join(sorted(listed))}"
                     self.report(
                         f"stream {window.source} has no field {name!r}{hint}",
-                        ("windows", index, field), rule=window.name, field=field,
+                        ("windows", index, *field.split(".", 1)), rule=window.name, field=field, at=at,
                     )  # fmt: skip
 
     def check_statistic(
@@ -245,7 +284,7 @@ class _Reader:
             if self.known is not None and stream not in made and stream not in self.known:
                 message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
                 key = spec.key_of(stream)
-                self.report(message, ("insight", index, key), rule=spec.name, field=key)
+                self.report(message, self.path_of_value(stream, "insight", index, key), rule=spec.name, field=key)
         for stream, name, whole in spec.reads():
             listed = self.fields_of(stream, fields)
             event_type = CATALOG.find(stream) if stream not in fields else None
@@ -259,7 +298,15 @@ class _Reader:
                 message = f"field {name!r} of stream {stream} is {kind}; a statistic reads it as {wanted}"
             else:
                 continue
-            self.report(message, ("insight", index, key), rule=spec.name, field=key)
+            self.report(message, self.path_of_value(name, "insight", index, key), rule=spec.name, field=key)
+
+    def path_of_value(self, value: str, *path: str | int) -> Location:
+        """Path of a name inside the list or mapping at a path of the file, else that path."""
+        found, _ = self.written(path, None)
+        item: Any = self.document.data
+        for part in found:
+            item = item[part]
+        return (*found, *(value_path(item, value) or ()))
 
     @staticmethod
     def fields_of(stream: str, made: Mapping[str, set[str] | None]) -> set[str] | None:
@@ -268,31 +315,29 @@ class _Reader:
         event_type = CATALOG.find(stream)
         return set(event_type.fields) if event_type is not None and event_type.fields else None
 
-    def check_kinds(
-        self, data: Mapping[str, Any], parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]
-    ) -> None:
+    def check_kinds(self, parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]) -> None:
         """Report expressions that take text for a number, or a number for text, by the types of their streams."""
         types = {stream.name: stream.types for stream in parts["streams"]}
         for section, index, stream in _entered(entrance):
             validator = entrance[section][index]
             for name, node in {"where": validator.where_node, **validator.set_nodes}.items():
                 field = name if name == "where" else f"set.{name}"
-                for message in kind_messages(node, lambda _: (stream,), types):  # noqa: B023  it is called at once
-                    self.report(
-                        message, (section, index, *field.split(".", 1)), rule=f"{section}[{index}]", field=field
-                    )
+                for message, at in kind_problems(node, lambda _: (stream,), types):  # noqa: B023  it is called at once
+                    path: Location = (section, index, *field.split(".", 1))
+                    self.report(message, path, rule=f"{section}[{index}]", field=field, at=at)
             types[stream] = _after(validator, types_of(stream, types))
-        for rule in parts["rules"]:
-            steps = {str(step.name): step.stream for step in rule.steps}
+        for index, rule in enumerate(parts["rules"]):
+            steps: dict[str | None, tuple[str, ...]] = {step.name: step.stream for step in rule.steps}
             for each in expressions_of(rule):
-                own = () if each.step is None else each.step.stream
-                for message in kind_messages(each.node, lambda step: own if step is None else steps[step], types):  # noqa: B023
-                    self.report_of(data, RuleProblem(message, rule=rule.name, field=each.name))
-        for window in parts["windows"]:
-            nodes = [("where", window.where_node), *(("select", call.as_node) for call in window.parsed.calls)]
+                for message, at in kind_problems(each.node, {None: each.own, **steps}.__getitem__, types):
+                    self.report(message, ("rules", index, *each.path), rule=rule.name, field=each.name, at=at)
+        for index, window in enumerate(parts["windows"]):
+            nodes: list[tuple[str, Node | None]] = [("where", window.where_node)]
+            nodes += [(f"select.{name}", call) for name, node in window.parsed.written.items() for call in _calls(node)]
             for field, node in nodes:
-                for message in kind_messages(node, lambda _: (window.source,), types):  # noqa: B023
-                    self.report_of(data, RuleProblem(message, rule=window.name, field=field, kind="window"))
+                for message, at in kind_problems(node, lambda _: (window.source,), types):  # noqa: B023
+                    place: Location = ("windows", index, *field.split(".", 1))
+                    self.report(message, place, rule=window.name, field=field, at=at)
 
     def check_bounds(self, rules: list[Rule]) -> None:
         for index, rule in enumerate(rules):
@@ -331,23 +376,19 @@ def _after(validator: Validator, types: Mapping[str, FieldType]) -> dict[str, Fi
     return {validator.rename.get(name, name): kind for name, kind in kept.items()}
 
 
-def _field_names(node: Node | None) -> list[str]:
-    return [] if node is None else [part.name for part in walk(node) if isinstance(part, Field)]
+def _fields_read(node: Node | None) -> list[tuple[str, int]]:
+    """Name and position of each field of an expression."""
+    return [] if node is None else [(part.name, part.at) for part in walk(node) if isinstance(part, Field)]
 
 
-def _step_path(item: Mapping[str, Any], message: str) -> Location:
-    """Path of the step's field that a message such as ``heat.where: ...`` is about."""
-    found = re.match(r"(\w+)\.(where|until|stream): ", message)
-    if found is None:
-        return ()
+def _calls(node: Node) -> list[Aggregate]:
+    """The aggregates of an expression."""
+    return [part for part in walk(node) if isinstance(part, Aggregate)]
 
-    def search(value: Any, path: Location) -> Location:
-        if isinstance(value, Mapping):
-            if found[1] in (value.get("as"), value.get("name")) and found[2] in value:
-                return (*path, found[2])
-            entries: Any = value.items()
-        else:
-            entries = enumerate(value) if isinstance(value, list) else ()
-        return next((inner for key, each in entries if (inner := search(each, (*path, key)))), ())
 
-    return search(item, ())
+def _first(places: Iterable[tuple[_T, int]]) -> dict[_T, int]:
+    """Each name once, with its first position."""
+    found: dict[_T, int] = {}
+    for name, at in places:
+        found.setdefault(name, at)
+    return found

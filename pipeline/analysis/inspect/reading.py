@@ -67,7 +67,7 @@ class _Lags(Watermarks):
         )
         self.lags_us.append(np.where(observed.late, observed.limits_us - times, 0))
         late = np.zeros(len(times), np.bool_)
-        return Observed(~late, late, observed.limits_us)
+        return Observed(~late, late, observed.limits_us, late)
 
 
 class _Reader(Domain):

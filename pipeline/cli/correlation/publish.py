@@ -33,8 +33,14 @@ def publish_command(
     """Check rule files and apply them to running workers, without a restart."""
     from astrocyte.agents.loading import load_rules
     from astrocyte.pipeline.settings import load_settings
+    from astrocyte.pipeline.topology.overrides import origin_changes
     from astrocyte.pipeline.topology.plan import checked_plan
-    from astrocyte.pipeline.topology.rule_updates import check_published, publish_files, published_files
+    from astrocyte.pipeline.topology.rule_updates import (
+        check_published,
+        publish_files,
+        published_files,
+        published_rules,
+    )
 
     settings = load_settings(broker=broker)  # imports the plugins, whose validators the files may name
     if listed:
@@ -52,19 +58,24 @@ def publish_command(
 
     if remove:
         asyncio.run(check_published(settings.broker, remove))
-    published = asyncio.run(published_files(settings.broker)) if contents else {}
+    published = asyncio.run(published_files(settings.broker))
     asyncio.run(publish_files(settings, published, contents, remove or ()))
     for name, text in messages:
         say(f"{name}: {'removed' if text is None else 'published'}")
+    stays = {name: text for name, text in published.items() if name not in dict(messages)}
+    before, after = (published_rules(files, lambda _rules: None) for files in (published, stays | contents))
+    for line in origin_changes(before.origins, after.origins):
+        say(f"in force: {line}")
 
 
 def _list_published(broker: str) -> None:
     """One line for each published file: its name, and what it holds."""
     from astrocyte.agents.loading import load_rules
-    from astrocyte.pipeline.topology.rule_updates import published_files
+    from astrocyte.pipeline.topology.overrides import overrides
+    from astrocyte.pipeline.topology.rule_updates import published_files, published_rules
 
     published = asyncio.run(published_files(broker))
-    for name, text in published.items():
+    for name, text in sorted(published.items()):
         try:
             found = load_rules(text.decode("utf-8", "replace"))
         except InvalidRule as error:
@@ -77,5 +88,7 @@ def _list_published(broker: str) -> None:
             }
             holds = "; ".join(f"{kind} {', '.join(names)}" for kind, names in named.items() if names)
         sys.stdout.write(f"{short(name)}: {short(holds or 'no rules', _LINE)}\n")
+    for each in overrides(published_rules(published, lambda _rules: None).origins):
+        say(f"in force: {each}")
     if not published:
         say("no rule file is published")

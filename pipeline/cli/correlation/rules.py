@@ -21,6 +21,7 @@ from astrocyte.pipeline.cli.options import (
     event_time,
     read,
     refuse_swapped,
+    rule_names,
 )
 from astrocyte.pipeline.console import counted, pipe_may_close, print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings
@@ -44,7 +45,10 @@ Inputs = Annotated[
         metavar="FILE...", help="Recorded logs, output of kcat -J, or events as JSON lines, CSV or Parquet."
     ),
 ]
-RuleFiles = Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")]
+RuleFiles = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.", autocompletion=rule_names),
+]
 OfStream = Annotated[
     str | None,
     typer.Option("--stream", metavar="NAME", help="Stream of the events of files that are no recorded logs."),
@@ -120,7 +124,9 @@ def backtest_command(
     *,
     rules: Rules,
     paths: Inputs,
-    against: Annotated[str | None, typer.Option(metavar="RULES", help="Compare with these rules.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="RULES", help="Compare with these rules.", autocompletion=rule_names)
+    ] = None,
     lateness: Lateness = None,
     stream: OfStream = None,
     show: Show = 3,
@@ -195,7 +201,11 @@ def explain_command(
     broker: Annotated[str | None, broker_option("Look on this broker.")] = None,
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rules", help="Rule files of windows and statistics; default: ASTROCYTE_RULES and the shipped."),
+        typer.Option(
+            "--rules",
+            help="Rule files of windows and statistics; default: ASTROCYTE_RULES and the shipped.",
+            autocompletion=rule_names,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -266,7 +276,10 @@ def why_not_command(
         str | None, typer.Option("--key", "-k", help="Correlation key; required unless the rule has none.")
     ] = None,
     at: Annotated[str | None, typer.Option("--at", metavar="T", help="Event time, or 10s into the log.")] = None,
-    rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files; default: ASTROCYTE_RULES.")] = None,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option("--rules", help="Rule files; default: ASTROCYTE_RULES.", autocompletion=rule_names),
+    ] = None,
     lateness: Lateness = None,
     stream: OfStream = None,
     show: Annotated[int, typer.Option(min=0, help="Number of most recent attempts to show.")] = 20,
@@ -312,6 +325,7 @@ def check_command(
     ruleset = read(*files)
     there = {} if broker is None else asyncio.run(topic_partitions(broker))
     plan = KnownTopics(there, load_settings().partitions).checked_plan(ruleset)
+    published_before = () if broker is None else asyncio.run(_published_before(broker, files))
     if as_json:
         print_json(
             {
@@ -331,8 +345,21 @@ def check_command(
     sys.stdout.write(f"{(', ' if statistics else ' and ').join(parts)}{statistics}: valid\n")
     for line in plan.describe():
         sys.stdout.write(line + "\n")
-    for line in misspelt_streams(ruleset, there):
+    for line in (*misspelt_streams(ruleset, there), *published_before):
         say(line)
+
+
+async def _published_before(broker: str, files: Sequence[str]) -> list[str]:
+    """Sentences on what publishing the files would change of where the rules in force come from."""
+    from astrocyte.pipeline.topology.overrides import origin_changes
+    from astrocyte.pipeline.topology.rule_files import path_of
+    from astrocyte.pipeline.topology.rule_updates import published_files, published_rules
+
+    published = await published_files(broker)
+    given = {path.stem: path.read_bytes() for path in map(path_of, files)}
+    stays = {name: text for name, text in published.items() if name not in given}
+    before, after = (published_rules(found, lambda _rules: None).origins for found in (published, stays | given))
+    return [f"once published: {line}" for line in origin_changes(before, after)]
 
 
 def rules_explain_command(

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, Lateness, Rules, Show, event_time, read, refuse_swapped, simulated
+from astrocyte.pipeline.cli.options import (
+    AsJson,
+    Lateness,
+    Rules,
+    Show,
+    event_time,
+    read,
+    refuse_swapped,
+    scenario_names,
+    simulated,
+)
 from astrocyte.pipeline.console import print_json, printable, progress_bar
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -40,7 +50,11 @@ def score_command(
     first_seed: Annotated[int, typer.Option("--seed", min=0, help="With --seeds: the first one.")] = 0,
     size: Annotated[int | None, typer.Option(min=1, help="With --seeds: size of the worlds.")] = None,
     scenario: Annotated[
-        str | None, typer.Option(help="With --seeds: scenario to simulate; default: the one named like the rules.")
+        str | None,
+        typer.Option(
+            help="With --seeds: scenario to simulate; default: the one named like the rules.",
+            autocompletion=scenario_names,
+        ),
     ] = None,
     steered: Annotated[
         bool,

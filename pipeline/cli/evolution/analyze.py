@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson
+from astrocyte.pipeline.cli.options import AsJson, rule_names
 from astrocyte.pipeline.console import print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -37,7 +37,10 @@ def analyze_command(
     run: Annotated[str | None, typer.Option(help="Run (simulation_id); needed where the source holds several.")] = None,
     rules: Annotated[
         str | None,
-        typer.Option(help="Rule file, or name of a shipped one: the alerts that it finds in a recorded log."),
+        typer.Option(
+            help="Rule file, or name of a shipped one: the alerts that it finds in a recorded log.",
+            autocompletion=rule_names,
+        ),
     ] = None,
     time_window: Annotated[
         str | None,

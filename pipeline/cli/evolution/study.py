@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.options import pairs
+from astrocyte.pipeline.cli.options import pairs, study_names
 from astrocyte.pipeline.console import progress_bar, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 def study_command(
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A study; without one they are listed.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A study; without one they are listed.", autocompletion=study_names)
+    ] = "",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="FILE.md or FILE.html; default: Markdown on stdout."),

@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from astrocyte.pipeline.kafka.client import BrokerUnavailable
 from astrocyte.pipeline.page.rules.check import MOST_TEXT, check_text, outline
-from astrocyte.pipeline.page.rules.in_force import InForce
+from astrocyte.pipeline.page.rules.in_force import InForce, file_label
 from astrocyte.pipeline.page.rules.trials import Trials
 from astrocyte.pipeline.page.sources.broker import BrokerSource
 from astrocyte.pipeline.page.sources.source import Source
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.overrides import Origins, published_label
 from astrocyte.pipeline.topology.plan import checked_plan, make_plan
 from astrocyte.pipeline.topology.rule_updates import publish_files, published_files
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
@@ -61,6 +62,7 @@ class RuleBench:
         self._publishing = asyncio.Lock()
         self._published: dict[str, str] = {}
         self._read_s = -_PUBLISHED_S
+        self._tried: tuple[InForce, InForce] | None = None
         self.figures: Callable[[str, Mapping[str, Any]], object] = lambda _name, _values: None
         """Called with what the page shows of trials."""
         messages: dict[str, Any] | None = None
@@ -92,9 +94,10 @@ class RuleBench:
             in_force = await self._in_force(now=True)
         except BrokerUnavailable as error:
             in_force, problem = InForce.of_files(self._files), str(error)
-        names = dict.fromkeys((*in_force.files, *in_force.published))
+        names = sorted({*in_force.files, *in_force.published})
+        origins = in_force.origins()
         return {
-            "files": [self._about(in_force, name) for name in names],
+            "files": [self._about(in_force, name, origins) for name in names],
             "write": self.write,
             "history": _NO_HISTORY if self._trials is None else None,
             "problem": problem,
@@ -113,14 +116,18 @@ class RuleBench:
             return {"unavailable": _NO_HISTORY}
         if again:
             await self._trials.close()
-        in_force = await self._in_force()
-        return await self._trials.run(in_force, in_force.with_text(name, text), name)
+        in_force = await self._in_force(now=True)
+        found = await self._trials.run(in_force, after := in_force.with_text(name, text), name)
+        if "result" in found:
+            self._tried = in_force, after
+        return found
 
     async def why(self, rule: str, match: int, *, after: bool) -> dict[str, Any]:
-        """One match of the last trial."""
-        if self._trials is None:
-            return {"failed": _NO_HISTORY}
-        return await self._trials.why(rule, match, after=after)
+        """One match of the last trial, and the ``text`` of the rule file that it is of."""
+        if self._trials is None or self._tried is None:
+            return {"failed": _NO_HISTORY if self._trials is None else "no rules have been tried yet"}
+        tried = self._tried[after]
+        return await self._trials.why(rule, match, after=after) | {"text": tried.text_of(rule) or ""}
 
     async def cancel(self) -> None:
         """Stop a trial."""
@@ -150,17 +157,22 @@ class RuleBench:
             found = await published_files(self._broker)
             self._published = {name: text.decode("utf-8", "replace") for name, text in found.items()}
             self._read_s = time.monotonic()
-        return await asyncio.to_thread(InForce.of_files, self._files, self._published)
+        broker = self._broker is not None
+        return await asyncio.to_thread(InForce.of_files, self._files, self._published, publishes=broker)
 
-    def _about(self, in_force: InForce, name: str) -> dict[str, Any]:
+    def _about(self, in_force: InForce, name: str, origins: Origins) -> dict[str, Any]:
         text = in_force.text(name) or ""
         is_published = name in in_force.published
+        label, beneath = published_label(name) if is_published else file_label(name), file_label(name)
         return {
             "name": name,
             "text": text,
             "published": is_published,
             "digest": digest(text.encode()) if is_published else None,
             "outline": outline(text),
+            "overridden": {of[1]: labels[-1] for of, labels in origins.items() if label in labels[:-1]},
+            # Of a published file, what its name stands for in the settings and only there stays in force.
+            "beneath": [of[1] for of, labels in origins.items() if is_published and labels[-1] == beneath],
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from astrocyte.agents.cep.explain.automaton import automaton
@@ -10,7 +11,8 @@ from astrocyte.agents.rules.model import Rule
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 from astrocyte.agents.rules.reading.documents import read_document
 from astrocyte.agents.rules.reading.yaml import KINDS
-from astrocyte.pipeline.page.rules.in_force import InForce, ruleset_of_text
+from astrocyte.pipeline.page.rules.in_force import InForce, file_label, ruleset_of_text
+from astrocyte.pipeline.topology.overrides import overrides, published_label
 from astrocyte.pipeline.topology.plan import checked_plan
 from astrocyte.pipeline.topology.rule_files import misspelt_streams
 from astrocyte.schemas.errors import AstrocyteError
@@ -40,11 +42,7 @@ def check_text(in_force: InForce, name: str, text: str) -> dict[str, Any]:
         whole = in_force.with_text(name, text).checked(name)
         checked_plan(whole)
         warnings += misspelt_streams(whole, ())
-        gone = (_names(in_force, name) - {rule.name for rule in rules}) & {rule.name for rule in whole.rules}
-        warnings += [
-            f"rule {each!r} is not in the text any more and stays in force: another rule file has it"
-            for each in sorted(gone)
-        ]
+        warnings += _about_origins(in_force, name, text, rules)
     except InvalidRules as error:
         problems += [_problem(each) for each in error.problems]
     except AstrocyteError as error:
@@ -61,9 +59,10 @@ def check_text(in_force: InForce, name: str, text: str) -> dict[str, Any]:
 def outline(text: str) -> list[dict[str, Any]]:
     """What the lists of the text hold: kind, name, and first and last line, as far as it is YAML."""
     try:
-        data, places = read_document(text + "\n")
+        document = read_document(text + "\n")
     except InvalidRules:
         return []
+    data = document.data
     if not isinstance(data, dict):
         return []
     lines = text.split("\n")
@@ -71,7 +70,7 @@ def outline(text: str) -> list[dict[str, Any]]:
     for section, kind in KINDS.items():
         items = data.get(section)
         for index, item in enumerate(items if isinstance(items, list) else ()):
-            place = places.get((section, index))
+            place = document.place((section, index))
             if place is not None and isinstance(item, dict):
                 label = item.get("name") or item.get("statistic") or item.get("stream") or ""
                 starts.append((place[0], kind, label if isinstance(label, str) else ", ".join(map(str, label))))
@@ -85,6 +84,22 @@ def outline(text: str) -> list[dict[str, Any]]:
             last -= 1
         found.append({"kind": kind, "name": label, "line": line, "last": last})
     return found
+
+
+def _about_origins(in_force: InForce, name: str, text: str, rules: tuple[Rule, ...]) -> Iterator[str]:
+    """Sentences on rules of other files that the text overrides, and on rules that it does not end."""
+    before, changed = in_force.origins(), in_force.with_text(name, text)
+    after, labels = changed.origins(), {file_label(name), published_label(name)}
+    once = "once it is published, this text overrides it" if in_force.publishes else "this text overrides it"
+    for each in overrides(after):
+        others = [label for label in each.losers if label not in labels]
+        if each.winner in labels and others:
+            now = before[each.kind, each.name][-1]
+            effect = f"which is in force now; {once}" if now in others else "which this one overrides"
+            yield f"{each.kind} {each.name!r} is also in {now if now in others else ' and '.join(others)}, {effect}"
+    gone = _names(in_force, name) - {rule.name for rule in rules}
+    for rule in sorted(gone & {rule for kind, rule in after if kind == "rule"}):
+        yield f"rule {rule!r} is not in the text any more and stays in force: {after['rule', rule][-1]} has it"
 
 
 def _names(in_force: InForce, name: str) -> set[str]:

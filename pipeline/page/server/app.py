@@ -14,7 +14,7 @@ from astrocyte.pipeline.page.server.files import StaticFile, static_files
 from astrocyte.pipeline.page.server.hub import MOST_CLIENTS
 from astrocyte.pipeline.page.server.inquiry import Inquiry
 from astrocyte.pipeline.page.server.page import Page
-from astrocyte.pipeline.page.server.routes.answers import answered
+from astrocyte.pipeline.page.server.routes.answers import answered, while_asked
 from astrocyte.pipeline.page.server.routes.queries import MOST_US, number_of
 from astrocyte.pipeline.page.server.routes.rules import add_rule_routes
 from astrocyte.pipeline.page.server.routes.scenes import add_scene_route
@@ -128,9 +128,9 @@ class _Routes:
         return {"items": items}
 
     async def near_misses(self, request: web.Request) -> web.Response:
-        """What nearly matched."""
+        """What nearly matched; whoever leaves ends the search, which may take minutes."""
         query = request.query
-        return await answered(self._inquiry.near_misses(query.get("rule", ""), query.get("key")))
+        return await answered(while_asked(request, self._inquiry.near_misses(query.get("rule", ""), query.get("key"))))
 
 
 def _file(request: web.Request, found: StaticFile) -> web.Response:

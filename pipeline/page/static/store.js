@@ -62,13 +62,14 @@ export function connect() {
   });
 }
 
-export async function ask(path, parameters) {
+/** `signal` ends the question, which is then answered as ``stopped``. */
+export async function ask(path, parameters, signal) {
   const query = new URLSearchParams(Object.entries(parameters).filter(([, each]) => each !== null && each !== undefined));
   try {
-    const answer = await fetch(`${path}?${query}`);
+    const answer = await fetch(`${path}?${query}`, { signal });
     return await answer.json();
   } catch {
-    return { error: "the page's server does not answer" };
+    return signal?.aborted ? { stopped: true } : { error: "the page's server does not answer" };
   }
 }
 

@@ -100,3 +100,23 @@ async def test_rules_are_followed_once_the_broker_is_there(tmp_path, caplog):
         change = await asyncio.wait_for(following, 30)
         await changes.aclose()
     assert [rule.name for rule in change.ruleset.rules] == ["two"]
+
+
+def test_the_commands_say_which_of_several_published_files_a_rule_is_from(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.yaml").write_text(BASE.replace("1s", f"{len(name)}s"))
+    first, second = (str(tmp_path / f"{name}.yaml") for name in ("first", "second"))
+
+    def run(*arguments: str) -> list[str]:
+        result = CliRunner().invoke(app, ["rules", *arguments], catch_exceptions=False)
+        return result.stderr.splitlines()
+
+    with running(tmp_path / "data") as broker:
+        assert run("publish", first, "-b", broker) == ["first: published"]
+        line = "rule 'one' is that of the published file 'second', and not that of the published file 'first'"
+        assert run("check", second, "-b", broker) == [f"once published: {line}"]
+        assert run("publish", second, "-b", broker) == ["second: published", f"in force: {line}"]
+        assert f"in force: {line}" in run("publish", "--list", "-b", broker)
+        assert run("publish", "--remove", "second", "-b", broker) == [
+            "second: removed", "in force: rule 'one' is that of the published file 'first' again"
+        ]  # fmt: skip

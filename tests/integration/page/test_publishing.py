@@ -54,3 +54,29 @@ async def test_the_topics_of_a_broker_are_read_back_as_the_history(tmp_path):
             (rule,) = found["rules"]
             assert (rule["only_before"], rule["only_after"], rule["both"]) == (1, 0, 0)
             assert found["events"] == 100
+
+
+async def test_a_trial_shows_what_publishing_changes_where_another_published_file_has_the_rule(tmp_path):
+    rules = tmp_path / "collapse.yaml"
+    rules.write_text(RULES)
+    nothing, edited = RULES.replace("0.5 *", "0.01 *"), RULES.replace("0.5 *", "0.6 *")
+    with running(tmp_path / "broker") as address:
+        await produce(address, world_messages(), partitions=1)
+        settings = load_settings(broker=address, lateness=0, partitions=1)
+        await publish_files(settings, {}, {"zeal": nothing.encode()})
+        bench = RuleBench(BrokerSource(settings), [rules], settings, write=True)
+        async with bench.running(), asyncio.timeout(100):
+            files = {each["name"]: each for each in (await bench.listed())["files"]}
+            (name,) = files["collapse"]["overridden"]
+            assert files["collapse"]["overridden"] == {name: "the published file 'zeal'"}
+            (rule,) = (await bench.trial("collapse", edited, again=False))["result"]["rules"]
+            assert (rule["only_before"], rule["only_after"], rule["both"]) == (0, 1, 0)
+            assert (await bench.why(name, 0, after=True))["text"] == edited
+            await bench.publish("collapse", edited, None)
+            files = {each["name"]: each for each in (await bench.listed())["files"]}
+            assert files["zeal"]["overridden"] == {name: "the published file 'collapse'"}
+            again = (await bench.trial("collapse", edited, again=False))["result"]
+            assert again["rules"] == [], "now it is what runs"
+            live = LiveRules(read_rule_files([rules]))
+            await load_live_rules(address, live)
+            assert "0.6" in str(live.ruleset.rules[0].seq[1].where)

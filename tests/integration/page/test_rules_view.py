@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from astrocyte.pipeline.topology.rule_updates import published_files
+from astrocyte.pipeline.settings import load_settings
+from astrocyte.pipeline.topology.rule_updates import publish_files, published_files
 from tests.integration.page.test_browser import check, page_of
 from tests.support.browser import browser, chromium
 from tests.support.logs import running
@@ -130,8 +131,14 @@ async def test_with_write_an_edited_rule_is_published_after_a_look_at_the_differ
             await tab.until("document.querySelector('.rule-list').innerText.includes('published')")
             assert "edited" not in await tab.text(".rule-list")
             check(tab, address)
-        published = await published_files(broker)
-    assert published == {"rules": RULES.replace("0.5 *", "0.9 *").encode()}
+            published = await published_files(broker)
+            assert published == {"rules": RULES.replace("0.5 *", "0.9 *").encode()}
+            # Another file of the same rule is published later: it is the one in force, and the list says so.
+            await publish_files(load_settings(broker=broker), published, {"zeal": RULES.encode()})
+            await tab.run("location.reload()")
+            line = "not in force: the published file 'zeal' has it"
+            await tab.until(f'document.querySelector(".rule-list").innerText.includes("{line}")', line)
+            check(tab, address)
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
@@ -149,3 +156,45 @@ async def test_nothing_goes_over_the_edge_of_the_window(address, width, dark):
             "![...document.querySelectorAll('button')].some((e) => e.innerText.startsWith('Publish') && e.offsetParent)"
         )
         check(tab, address)
+
+
+HELD = """window.fetch = ((real) => (path, options) => !String(path).match(/rules.try|near-misses/)
+  ? real(path, options)
+  : new Promise((_, fail) => options?.signal?.addEventListener("abort", () => fail(new Error("aborted"))))
+  )(window.fetch)
+"""
+"""Trials and searches never answer."""
+
+
+async def test_what_is_tried_of_an_older_text_is_not_shown_beside_the_problems_of_this_one(address):
+    async with browser() as new_tab:
+        tab = await new_tab()
+        await tab.open(f"{address}#rules")
+        await tab.until("document.querySelector('[data-open=\"rules/population_collapse\"]')")
+        await tab.run("document.querySelector('[data-open=\"rules/population_collapse\"]').click()")
+        await tab.until("document.querySelector('.check-status.good')", "the rule is valid")
+        await tab.run(HELD)
+        button = "[...document.querySelectorAll('button')].find((e) => e.innerText === '{}')"
+        await tab.run(f"{button.format('Try over the history')}.click()")
+        await tab.until("document.querySelector('.rules').innerText.includes('Trying …')", "it is tried")
+        await tab.run("document.querySelector('textarea').focus()")
+        await tab.press("<")
+        await tab.until("document.querySelector('.problems li')", "the problem")
+        assert "Trying" not in await tab.text(".rules")
+        assert await tab.run(f"{button.format('Stop')}.hidden")
+        await tab.press("Backspace")
+        await tab.until("document.querySelector('.rules').innerText.includes('Trying …')", "the next text is tried")
+
+
+async def test_a_search_for_near_misses_says_how_long_it_runs_and_can_be_stopped(address):
+    async with browser() as new_tab:
+        tab = await new_tab()
+        await tab.open(f"{address}#findings")
+        await tab.until("document.querySelector('.findings li')", "a finding")
+        await tab.run("document.querySelector('.findings li').click()")
+        await tab.until("document.querySelector('.why .near')", "why")
+        await tab.run(HELD)
+        await tab.run("document.querySelector('.near').previousElementSibling.click()")
+        await tab.until("document.querySelector('.near').innerText.includes('s of at most 120')", "how long it runs")
+        await tab.run("document.querySelector('.near button').click()")
+        await tab.until("document.querySelector('.near').innerText === 'Stopped.'", "it is stopped")

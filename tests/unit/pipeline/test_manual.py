@@ -72,9 +72,18 @@ def test_an_example_is_a_command_with_options_that_exist(name):
 @pytest.mark.skipif(which("bash") is None, reason="bash is not installed")
 @pytest.mark.parametrize(
     ("words", "number", "found"),
-    [("astrocyte ba", 1, ["backtest"]), ("astrocyte demo --se", 2, ["--seconds", "--seed"])],
+    [
+        ("astrocyte ba", 1, ["backtest"]),
+        ("astrocyte demo --se", 2, ["--seconds", "--seed"]),
+        ("astrocyte simulate ax", 2, ["axons"]),
+        ("astrocyte demo --scenario ker", 3, ["kernels"]),
+        ("astrocyte bench wor", 2, ["worlds"]),
+        ("astrocyte worker --role correlate,re", 3, ["correlate,repartition"]),
+        ("astrocyte rules check ce", 3, ["cells"]),
+        ("astrocyte study con", 2, ["control"]),
+    ],
 )
-def test_bash_completes_commands_and_options(tmp_path, words, number, found):
+def test_bash_completes_commands_options_and_names(tmp_path, words, number, found):
     program = tmp_path / "astrocyte"
     program.write_text(f"#!{sys.executable}\nfrom astrocyte.pipeline.cli.app import main\nmain()\n")
     program.chmod(0o755)

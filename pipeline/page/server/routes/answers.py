@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Awaitable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Coroutine, Mapping
+from typing import Any, Final, TypeVar
 
 import orjson
 from aiohttp import web
 
 from astrocyte.schemas.errors import AstrocyteError
 
-__all__ = ["answered"]
+__all__ = ["answered", "while_asked"]
+
+_LOOK_S: Final = 0.25
+"""Time between two looks whether the browser still waits."""
+
+
+_T = TypeVar("_T")
 
 
 async def answered(
@@ -30,6 +37,22 @@ async def answered(
     with contextlib.suppress(TypeError):
         return _json(body, status)
     return _json({"error": "the answer holds values that JSON cannot express"}, 500)
+
+
+async def while_asked(request: web.Request, question: Coroutine[Any, Any, _T]) -> _T:
+    """The answer to a question that is cancelled once the browser has closed its connection."""
+    task = asyncio.ensure_future(question)
+    try:
+        while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+            if request.transport is None or request.transport.is_closing():
+                task.cancel()
+        if task.cancelled():
+            raise TimeoutError  # nobody reads the answer
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 def _json(body: Any, status: int) -> web.Response:

@@ -76,7 +76,7 @@ class _RuleRoutes:
         )
         if "explained" not in found:
             return {"error": found["failed"]}
-        return await self._inquiry.of_trial(found["explained"], text_of(body, "text"))
+        return await self._inquiry.of_trial(found["explained"], found["text"])
 
     async def publish(self, request: web.Request) -> web.Response:
         """Publish a text."""

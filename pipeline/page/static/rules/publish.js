@@ -14,10 +14,11 @@ export function publishPanel({ text, name, file, published }) {
   function show() {
     const before = file()?.text ?? "";
     const wanted = text();
+    const hidden = Object.keys(file()?.overridden ?? {});
     const lines = difference(before.split("\n"), wanted.split("\n"));
     const changes = lines.filter((each) => each.kind !== "same").length;
     const confirm = h("button", { type: "button", class: "main", onclick: () => send(wanted, confirm) }, "Publish to the workers");
-    panel.replaceChildren(h("h3", {}, changes ? "What changes" : "The text is the one that runs"),
+    panel.replaceChildren(h("h3", {}, changes ? "What changes" : hidden.length ? `The text is that of the file, whose ${hidden.join(", ")} other files override now` : "The text is the one that runs"),
       h("pre", { class: "diff", tabindex: "0", "aria-label": "Difference" }, shortened(lines).map((each) => h("span", { class: each.kind }, `${{ add: "+", gone: "−", same: " ", skip: " " }[each.kind]} ${each.text}\n`))),
       h("div", { class: "row" }, confirm, h("button", { type: "button", onclick: close }, "Not now")));
     panel.hidden = false;

@@ -11,8 +11,7 @@ import { post } from "./api.js";
 const COLUMNS = 60;
 const LISTS = [["only_before", "only before"], ["only_after", "only after"], ["both", "in both"]];
 
-/** `texts` gives the texts of before and after, by which conditions of matches are explained. */
-export function resultView(result, texts) {
+export function resultView(result) {
   const boxes = [];
   const head = h("p", { class: "count", role: "status" },
     `${number(result.events)} events${result.from === null ? "" : ` over ${span((result.to - result.from) / 1e6)}`}, ${number(result.late)} late, ${number(result.refused)} refused; tried in ${span(result.took_s)}`);
@@ -20,17 +19,17 @@ export function resultView(result, texts) {
   const none = result.rules.length ? null : h("div", { class: "empty" }, h("h2", {}, "Nothing has changed"), h("p", {}, "The rules are those that run: edit one, and what it would have found appears here beside what it did find."));
   const element = h("section", { class: "result", "aria-label": "Result" }, head,
     result.anew ? h("p", { class: "hint" }, "The streams, declarations or validators have changed, so all rules were run anew.") : null,
-    none, result.rules.map((rule) => ruleResult(rule, result, texts, boxes)), same);
+    none, result.rules.map((rule) => ruleResult(rule, result, boxes)), same);
   return { element, update: () => boxes.forEach((box) => box.redraw()), dispose: () => boxes.forEach((box) => box.dispose()) };
 }
 
-function ruleResult(rule, result, texts, boxes) {
+function ruleResult(rule, result, boxes) {
   const box = chart(rule, result);
   boxes.push(box);
   return h("article", { class: `rule-result ${rule.kind}` },
     h("header", {}, h("h3", {}, rule.name.replaceAll("_", " ")), h("span", { class: "tag" }, rule.kind)),
     h("div", { class: "parts" }, box.element, figures(rule), keys(rule)),
-    lists(rule, texts));
+    lists(rule));
 }
 
 /** Matches before and after over the time of the run, with buckets joined so that single matches do not make a comb. */
@@ -87,7 +86,7 @@ function meter(share, colour) {
   return s("svg", { class: `meter c${colour}`, viewBox: "0 0 40 8", preserveAspectRatio: "none", "aria-hidden": "true" }, s("rect", { width: share * 40, height: 8 }));
 }
 
-function lists(rule, texts) {
+function lists(rule) {
   const counts = { only_before: rule.only_before, only_after: rule.only_after, both: rule.both };
   let shown = LISTS.map(([name]) => name).find((name) => counts[name]) ?? "both";
   let chosen = null;
@@ -96,7 +95,7 @@ function lists(rule, texts) {
   const more = h("p", { class: "more" });
   const why = whyPanel({
     hint: "Choose a match: here appear its events and the conditions of its rule with their values.",
-    lookUp: (finding) => post("why", { rule: rule.name, match: finding.n, after: finding.after, text: texts[finding.after ? "after" : "before"] }),
+    lookUp: (finding) => post("why", { rule: rule.name, match: finding.n, after: finding.after }),
   });
   const element = h("div", { class: "split differences" }, h("div", { class: "left" }, tabs, list, more), why.element);
 

@@ -161,6 +161,7 @@ export function rulesView(chosen) {
     run.disabled = answer.problems.length > 0 || Boolean(state.files.history);
     publish.allow(!answer.problems.length);
     updateButtons();
+    if (answer.problems.length) dropTrial();
     if (!answer.problems.length && state.automatic && !state.files.history) {
       clearTimeout(tryTimer);
       tryTimer = setTimeout(() => tryIt(false), TRY_MS);
@@ -178,7 +179,6 @@ export function rulesView(chosen) {
     state.automatic = true;
     const number_ = ++tried;
     const [name, text] = [state.open, wholeText()];
-    const before = fileOf(name)?.text ?? "";
     stop.hidden = false;
     outcome.classList.add("stale");
     updateButtons();
@@ -198,9 +198,19 @@ export function rulesView(chosen) {
       outcome.replaceChildren(h("p", { class: "error", role: "alert" }, said));
       return;
     }
-    result = resultView(answer.result, { before, after: text });
+    result = resultView(answer.result);
     outcome.replaceChildren(result.element);
     changed();
+  }
+
+  /** What is tried of an older text means nothing beside the problems of this one. */
+  function dropTrial() {
+    clearTimeout(tryTimer);
+    if (stop.hidden) return;
+    tried++;
+    stop.hidden = true;
+    updateButtons();
+    post("cancel", {});
   }
 
   function dropResult() {
@@ -269,7 +279,8 @@ export function rulesView(chosen) {
         const tags = [file?.published ? "published" : null, file ? null : "new", state.drafts.has(name) && file ? "edited" : null].filter(Boolean);
         return h("section", {}, h("h3", {}, opener(name, null, name), tags.map((each) => h("span", { class: "tag" }, each))),
           h("ul", {}, rules.map((each) => h("li", {}, opener(name, each.name, each.name.replaceAll("_", " ")),
-            h("span", { class: "numbers", "data-rule": each.name })))));
+            file?.overridden[each.name] ? h("span", { class: "numbers" }, `not in force: ${file.overridden[each.name]} has it`) : h("span", { class: "numbers", "data-rule": each.name })))),
+          file?.beneath.length ? h("p", { class: "hint" }, `In force from the workers' own file of that name: ${file.beneath.join(", ")}.`) : null);
       }),
       h("button", { type: "button", onclick: create }, "New rule"));
     if (focused) list.querySelector(`[data-open="${CSS.escape(focused)}"]`)?.focus();

@@ -1,6 +1,6 @@
 // Why something was found: the events that it was made of, the conditions with their values, and what nearly matched.
 
-import { h } from "../dom.js";
+import { h, setText } from "../dom.js";
 import { number, utc } from "../format.js";
 import { ask } from "../store.js";
 
@@ -115,11 +115,20 @@ function source(each, open) {
 function nearPart(finding) {
   const result = h("div", { class: "near" });
   const button = h("button", { type: "button", async onclick() {
+    const ending = new AbortController();
+    const began = Date.now();
+    const busy = h("p", { class: "busy", role: "status" }, "Running the rule over the recorded events …");
+    const passed = h("span", { class: "hint" });
+    const timer = setInterval(() => {
+      setText(passed, `${number(Math.round((Date.now() - began) / 1000))} s of at most 120`);
+      if (!result.isConnected) ending.abort();
+    }, 1000);
     button.disabled = true;
-    result.replaceChildren(h("p", { class: "busy" }, "Running the rule over the recorded events …"));
-    const found = await ask("/api/near-misses", { rule: finding.rule, key: finding.key });
+    result.replaceChildren(busy, h("div", { class: "row" }, h("button", { type: "button", onclick: () => ending.abort() }, "Stop"), passed));
+    const found = await ask("/api/near-misses", { rule: finding.rule, key: finding.key }, ending.signal);
+    clearInterval(timer);
     button.disabled = false;
-    result.replaceChildren(...nearMisses(found));
+    result.replaceChildren(...(found.stopped ? [h("p", { class: "hint" }, "Stopped.")] : nearMisses(found)));
   } }, "Find near misses");
   return h("section", {}, h("h3", {}, "Near misses"), h("p", {}, "Partial matches of this rule and key that did not complete, and what each lacked."), button, result);
 }

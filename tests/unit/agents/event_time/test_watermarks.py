@@ -99,6 +99,32 @@ def test_an_idle_source_does_not_delay_the_watermark_and_returns_at_that_of_the_
     assert clock.watermark_us == 150
 
 
+def test_what_is_late_only_because_event_time_went_on_while_its_source_was_idle_is_marked() -> None:
+    clock = Watermarks(lateness_us=10)
+    see(clock, A, 100)
+    see(clock, B, 100)
+    clock.mark_all_idle(600)
+    verdict = see(clock, A, 80, 110, 599, 600, one_by_one=True)
+    assert verdict.late.tolist() == [True, True, True, False]
+    assert verdict.idle.tolist() == [False, True, True, False]
+    # Until the source has caught up, what it sends in order is late by the pause as well.
+    clock = Watermarks(lateness_us=10)
+    see(clock, A, 100)
+    clock.mark_all_idle(600)
+    assert [see(clock, A, time).idle.tolist() for time in (110, 120, 90)] == [[True], [True], [False]]
+    new = Source("mono.axon_3", 0)
+    assert see(clock, new, 120).idle.tolist() == [False], "it was not idle: the others were ahead of it"
+    # A source that was idle while another one went on.
+    clock = Watermarks()
+    see(clock, A, 100)
+    see(clock, B, 100)
+    clock.mark_idle(B)
+    see(clock, A, 300)
+    assert see(clock, B, 200).idle.tolist() == [True]
+    see(clock, B, 400)
+    assert see(clock, B, 350).idle.tolist() == [False]
+
+
 def test_an_expected_partition_that_is_idle_is_not_waited_for() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from astrocyte import Engine, load_rules, match
 from astrocyte.agents.expressions.columns import evaluate, predicate
-from astrocyte.agents.expressions.kind_checks import kind_messages
+from astrocyte.agents.expressions.kind_checks import kind_problems
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.expressions.scalar import compile_scalar
@@ -196,7 +196,7 @@ def final(matches: Any) -> set[tuple[str, str]]:
 
 def is_refused(node: Node) -> bool:
     """Whether a rule with the condition is refused: it never holds, or takes a text for a number."""
-    return contradiction(node) is not None or any(kind_messages(node, lambda _step: ("A", "B"), {}))
+    return contradiction(node) is not None or any(kind_problems(node, lambda _step: ("A", "B"), {}))
 
 
 def holds_in_every_order(text: str, pairs: list[tuple[Event, Event]]) -> None:

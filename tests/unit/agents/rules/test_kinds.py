@@ -82,7 +82,7 @@ def test_windows_emitted_values_and_validators_are_checked_with_their_places():
         "validator 'validators[0]': set.x: amount * 2",
         "rule 'r': emit.half: u.amount / 2",
         "window 'w': where: was > 1",
-        "window 'w': select: sum(amount)",
+        "window 'w': select.total: sum(amount)",
     ]
     assert [each.partition(":")[0] for each in problems(text)] == ["7", "7", "5", "3", "3"]
 

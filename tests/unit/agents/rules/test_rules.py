@@ -194,7 +194,7 @@ def test_problem_has_rule_field_line_and_column():
 
 def test_problem_in_a_condition_points_at_the_condition():
     found = problem("rules:\n  - name: r\n    within: 2s\n    seq:\n      - {as: a, stream: s, where: 'foo(1)'}\n")
-    assert (found.rule, found.line, found.column) == ("r", 5, 35)
+    assert (found.rule, found.line, found.column) == ("r", 5, 36)
     assert "unknown function 'foo'" in found.message
 
 

@@ -446,7 +446,7 @@ def test_a_bad_selection_names_window_field_and_position(select: str, message: s
             "by: iland, select: {n: count()}",
             "by: stream cell_vitals has no field 'iland'; did you mean 'simulation_id'",
         ),
-        ("select: {n: mean(enrgy)}", "select: stream cell_vitals has no field 'enrgy'; did you mean 'energy'"),
+        ("select: {n: mean(enrgy)}", "select.n: stream cell_vitals has no field 'enrgy'; did you mean 'energy'"),
         ("where: alife, select: {n: count()}", "where: stream cell_vitals has no field 'alife'; did you mean 'alive'"),
     ],
 )

@@ -1,5 +1,6 @@
 """The page over HTTP: files, the stream of changes, who may ask, and what a browser may do."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -126,6 +127,25 @@ async def test_near_misses_of_a_rule_that_the_page_does_not_know_are_refused_in_
         session.get("/api/near-misses", params={"rule": "another"}) as answer,
     ):
         assert "another" in (await answer.json())["unavailable"]
+
+
+async def test_a_search_for_near_misses_ends_once_its_browser_has_left(world, monkeypatch):
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def search(*_arguments, **_settings):
+        started.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("astrocyte.pipeline.page.server.inquiry.near_misses", search)
+    async with served(world) as (session, _), asyncio.timeout(10):
+        asked = asyncio.ensure_future(session.get("/api/near-misses", params={"rule": "population_collapse"}))
+        await started.wait()
+        assert not ended.is_set()
+        asked.cancel()
+        await ended.wait()
 
 
 async def test_the_newest_messages_of_a_topic_are_shown_as_tap_shows_them(world):

@@ -45,7 +45,7 @@ async def test_a_text_is_checked_and_tried(world):
             found = (await answer.json())["result"]
         (rule,) = found["rules"]
         assert (rule["name"], rule["both"], rule["only_before"], rule["only_after"]) == ("population_collapse", 1, 0, 0)
-        question = {"rule": "population_collapse", "match": 0, "after": True, "text": EDITED}
+        question = {"rule": "population_collapse", "match": 0, "after": True}
         async with session.post("/api/rules/why", json=question, headers=headers) as answer:
             why = await answer.json()
         assert why["conditions"][0]["condition"] == "total_population < (0.9 * before.total_population)"

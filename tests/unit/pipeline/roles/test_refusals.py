@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from astrocyte import Controller, Frame, decode_frame, encode_frame
-from astrocyte.agents.ingest.unused.counts import Unused
+from astrocyte.agents.ingest.unused.counts import IDLE, Unused
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.testing import multi_event
 from astrocyte.pipeline.roles import worker
@@ -141,6 +141,19 @@ class Log:
             self.now_s += 0.5
             await self.reporter.tick()
         return list(self.lines)
+
+
+async def test_the_line_on_late_events_names_an_idle_source_where_that_is_the_cause():
+    log = Log()
+    log.unused.add("late", "web.logins", "web.logins[0]@8 of 2025-09-28T10:32:00Z", detail=IDLE, count=8)
+    (line,) = await log.after(1)
+    assert line.startswith("8 late events of web.logins, such as web.logins[0]@8 of 2025-09-28T10:32:00Z, since event")
+    assert "ASTROCYTE_IDLE_TIMEOUT" in line
+    assert "ASTROCYTE_LATENESS" not in line
+    log.unused.add("late", "web.logins", "web.logins[0]@9 of 2025-09-28T10:32:00Z")
+    (line,) = await log.after(70)
+    assert "ASTROCYTE_LATENESS" in line
+    assert "IDLE" not in line
 
 
 async def test_each_cause_has_at_most_one_line_a_minute_with_the_events_since_the_last():

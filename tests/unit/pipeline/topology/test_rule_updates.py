@@ -65,3 +65,40 @@ def test_a_published_window_of_the_name_of_a_rule_is_refused_in_the_words_of_a_r
     with pytest.raises(InvalidRule, match="cannot be combined") as raised:
         join_rule_sets([load_rules(BASE), load_rules(window.decode())])
     assert "pydantic" not in str(raised.value)
+
+
+def where_of(ruleset, name: str) -> str:
+    return next(each for each in ruleset.rules if each.name == name).seq[0].where
+
+
+def test_of_two_published_files_with_one_rule_the_newest_message_wins_also_after_compaction():
+    messages = [("a", rule("two", "value > 1")), ("b", rule("two", "value > 2")), ("a", rule("two", "value > 3"))]
+    followed, started = LiveRules(load_rules(BASE)), LiveRules(load_rules(BASE))
+    for each in messages:
+        followed.apply(*each)
+    for each in messages[1:]:  # the first message is compacted away
+        started.apply(*each)
+    assert where_of(followed.ruleset, "two") == where_of(started.ruleset, "two") == "value > 3"
+    followed.apply("a", None)
+    assert where_of(followed.ruleset, "two") == "value > 2"
+
+
+def test_the_log_says_which_file_a_rule_in_force_is_from(caplog):
+    caplog.set_level("INFO")
+    live = LiveRules(load_rules(BASE))
+
+    def said(key: str, text: bytes | None) -> list[str]:
+        caplog.clear()
+        live.apply(key, text)
+        live.log_origins()
+        return [each.getMessage() for each in caplog.records]
+
+    assert said("mine", rule("two", "value > 1")) == []
+    assert said("other", rule("one", "value > 1")) == [
+        "in force: rule 'one' is that of the published file 'other', and not that of the worker's own files"
+    ]
+    assert said("third", rule("two", "value > 2")) == [
+        "in force: rule 'two' is that of the published file 'third', and not that of the published file 'mine'"
+    ]
+    assert said("third", rule("two", "value > 3")) == []
+    assert said("third", None) == ["in force: rule 'two' is that of the published file 'mine' again"]

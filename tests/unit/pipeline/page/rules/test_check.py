@@ -90,3 +90,32 @@ def test_what_was_published_counts_more_than_the_files():
         in_force.with_text("bad", "rules: [").checked("bad")
     (warning,) = check_text(in_force, "live", OTHER)["warnings"]
     assert "'pair' is not in the text any more and stays in force" in warning
+
+
+def test_what_is_tried_of_a_broker_is_what_publishing_would_bring_into_force():
+    published = {"two": PAIR.replace("2s", "3s"), "pairs": PAIR.replace("2s", "4s")}
+    in_force = InForce({"pairs": PAIR}, {"two": published["two"]}, publishes=True)
+
+    def within(of):
+        (rule,) = of.ruleset().rules
+        return rule.within.time // 1_000_000
+
+    assert (within(in_force), within(in_force.with_text("pairs", PAIR.replace("2s", "5s")))) == (3, 5)
+    newer = InForce({"pairs": PAIR}, published, publishes=True)
+    assert (within(newer), within(newer.with_text("two", PAIR.replace("2s", "6s")))) == (4, 6)
+    assert within(InForce.of_json(newer.as_json()).with_text("pairs", PAIR.replace("2s", "7s"))) == 7
+    assert newer.text_of("pair") == published["pairs"]
+
+
+def test_the_page_says_which_file_a_rule_in_force_is_from():
+    in_force = InForce({"pairs": PAIR}, {"two": PAIR}, publishes=True)
+    (warning,) = check_text(in_force, "pairs", PAIR)["warnings"]
+    assert warning == (
+        "rule 'pair' is also in the published file 'two', which is in force now; once it is published, this text "
+        "overrides it"
+    )
+    (warning,) = check_text(in_force, "two", PAIR)["warnings"]
+    assert warning == "rule 'pair' is also in the file 'pairs', which this one overrides"
+    assert check_text(in_force.with_text("other", OTHER), "other", OTHER)["warnings"] == []
+    (warning,) = check_text(InForce({"pairs": PAIR}, publishes=True), "pairs", OTHER)["warnings"]
+    assert "'pair' is not in the text any more and stays in force: the file 'pairs' has it" in warning
