@@ -51,6 +51,8 @@ _MOST_RUNS: Final = 4
 """Runs whose charts are kept; a new one takes the place of that which has been silent for longest."""
 _MOST_PLANTED: Final = 200
 _MOST_DOMAINS: Final = 1024
+_EXACT: Final = 12
+"""Digits of what a row says: a count of millions is shown as it is."""
 _SHOWN_COUNTERS: Final = (*OUTCOMES, "received", "matches", "alerts", "waiting")
 _FINDINGS: Final = (ALERTS, MULTI_EVENTS, DEAD_LETTERS)
 _RECORDS: Final = (*_FINDINGS, SIMULATIONS, STATS)
@@ -257,11 +259,18 @@ def _run_document(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {f"{at}/charts": [chart.as_json() for chart in charts]}
     for chart in charts:
         for line in chart.lines:
-            found[f"{at}/{line.name}"] = array(run.values(line))
+            digits = (_EXACT,) if line.how == "last" else ()
+            found[f"{at}/{line.name}"] = array(run.values(line), *digits)
+            if line.band:
+                low, high = run.band(line)
+                found |= {f"{at}/{line.name}/low": array(low, *digits), f"{at}/{line.name}/high": array(high, *digits)}
         for measure in chart.classes:
             found[f"{at}/{measure.name}"] = run.classes(measure).T.ravel()
     for name, counts in run.findings().items():
         found[f"{at}/found/{name}"] = counts
+    found[f"{at}/firsts"] = run.firsts()
+    found[f"{at}/spans"] = dict(run.spans_us)
+    found[f"{at}/instants"] = run.instants()
     found[f"{at}/written"] = run.written_us[: run.axis.used]
     found[f"{at}/forecasts"] = [
         {"target": target, "horizon_us": horizon_us, **values} for (target, horizon_us), values in run.forecasts.items()

@@ -109,7 +109,7 @@ export function findingsView(chosen) {
     keyed(list, shown, (each) => each.id, (each) => row(each, choose), (child, each) => {
       child.setAttribute("aria-selected", String(each.id === selected));
       const owner = time.runs().find((one) => one.name === each.run);
-      setText(child.querySelector("time"), owner ? elapsed(each.t - owner.start, owner.used * owner.width) : utc(each.t).slice(0, 19));
+      setText(child.querySelector("time"), owner ? elapsed(each.t - owner.oldest, owner.newest - owner.oldest) : utc(each.t).slice(0, 19));
     });
     list.setAttribute("aria-activedescendant", shown.some((each) => each.id === selected) ? idOf({ id: selected }) : "");
     if (selected && !why.shows(selected)) {

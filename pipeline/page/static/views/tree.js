@@ -1,7 +1,7 @@
 // The tree: who descends from whom in the shown run, at the shown instant.
 
 import { h, setText } from "../dom.js";
-import { elapsed, number, short, utc } from "../format.js";
+import { elapsed, instant, number, short, utc } from "../format.js";
 import { ask, value } from "../store.js";
 import * as time from "../time.js";
 import { gestures } from "../tree/gestures.js";
@@ -133,15 +133,15 @@ export function treeView(rest) {
   function draw() {
     const run = time.run();
     if (!tree?.rows || !run) return;
-    drawTree(canvas, port, tree, { selected, hovered, start: run.start, at: time.isLive() ? null : tree.at });
+    drawTree(canvas, port, tree, { selected, hovered, start: run.oldest, at: time.isLive() ? null : tree.at });
     setText(under, hovered >= 0 && tree.lines?.id[hovered] !== undefined ? about(hovered, run) : "\u00a0");
   }
 
   function about(place, run) {
     const { lines } = tree;
-    const length = run.used * run.width;
+    const length = time.length();
     const known = lines.value[place] === null ? "" : `, ${(chosen.colour || "generation").replaceAll("_", " ")} ${number(lines.value[place])}`;
-    return `${tree.individual} ${lines.id[place]}: born ${elapsed(lines.birth[place] - run.start, length)}, ${lines.alive[place] ? "lives" : "died"}${known}; its clade has ${number(lines.leaves[place])} in the tree, ${number(lines.extinct[place])} died out`;
+    return `${tree.individual} ${lines.id[place]}: born ${elapsed(time.since(lines.birth[place]), length)}, ${lines.alive[place] ? "lives" : "died"}${known}; its clade has ${number(lines.leaves[place])} in the tree, ${number(lines.extinct[place])} died out`;
   }
 
   function show() {
@@ -158,7 +158,7 @@ export function treeView(rest) {
     if (there) {
       key.replaceChildren(h("i", { "aria-hidden": "true" }), h("span", {}, tree.range ? `${short(tree.range[0])} to ${short(tree.range[1])}` : "not known"));
       const run = time.run();
-      const when = elapsed(tree.at - run.start, run.used * run.width);
+      const when = instant(time.since(tree.at), time.length());
       const parts = [
         `${number(tree.living)} ${tree.individual}s live at ${when}`, `${number(tree.individuals)} were born or named`, `${number(tree.drawn)} are in the tree`,
         tree.complete ? null : `reading, ${number(tree.events)} events so far`,

@@ -47,13 +47,73 @@ def test_the_charts_of_a_world_are_those_of_its_streams(messages):
     assert "Accuracy by problem" not in titles
 
 
-def test_a_line_holds_the_means_of_its_buckets(messages):
+def test_a_line_of_the_whole_world_holds_the_last_value_of_each_bucket(messages):
     document = shown(state_of(messages))
     run = document["set"]["runs"][0]
-    population = document["set"][f"run/{RUN}/population_metrics:total_population/0/mean"]
+    population = document["set"][f"run/{RUN}/population_metrics:total_population/0/last"]
     place = int(COLLAPSE_S * 1e6) // run["width"]
     assert max(each for each in population[: place - 2] if each is not None) > 1000
     assert max(each for each in population[place + 1 :] if each is not None) < 500
+
+
+def rows_of(stream, rows, run=RUN):
+    """Messages with one row each, of (seconds from the start, value by field)."""
+    found = []
+    for number, (at_s, values) in enumerate(rows):
+        columns = {"timestamp": np.array([T0_US + round(at_s * 1e6)]), "key": [run]}
+        columns |= {name: np.array([each]) for name, each in values.items()}
+        frame = encode_frame(Frame.from_columns(stream, run, columns, first_seq=number))
+        topic = f"mono.{stream}" if stream == "population_metrics" else stream
+        found.append(ConsumedRecord(topic, 0, number, (T0_US + round(at_s * 1e6)) // 1000, None, frame))
+    return found
+
+
+@settings(derandomize=True, deadline=None, max_examples=12)
+@given(
+    st.lists(st.tuples(st.integers(0, 4_000), st.integers(0, 9_999_999)), min_size=1, max_size=60), st.integers(1, 9)
+)
+def test_at_every_instant_that_can_be_shown_figures_are_those_of_the_last_row_until_then(rows, portion):
+    rows = sorted((at / 100, {"total_population": value}) for at, value in rows.items())
+    records = rows_of("population_metrics", rows)
+    document = shown(state_of(records, cuts=range(portion, len(records), portion)))["set"]
+    (run,), at = document["runs"], f"run/{RUN}"
+    lasts, lows, highs = (
+        document[f"{at}/population_metrics:total_population/0/last{end}"] for end in ("", "/low", "/high")
+    )
+    values = [(T0_US + round(at_s * 1e6), each["total_population"]) for at_s, each in rows]
+    assert document[f"{at}/firsts"] == {"population_metrics:total_population/0/last": values[0][1]}
+    held = 0
+    for place, offset_us in enumerate(document[f"{at}/instants"]):
+        begin_us = run["start"] + place * run["width"]
+        own = [value for time_us, value in values if begin_us <= time_us < begin_us + run["width"]]
+        held += len(own)
+        if not own:
+            assert (offset_us, lasts[place]) == (-1, None)
+            continue
+        instant_us = run["start"] + offset_us
+        assert lasts[place] == [value for time_us, value in values if time_us <= instant_us][-1]
+        assert max(time_us for time_us, _ in values if time_us < begin_us + run["width"]) == instant_us
+        assert (lows[place], highs[place]) == (min(own), max(own))
+    assert held == len(rows)
+
+
+def test_the_newest_event_of_a_stream_counts_in_its_rate_and_one_event_is_no_more_than_one_in_a_second():
+    at_s = [0, 9, 18, 30, 41, 55, 66, 80]
+    records = rows_of("logins", [(each, {"tries": 1}) for each in at_s])
+    for count in range(1, len(records) + 1):
+        rates = shown(state_of(records[:count]))["set"][f"run/{RUN}/logins:events/0/rate"]
+        assert 0 < rates[-1] <= 1.0
+        assert sum(a == 0 and b > 0 for a, b in zip([0, *rates], rates, strict=False)) == count
+        assert max(rates) <= 1.0
+
+
+def test_the_rate_of_a_stream_that_ends_before_the_run_is_over_its_own_time():
+    births = rows_of("population_metrics", [(each / 10, {"births": 7}) for each in range(51)])
+    later = rows_of("logins", [(20.0, {"tries": 1})])
+    document = shown(state_of([*births, *later]))["set"]
+    values = [each for each in document[f"run/{RUN}/population_metrics:births/0/rate"] if each is not None]
+    assert values == pytest.approx([70.0] * len(values))
+    assert document[f"run/{RUN}/spans"]["population_metrics"] == [T0_US, T0_US + 5_000_000]
 
 
 def test_a_rate_of_sums_is_what_comes_in_a_second(messages):
