@@ -85,7 +85,8 @@ class PageState:
         self.read = 0
         """Messages that were read."""
         self._past: dict[str, PastFindings] = {}
-        self._shown_findings = Shown(finding_of, MOST_FINDINGS)
+        self._shown_alerts = Shown(finding_of, MOST_FINDINGS)
+        self._shown_matches = Shown(finding_of, MOST_FINDINGS)
         self._shown_letters = Shown(letter_of, MOST_LETTERS)
 
     def take(self, records: Sequence[ConsumedRecord]) -> None:
@@ -142,7 +143,10 @@ class PageState:
         self._past.setdefault(name, PastFindings()).take(inside, axis.width_us)
 
     def findings_until(self, run: str, at_us: int, most: int) -> list[dict[str, Any]]:
-        """Findings of a run up to an instant as the page lists them, the newest of those that are kept, by time."""
+        """Findings of a run up to an instant as the page lists them, by time.
+
+        Those are the newest ``most`` alerts, and as many multi events, of those that are kept.
+        """
         past = self._past.get(run)
         return [] if past is None else [finding_of(each) for each in past.until(at_us, most)]
 
@@ -190,11 +194,18 @@ class PageState:
         for run in self.runs.values():
             found |= _run_document(run)
             found[f"run/{run.name}/planted"] = self.planted.get(run.name, [])
-        found["findings"] = self._shown_findings.feed(self.findings.found)
+        found["findings/alerts"] = self._shown_alerts.feed(self.findings.newest_alerts)
+        found["findings/matches"] = self._shown_matches.feed(self.findings.newest_matches)
         found["letters"] = self._shown_letters.feed(self.findings.letters)
         found["rules/alerts"] = dict(self.findings.alerts)
         found["rules/matches"] = dict(self.findings.matches)
-        found["counts"] = {"read": self.read, "unreadable": self.unreadable, "letters": self.findings.letters.count}
+        found["counts"] = {
+            "read": self.read,
+            "unreadable": self.unreadable,
+            "letters": self.findings.letters.count,
+            "alerts": self.findings.newest_alerts.count,
+            "matches": self.findings.newest_matches.count,
+        }
         found["domains"] = {name: self._domain(each) for name, each in sorted(self.domains.items())}
         found |= self._traffic_document()
         return found

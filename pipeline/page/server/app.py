@@ -30,7 +30,7 @@ _WRITE_S: Final = 60.0
 _LOGIN_PAUSE_S: Final = 0.5
 _MOST_BODY: Final = 16 << 10
 _MOST_PAST: Final = 500
-"""Findings of the past that a browser gets at once."""
+"""Alerts of the past, and multi events, that a browser gets at once."""
 
 
 def make_app(page: Page, inquiry: Inquiry, access: Access, bench: RuleBench) -> web.Application:

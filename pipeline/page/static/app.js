@@ -2,6 +2,7 @@
 
 import { h, setText } from "./dom.js";
 import { number } from "./format.js";
+import { foundUntilShown } from "./found.js";
 import { changed, connect, listen, state, value } from "./store.js";
 import * as time from "./time.js";
 import { timeBar, timeKeys } from "./timebar.js";
@@ -52,7 +53,7 @@ function updateTop() {
   const said = lost || source?.problem || source?.note || "";
   notice.hidden = !said;
   setText(notice, said);
-  const alerts = Object.values(value("rules/alerts", {})).reduce((sum, each) => sum + each, 0);
+  const { alerts } = foundUntilShown();
   const badge = document.getElementById("badge");
   badge.hidden = alerts === 0;
   setText(badge, number(alerts));

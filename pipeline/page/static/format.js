@@ -13,6 +13,9 @@ export function number(value) {
   return value.toExponential(1);
 }
 
+/** A number with its noun: 1 alert, 2 alerts. */
+export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+
 export function short(value) {
   const size = Math.abs(value);
   for (const [bound, unit] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {

@@ -1,7 +1,7 @@
 // Rules: those that run, an editor for them, what the server says of a text, and what it would have found.
 
 import { h, setText } from "../dom.js";
-import { number } from "../format.js";
+import { counted, number } from "../format.js";
 import { changed, value } from "../store.js";
 import { listRules, post } from "../rules/api.js";
 import { automatonView } from "../rules/automaton.js";
@@ -24,8 +24,6 @@ const NEW = `rules:
 `;
 /** What is being edited outlives the view: texts by file, the open file and rule. */
 const state = { files: null, drafts: new Map(), open: null, rule: null, automatic: false };
-
-const counted = (count, one, many) => `${number(count)} ${count === 1 ? one : many}`;
 
 export function rulesView(chosen) {
   const list = h("div", { class: "rule-list" });

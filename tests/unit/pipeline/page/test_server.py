@@ -109,7 +109,7 @@ async def test_the_stream_is_refused_to_more_browsers_than_are_meant(world, monk
 async def test_a_lineage_leads_to_offsets_and_shows_the_conditions_with_their_values(world):
     async with served(world) as (session, page):
         await read_until_complete(session)
-        alert = next(each for each in page.state.document()["findings"].items if each["kind"] == "alert")
+        alert = page.state.document()["findings/alerts"].items[0]
         async with session.get("/api/lineage", params={"id": alert["event"]}) as answer:
             found = await answer.json()
         last = found["lineage"]["sources"][-1]

@@ -69,9 +69,7 @@ def rows_of(stream, rows, run=RUN):
 
 
 @settings(derandomize=True, deadline=None, max_examples=12)
-@given(
-    st.lists(st.tuples(st.integers(0, 4_000), st.integers(0, 9_999_999)), min_size=1, max_size=60), st.integers(1, 9)
-)
+@given(st.dictionaries(st.integers(0, 4_000), st.integers(0, 9_999_999), min_size=1, max_size=60), st.integers(1, 9))
 def test_at_every_instant_that_can_be_shown_figures_are_those_of_the_last_row_until_then(rows, portion):
     rows = sorted((at / 100, {"total_population": value}) for at, value in rows.items())
     records = rows_of("population_metrics", rows)
@@ -123,11 +121,10 @@ def test_a_rate_of_sums_is_what_comes_in_a_second(messages):
 
 def test_findings_are_listed_and_counted_by_rule(messages):
     document = shown(state_of(messages))
-    items = document["add"]["findings"]["items"]
-    assert {each["kind"] for each in items} == {"alert", "match"}
-    alert = next(each for each in items if each["kind"] == "alert")
+    (alert,), matches = (document["add"][f"findings/{kind}"]["items"] for kind in ("alerts", "matches"))
+    assert (alert["kind"], {each["kind"] for each in matches}) == ("alert", {"match"})
     assert (alert["rule"], alert["severity"], alert["run"]) == ("population_collapse", "critical", RUN)
-    assert alert["event"] == next(each["id"] for each in items if each["kind"] == "match")
+    assert alert["event"] == matches[0]["id"]
     assert document["set"]["rules/alerts"] == {"population_collapse": 1}
     assert sum(document["set"][f"run/{RUN}/found/critical"]) == 1
 
@@ -251,7 +248,7 @@ def test_findings_of_the_beginning_of_a_long_run_are_still_there():
         ],
         cuts=(700, 1_500, 4_000),
     )
-    newest = shown(state)["add"]["findings"]["items"]
+    newest = shown(state)["add"]["findings/alerts"]["items"]
     at_us = T0_US + 5_000_000
     assert min(each["t"] for each in newest) > at_us
     past = state.findings_until(RUN, at_us, 100)
@@ -259,3 +256,28 @@ def test_findings_of_the_beginning_of_a_long_run_are_still_there():
     assert all(each["t"] <= at_us for each in past)
     assert at_us - past[-1]["t"] < 500_000
     assert state.findings_until("another", at_us, 100) == []
+
+
+def test_alerts_are_kept_however_many_multi_events_there_are():
+    alerts = [
+        {"timestamp": iso_from_us(T0_US + number * 100_000), "alert_id": f"a-{number}", "rule": "rare"}
+        for number in range(20)
+    ]
+    matches = [
+        {"timestamp": iso_from_us(T0_US + number * 500), "event_id": f"m-{number}", "correlation_rule": "often"}
+        for number in range(5_000)
+    ]
+    headers = (("ce_simulationid", RUN.encode()),)
+    bodies = [(ALERTS, each) for each in alerts] + [(MULTI_EVENTS, each) for each in matches]
+    records = [
+        ConsumedRecord(topic, 0, number, T0_US // 1000 + 3_000, None, orjson.dumps(body), headers)
+        for number, (topic, body) in enumerate(bodies)
+    ]
+    state = state_of(records, cuts=(900, 3_000))
+    document = shown(state)
+    assert [each["id"] for each in document["add"]["findings/alerts"]["items"]] == [f"a-{each}" for each in range(20)]
+    assert len(document["add"]["findings/matches"]["items"]) == 2_000
+    assert (document["set"]["counts"]["alerts"], document["set"]["counts"]["matches"]) == (20, 5_000)
+    past = [each["id"] for each in state.findings_until(RUN, T0_US + 1_000_000, 500)]
+    assert [each for each in past if each.startswith("a-")] == [f"a-{each}" for each in range(11)]
+    assert sum(each.startswith("m-") for each in past) == 500
