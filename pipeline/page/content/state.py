@@ -241,7 +241,7 @@ class PageState:
             "traffic": {
                 "start": axis.start_us, "width": axis.width_us, "used": axis.used, "newest": axis.newest_us,
                 "messages": dict(sorted(traffic.messages.items())), "bytes": dict(sorted(traffic.bytes.items())),
-                "unlisted": traffic.unlisted,
+                "unlisted": traffic.unlisted, "spans": dict(sorted(traffic.spans_us.items())),
             }
         }  # fmt: skip
         return found | {f"traffic/{topic}": array(traffic.rates(topic)) for topic in traffic.topics()}

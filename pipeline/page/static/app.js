@@ -49,7 +49,7 @@ function updateTop() {
   setText(document.getElementById("source"), source ? `${source.kind} ${source.name}` : "");
   const notice = document.getElementById("notice");
   const lost = !state.connected && source
-    ? `The server of the page has ended or cannot be reached; what was shown stays. After a demo, open its data again with: astrocyte page ${source.live ? "demo-data" : source.name}` : "";
+    ? `${source.demo ? "The demo has ended, and the server of the page with it" : "The server of the page has ended or cannot be reached"}; what was shown stays. Open it again with: ${source.again}` : "";
   const said = lost || source?.problem || source?.note || "";
   notice.hidden = !said;
   setText(notice, said);

@@ -117,6 +117,9 @@ export function bucketOf(us) {
   return Math.min(Math.max(Math.floor((us - shown.start) / shown.width), 0), shown.used - 1);
 }
 
+/** What figures that do not follow a held instant are said to be; nothing while the newest instant is shown. */
+export const whenNotHeld = () => (isLive() ? "" : value("source", {}).live ? " now" : " in all");
+
 /** When Kafka had the events of the shown instant, in microseconds; null if it is the newest. */
 export function writtenAt() {
   const shown = run();

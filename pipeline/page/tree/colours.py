@@ -30,9 +30,11 @@ def values_of(population: Population, name: str) -> NDArray[np.float64]:
 
 
 def range_of(values: NDArray[Any]) -> tuple[float, float] | None:
-    """Values of the lowest and highest colour; None without values."""
+    """Values of the lowest and highest colour, whole ones where all are whole; None without values."""
     known = values[np.isfinite(values)]
     if not len(known):
         return None
     low, high = np.percentile(known, _EXTREMES)
+    if (known == np.rint(known)).all():
+        low, high = np.floor(low), np.ceil(high)
     return float(low), float(high)

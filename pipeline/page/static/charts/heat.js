@@ -27,11 +27,11 @@ function drawHeat(box) {
   const bottom = box.height - MARGIN.bottom;
   const y = (place) => bottom - (place / number_) * (bottom - MARGIN.top);
   const [low, high] = [classes.bounds[0], classes.bounds.at(-1)];
-  const placeOf = (each) => classes.ratio
+  const rowOf = (each) => classes.ratio
     ? (Math.log(each / low) / Math.log(high / low)) * number_
     : ((each - low) / (high - low)) * number_;
   drawAxes(box, scale, null);
-  drawClassTicks(box, classes, (each) => y(placeOf(each)), low, high);
+  drawClassTicks(box, classes, (each) => y(rowOf(each)), low, high);
   // Some buckets are joined: a column shows shares, which a handful of individuals cannot.
   const joined = Math.max(Math.ceil(run.used / 128), 1);
   const columns = Math.ceil(run.used / joined);

@@ -1,7 +1,7 @@
 // The newest messages of one topic, as astrocyte tap shows them, with its filter; up to the shown instant.
 
 import { h, setText } from "../dom.js";
-import { instant, number } from "../format.js";
+import { counted, instant } from "../format.js";
 import { ask, value } from "../store.js";
 import * as time from "../time.js";
 
@@ -99,7 +99,7 @@ export function tailPanel() {
     const absent = answer.looked && answer.absent?.length ? `; ${answer.absent.join("; ")}` : "";
     const run = time.run();
     const when = instant() === null || !run ? "" : ` up to ${instant(time.since(time.at()), time.length())}`;
-    setText(status, `${number(events.length)} events of the newest ${number(looked)} messages${when}${absent}`);
+    setText(status, `${counted(events.length, "event")} of the newest ${counted(looked, "message")}${when}${absent}`);
     show();
   }
 

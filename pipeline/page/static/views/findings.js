@@ -114,11 +114,13 @@ export function findingsView(chosen) {
     empty.hidden = shown.length > 0;
     list.hidden = shown.length === 0;
     if (!shown.length) {
+      const broken = Boolean(value("source", {}).problem);
       empty.replaceChildren(
-        h("h2", {}, kept.length ? "Nothing matches the filters" : "Nothing found yet"),
+        h("h2", {}, kept.length ? "Nothing matches the filters" : broken ? "Nothing was found" : "Nothing found yet"),
         h("p", {}, kept.length
           ? "Choose another rule or severity, or “both” kinds."
-          : "Alerts and multi events appear here as rules match. astrocyte rules check FILE says whether a rule can match at all."));
+          : broken ? "There is no alert and no multi event in what could be read."
+            : "Alerts and multi events appear here as rules match. astrocyte rules check FILE says whether a rule can match at all."));
     }
     more.hidden = found.length <= MOST;
     setText(more, `The newest ${number(shown.length)} are listed. All of them: astrocyte tap alerts, astrocyte tap multi.events.`);

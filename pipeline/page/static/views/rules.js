@@ -3,6 +3,7 @@
 import { h, setText } from "../dom.js";
 import { counted, number } from "../format.js";
 import { changed, value } from "../store.js";
+import * as time from "../time.js";
 import { listRules, post } from "../rules/api.js";
 import { automatonView } from "../rules/automaton.js";
 import { codeEditor } from "../rules/editor.js";
@@ -284,7 +285,7 @@ export function rulesView(chosen) {
     for (const each of list.querySelectorAll("[data-rule]")) {
       const name = each.dataset.rule;
       const [found, raised] = [matches[name] ?? 0, alerts[name] ?? 0];
-      setText(each, found || raised ? `${counted(found, "match", "matches")}${raised ? `, ${counted(raised, "alert", "alerts")}` : ""}` : "none found");
+      setText(each, found || raised ? `${counted(found, "match", "matches")}${raised ? `, ${counted(raised, "alert", "alerts")}` : ""}${time.whenNotHeld()}` : "none found");
     }
   }
 
