@@ -30,7 +30,8 @@ _END_S: Final = 0.5
 class PageLink:
     """Listens from ``with`` on; `check` is to be called a few times a second.
 
-    ``environment`` holds the settings for the child, and ``demo`` is the folder of the demo that it is of. The port is that of the settings, or a free one if it is taken.
+    ``environment`` holds the settings for the child, and ``demo`` is the folder of the demo that it is of.
+    The port is that of the settings, or a free one if it is taken.
     """
 
     def __init__(

@@ -33,7 +33,8 @@ def chosen_source(
 ) -> Source:
     """The broker of the settings without ``source``; else a demo's folder, a log, an SQLite file or a database's URL.
 
-    ``inputs`` are the topics that the rules read, ``demo`` the folder of the demo whose broker it is. Raises InvalidSettings and AstrocyteError for what is none.
+    ``inputs`` are the topics that the rules read, ``demo`` the folder of the demo whose broker it is. Raises
+    InvalidSettings and AstrocyteError for what is none.
     """
     if source is None:
         return BrokerSource(settings, inputs=inputs, history_us=history_us, demo=demo)

@@ -64,7 +64,7 @@ function updateRuns() {
   const choice = document.getElementById("run");
   const shown = time.runs().filter((each) => each.used > 0);
   document.getElementById("run-label").hidden = shown.length === 0;
-  const names = shown.map((each) => each.name).join("\n");
+  const names = JSON.stringify(shown.map((each) => each.name));
   if (choice.dataset.names !== names) {
     choice.dataset.names = names;
     choice.replaceChildren(...shown.map((each) => h("option", { value: each.name }, each.name || "events of no run")));

@@ -1,7 +1,7 @@
 // The bar below all views: what was found when, and the instant that is shown.
 
 import { h, s, setText } from "./dom.js";
-import { instant, utc } from "./format.js";
+import { elapsed, instant, utc } from "./format.js";
 import { value } from "./store.js";
 import * as time from "./time.js";
 
@@ -51,7 +51,7 @@ export function timeBar(element) {
     const length = time.length();
     if (document.activeElement !== slider || time.isPlaying() || time.isLive()) slider.value = String(((at - run.oldest) / length) * 1000);
     slider.setAttribute("aria-valuetext", `${instant(time.since(at), length)} after the start`);
-    setText(label, `${instant(time.since(at), length)} / ${instant(length, length)}`);
+    setText(label, `${instant(time.since(at), length)} / ${elapsed(length, length)}`);
     label.title = `${utc(at)} UTC`;
     drawStrip(run);
   };

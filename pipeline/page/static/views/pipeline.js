@@ -133,7 +133,10 @@ function table(title, columns, choose) {
       keyed(body, items, (each) => each.key, (each) => h("tr", {}, each.cells.map((_, place) => h(place ? "td" : "th", place ? { class: TEXTS.includes(columns[place]) ? "text" : "" } : { scope: "row" },
         choose && !place ? h("button", { type: "button", class: "link", title: "Show its newest messages", onclick: (event) => choose(each.key, event.currentTarget) }) : null))), (child, each) => {
         child.setAttribute("class", each.wrong ? "wrong" : "");
-        each.cells.forEach((cell, place) => setText(choose && !place ? child.firstChild.firstChild : child.children[place], String(cell)));
+        each.cells.forEach((cell, place) => {
+          setText(choose && !place ? child.firstChild.firstChild : child.children[place], String(cell));
+          child.children[place].dataset.label = heads[place].textContent;
+        });
       });
     },
   };
