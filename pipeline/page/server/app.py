@@ -84,6 +84,8 @@ class _Routes:
         """The form that asks for the token, and says whether one was wrong."""
         if not self._access.needs_token:
             raise web.HTTPNotFound
+        if self._access.allows(request):
+            return web.Response(status=303, headers={"Location": "/"})
         form = self._files["login.html"]
         if "wrong" not in request.query:
             return _file(request, form)
