@@ -116,7 +116,7 @@ class Demo:
         ):
             settings = self._settings(broker.address)
             asyncio.run(make_topics(settings, [*mono_topics(self._streams), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
-            self._page = page = PageLink(settings, environment_of(settings), output=page_log)
+            self._page = page = PageLink(settings, environment_of(settings), output=page_log, demo=data)
             with page, self._workers(settings, log) as workers:
                 view.note(f"look at the worlds, the findings and the pipeline while this runs: {page.address}")
                 self._simulation = simulation = Simulation(self._options, settings, self._config)

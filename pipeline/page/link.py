@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
@@ -29,13 +30,17 @@ _END_S: Final = 0.5
 class PageLink:
     """Listens from ``with`` on; `check` is to be called a few times a second.
 
-    ``environment`` holds the settings for the child. The port is that of the settings, or a free one if it is taken.
+    ``environment`` holds the settings for the child, and ``demo`` is the folder of the demo that it is of.
+    The port is that of the settings, or a free one if it is taken.
     """
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str], *, output: IO[str]) -> None:
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str], *, output: IO[str], demo: Path | None = None
+    ) -> None:
         self._settings = settings
         self._environment = dict(environment)
         self._output = output
+        self._demo = demo
         self._socket: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self.address = ""
@@ -58,7 +63,10 @@ class PageLink:
         if self._child is None and self._socket is not None and select.select([self._socket], [], [], 0)[0]:
             number = self._socket.fileno()
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "astrocyte.pipeline.page", "--listen-fd", str(number)],
+                [
+                    *(sys.executable, "-m", "astrocyte.pipeline.page", "--listen-fd", str(number)),
+                    *(() if self._demo is None else ("--demo", str(self._demo))),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=self._output,
                 stderr=self._output,

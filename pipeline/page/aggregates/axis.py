@@ -62,12 +62,16 @@ class Axis:
         """Bucket of each time, from 0. The times must be on the axis."""
         return times_us // self.width_us - self.first
 
+    def places(self, to: Axis) -> NDArray[np.int64]:
+        """Bucket of ``to``, which covers all of this axis, of each bucket in use."""
+        return (np.arange(self.first, self.first + self.used) * self.width_us) // to.width_us - to.first
+
     def moved(self, values: NDArray[Any], to: Axis) -> NDArray[Any]:
         """Sums by bucket, shape [..., BUCKETS], as sums by the buckets of ``to``, which covers all of this axis."""
         if self.is_empty or (self.width_us, self.first) == (to.width_us, to.first):
             return values
         kept = values[..., : self.used]
-        places = (np.arange(self.first, self.first + self.used) * self.width_us) // to.width_us - to.first
+        places = self.places(to)
         result = np.zeros_like(values)
         for place in np.unique(places):
             result[..., place] = kept[..., places == place].sum(axis=-1)

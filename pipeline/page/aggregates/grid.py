@@ -6,23 +6,25 @@ size of a grid does not depend on how many events went into it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.pipeline.page.aggregates.axis import BUCKETS, EMPTY, Axis
+from astrocyte.pipeline.page.aggregates.spread import Spread
 
 __all__ = ["Classes", "Grid", "add", "moved"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """Number of values and their sums, each of shape [groups, BUCKETS]."""
+    """Number of values and their sums, each of shape [groups, BUCKETS]; the lowest, highest and last where kept."""
 
     counts: NDArray[np.int64]
     totals: NDArray[np.float64]
+    spread: Spread | None = None
 
     @classmethod
     def of(cls, groups: int) -> Self:
@@ -36,12 +38,16 @@ class Grid:
 
 
 def add(
-    grid: Grid, positions: NDArray[np.int64], groups: NDArray[np.int64] | None, values: NDArray[np.float64] | None
+    grid: Grid,
+    positions: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
+    values: NDArray[np.float64] | None,
+    times_us: NDArray[np.int64] | None = None,
 ) -> Grid:
     """The grid with more events: their buckets, groups (negative: none, left out), and values.
 
     Without ``groups`` all are of the first; without ``values`` events are only counted. An event whose value is NaN
-    or infinite is left out.
+    or infinite is left out. With ``times_us``, the time of each event, the lowest, highest and last values are kept.
     """
     kept = np.ones(len(positions), bool) if groups is None else groups >= 0
     if values is not None:
@@ -50,20 +56,26 @@ def add(
         positions = positions[kept]
         groups = None if groups is None else groups[kept]
         values = None if values is None else values[kept]
+        times_us = None if times_us is None else times_us[kept]
     flat = positions if groups is None else groups * BUCKETS + positions
     shape = grid.counts.shape
     size = shape[0] * BUCKETS
     counts = grid.counts + np.bincount(flat, minlength=size).reshape(shape)
     if values is None:
-        return replace(grid, counts=counts)
-    return Grid(counts, grid.totals + np.bincount(flat, values, minlength=size).reshape(shape))
+        return Grid(counts, grid.totals, grid.spread)
+    totals = grid.totals + np.bincount(flat, values, minlength=size).reshape(shape)
+    spread = grid.spread
+    if times_us is not None:
+        spread = (spread or Spread.of(shape[0])).added(flat, values, times_us)
+    return Grid(counts, totals, spread)
 
 
 def moved(grid: Grid, axis: Axis, to: Axis) -> Grid:
     """The grid by the buckets of another axis, which covers all of the first."""
     if axis is EMPTY:
         return grid
-    return Grid(axis.moved(grid.counts, to), axis.moved(grid.totals, to))
+    spread = None if grid.spread is None else grid.spread.moved(axis, to)
+    return Grid(axis.moved(grid.counts, to), axis.moved(grid.totals, to), spread)
 
 
 @dataclass(frozen=True, slots=True)

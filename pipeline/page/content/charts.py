@@ -13,8 +13,9 @@ from astrocyte.schemas.frames import Frame
 
 __all__ = ["Chart", "Line", "Measure", "charts_of_stream"]
 
-How = Literal["mean", "rate", "count"]
-"""Mean of the values of a bucket; events in a second, or sums that rows carry, in a second; number of events."""
+How = Literal["last", "mean", "rate", "count"]
+"""Last value of a bucket, of rows that each tell of the whole world; mean of its values; events in a second, or sums
+that rows carry, in a second; number of events."""
 _MOST_FIELDS: Final = 4
 """Fields of a stream of the user's own that are drawn."""
 
@@ -52,6 +53,8 @@ class Line:
     measure: Measure
     how: How
     group: int = 0
+    band: bool = False
+    """Whether the lowest and the highest value of each bucket are drawn."""
 
     @property
     def name(self) -> str:
@@ -86,11 +89,21 @@ class Chart:
             "kind": self.kind,
             "note": self.note,
             "forecast": self.forecast,
-            "lines": [{"label": line.label, "data": line.name, "how": line.how} for line in self.lines],
+            "lines": [
+                {
+                    "label": line.label,
+                    "data": line.name,
+                    "how": line.how,
+                    "stream": line.measure.stream,
+                    "band": line.band,
+                }
+                for line in self.lines
+            ],
             "classes": [
                 {
                     "label": each.field,
                     "data": each.name,
+                    "stream": each.stream,
                     "bounds": each.classes.bounds(),
                     "ratio": each.classes.by_ratio,
                 }
@@ -101,7 +114,10 @@ class Chart:
 
 
 def charts_of_stream(frame: Frame) -> tuple[Chart, ...]:
-    """Events in a second, and the mean of each of the first numbers, of a stream that has no charts of its own."""
+    """Events in a second, and the mean of each of the first numbers, of a stream that has no charts of its own.
+
+    Such a stream may tell of many things at once, of which the last row is one: hence means, with their bands.
+    """
     stream = frame.stream
     kinds: Mapping[str, Any] = {name: frame.batch.schema.field(name).type for name in frame.fields}
     numbers = [name for name, kind in kinds.items() if pa.types.is_floating(kind) or pa.types.is_integer(kind)]
@@ -109,7 +125,7 @@ def charts_of_stream(frame: Frame) -> tuple[Chart, ...]:
     return (
         rate,
         *(
-            Chart(f"{stream}: {name}", "", "lines", (Line(f"mean {name}", Measure(stream, name), "mean"),))
+            Chart(f"{stream}: {name}", "", "lines", (Line(f"mean {name}", Measure(stream, name), "mean", band=True),))
             for name in numbers[:_MOST_FIELDS]
         ),
     )

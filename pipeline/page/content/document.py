@@ -67,14 +67,14 @@ Document = Mapping[str, Any]
 """Values by name: a NumPy array of one dimension, a Feed, or what orjson can write."""
 
 
-def array(values: NDArray[Any]) -> NDArray[Any]:
-    """Numbers with as many digits as a chart can show, and infinite ones as NaN, which is null in JSON."""
+def array(values: NDArray[Any], digits: int = _DIGITS) -> NDArray[Any]:
+    """Numbers with as many digits as a chart can show, or as are given, and infinite ones as NaN: null in JSON."""
     if values.dtype.kind != "f":
         return values
     values = np.where(np.isfinite(values), values, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         exponents = np.floor(np.log10(np.abs(values)))
-    scale = 10.0 ** (_DIGITS - 1 - np.where(np.isfinite(exponents), exponents, 0))
+    scale = 10.0 ** (digits - 1 - np.where(np.isfinite(exponents), exponents, 0))
     return np.round(values * scale) / scale
 
 

@@ -19,6 +19,7 @@ from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS
 __all__ = ["MOST_FINDINGS", "MOST_LETTERS", "Finding", "Findings", "finding_of", "letter_id_of", "letter_of"]
 
 MOST_FINDINGS: Final = 2_000
+"""Alerts that are kept, and multi events: many of these must not push out the few of those."""
 MOST_LETTERS: Final = 500
 _MOST_RULES: Final = 200
 _SHOWN: Final = 400
@@ -39,9 +40,10 @@ class Finding:
 
 @dataclass(slots=True)
 class Findings:
-    """The newest findings and dead letters; numbers of all by rule, and by rule and severity."""
+    """The newest alerts, multi events and dead letters; numbers of all by rule, and by rule and severity."""
 
-    found: Newest[Finding] = field(default_factory=lambda: Newest(MOST_FINDINGS))
+    newest_alerts: Newest[Finding] = field(default_factory=lambda: Newest(MOST_FINDINGS))
+    newest_matches: Newest[Finding] = field(default_factory=lambda: Newest(MOST_FINDINGS))
     letters: Newest[ConsumedRecord] = field(default_factory=lambda: Newest(MOST_LETTERS))
     alerts: Counter[str] = field(default_factory=Counter)
     matches: Counter[str] = field(default_factory=Counter)
@@ -57,7 +59,7 @@ class Findings:
         counts = self.alerts if found.is_alert else self.matches
         if found.rule in counts or len(counts) < _MOST_RULES:
             counts[found.rule] += 1
-        self.found.extend([found])
+        (self.newest_alerts if found.is_alert else self.newest_matches).extend([found])
         return found
 
 

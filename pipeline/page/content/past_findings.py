@@ -39,16 +39,21 @@ class PastFindings:
             del own[:-MOST_OF_BUCKET]
 
     def until(self, at_us: int, most: int) -> list[Finding]:
-        """The newest findings up to an instant, at most ``most``, in the order of their times."""
+        """The newest alerts and multi events up to an instant, at most ``most`` of each, by their times."""
+        found = [*self._of_kind(at_us, most, True), *self._of_kind(at_us, most, False)]
+        return [finding for *_, finding in sorted(found, key=lambda each: each[:2])]
+
+    def _of_kind(self, at_us: int, most: int, is_alert: bool) -> list[tuple[int, int, Finding]]:
         last = at_us // self._width_us
         found: list[tuple[int, int, Finding]] = []
-        for bucket in sorted({bucket for bucket, _ in self._kept if bucket <= last}, reverse=True):
-            for is_alert in (False, True):
-                own = self._kept.get((bucket, is_alert), ())
-                found += [(each.time_us, number, each) for number, each in own if each.time_us <= at_us]
+        for bucket in sorted(
+            (bucket for bucket, kind in self._kept if kind == is_alert and bucket <= last), reverse=True
+        ):
+            own = self._kept[(bucket, is_alert)]
+            found += [(each.time_us, number, each) for number, each in own if each.time_us <= at_us]
             if len(found) >= most:
                 break
-        return [finding for *_, finding in sorted(found, key=lambda each: each[:2])[-most:]]
+        return sorted(found, key=lambda each: each[:2])[-most:]
 
     def _put(self, numbered: tuple[int, Finding]) -> list[tuple[int, Finding]]:
         finding = numbered[1]

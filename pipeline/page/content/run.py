@@ -28,6 +28,9 @@ _BEFORE_US: Final = 3_600_000_000
 _MOST_STREAMS: Final = 12
 """Streams without charts of their own that are drawn."""
 _FORECASTS_KEPT: Final = 8
+_RATE_US: Final = 1_000_000
+"""Rates are over at least this time, and over at least two buckets, of which the newest is not full."""
+_NO_TIME: Final = np.iinfo(np.int64).min
 _KNOWN: Final = {measure.stream for chart in CHARTS for measure in chart.measures}
 
 
@@ -48,8 +51,13 @@ class Run:
     """By the name of the measure."""
     written_us: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BUCKETS, np.int64))
     """By bucket: the newest time at which Kafka had an event of it; 0 without events."""
+    lasts_us: NDArray[np.int64] = field(default_factory=lambda: np.full(BUCKETS, _NO_TIME))
+    """By bucket: the time of its last event or finding. At that instant all figures are known, and between it and the
+    next event."""
     own_charts: tuple[Chart, ...] = ()
     """Of streams without charts of their own."""
+    spans_us: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By stream: the times of its first and its last event that is drawn."""
     streams: frozenset[str] = frozenset()
     outside: int = 0
     """Events whose time is too far from the others to be drawn."""
@@ -69,21 +77,58 @@ class Run:
         if grid is None:
             return np.full(used, np.nan)
         counts = grid.counts[line.group, :used]
+        if line.how == "last":
+            return np.full(used, np.nan) if grid.spread is None else grid.spread.lasts[line.group, :used]
         if line.how == "mean":
             return grid.means()[line.group, :used]
         if line.how == "count":
             return counts.astype(np.float64)
+        oldest_us, newest_us = self.spans_us[line.measure.stream]
         if line.measure.field is None:
-            return counts / (self.axis.width_us / 1e6)
+            return self._rates(counts, newest_us)
         # Rows of sums come at even distances, which need not be those of the buckets: the mean, as often as they come.
-        span_us = self.axis.newest_us - self.axis.oldest_us
-        often = (int(counts.sum()) - 1) / (span_us / 1e6) if span_us else math.nan
+        often = (int(counts.sum()) - 1) / ((newest_us - oldest_us) / 1e6) if newest_us > oldest_us else math.nan
         return grid.means()[line.group, :used] * often
+
+    def _rates(self, counts: NDArray[np.int64], newest_us: int) -> NDArray[np.float64]:
+        """Events in a second of a stream by bucket, over the time up to its end, or up to the newest event in it."""
+        axis = self.axis
+        window = max(-(-_RATE_US // axis.width_us), 2)
+        sums = np.cumsum(counts)
+        sums[window:] -= sums[:-window].copy()
+        ends_us = axis.start_us + (np.arange(axis.used) + 1) * axis.width_us
+        begins_us = np.maximum(ends_us - window * axis.width_us, axis.oldest_us)
+        ends_us = np.minimum(ends_us, axis.newest_us)
+        ends_us[axis.positions(np.array([newest_us]))] = newest_us
+        return sums / (np.maximum(ends_us - begins_us, _RATE_US) / 1e6)
+
+    def band(self, line: Line) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lowest and highest value by bucket, up to the newest; NaN where there were no events."""
+        grid = self.grids.get(line.measure.name)
+        used = self.axis.used
+        if grid is None or grid.spread is None:
+            return np.full(used, np.nan), np.full(used, np.nan)
+        return grid.spread.lows[line.group, :used], grid.spread.highs[line.group, :used]
+
+    def firsts(self) -> dict[str, float]:
+        """By name of a line of last values, the one at the oldest time of the run, where it has one."""
+        found = {}
+        for line in {line for chart in self.charts for line in chart.lines if line.how == "last"}:
+            grid = self.grids.get(line.measure.name)
+            spread = None if grid is None else grid.spread
+            if spread is not None and spread.firsts_us[line.group] == self.axis.oldest_us:
+                found[line.name] = float(spread.firsts[line.group])
+        return dict(sorted(found.items()))
 
     def classes(self, measure: Measure) -> NDArray[np.int64]:
         """Number of values by class and bucket, shape [classes, buckets in use]."""
         grid = self.grids.get(measure.name, Grid.of(measure.rows))
         return grid.counts[:, : self.axis.used]
+
+    def instants(self) -> NDArray[np.int64]:
+        """By bucket, up to the newest: microseconds from the start of the axis to its last event; -1 without events."""
+        lasts_us = self.lasts_us[: self.axis.used]
+        return np.where(lasts_us == _NO_TIME, -1, lasts_us - self.axis.start_us)
 
     def findings(self) -> dict[str, NDArray[np.int64]]:
         """Alerts by severity, and multi events, by bucket."""
@@ -104,9 +149,14 @@ def step(run: Run, stream: str, rows: Rows) -> Run:
     run, inside = _placed(run, rows.times_us, rows.written_us)
     if not inside.any():
         return run
-    positions = run.axis.positions(rows.times_us[inside])
+    times_us = rows.times_us[inside]
+    positions = run.axis.positions(times_us)
     written_us = run.written_us.copy()
     np.maximum.at(written_us, positions, rows.written_us[inside])
+    oldest_us, newest_us = run.spans_us.get(stream, (int(times_us[0]), int(times_us[0])))
+    span_us = min(oldest_us, int(times_us.min())), max(newest_us, int(times_us.max()))
+    lines = (line for chart in (*CHARTS, *run.own_charts) for line in chart.lines)
+    spread = {line.measure for line in lines if line.band or line.how == "last"}
     grids = dict(run.grids)
     for measure in _measures(run, stream):
         groups = rows.groups(measure)
@@ -116,8 +166,9 @@ def step(run: Run, stream: str, rows: Rows) -> Run:
             positions,
             None if groups is None else groups[inside],
             None if values is None else values[inside],
+            times_us if measure in spread else None,
         )
-    return replace(run, grids=grids, written_us=written_us)
+    return replace(run, grids=grids, written_us=written_us, spans_us={**run.spans_us, stream: span_us})
 
 
 def took_findings(
@@ -141,7 +192,12 @@ def _placed(run: Run, times_us: NDArray[np.int64], written_us: NDArray[np.int64]
     inside = (times_us >= begin_us - _BEFORE_US) & (times_us <= written_us + _AHEAD_US)
     kept = times_us[inside]
     run = replace(run, begin_us=begin_us, outside=run.outside + len(inside) - len(kept))
-    return (_covering(run, int(kept.min()), int(kept.max())) if len(kept) else run), inside
+    if not len(kept):
+        return run, inside
+    run = _covering(run, int(kept.min()), int(kept.max()))
+    lasts_us = run.lasts_us.copy()
+    np.maximum.at(lasts_us, run.axis.positions(kept), kept)
+    return replace(run, lasts_us=lasts_us), inside
 
 
 def _code(severity: str) -> int:
@@ -165,13 +221,12 @@ def _covering(run: Run, oldest_us: int, newest_us: int) -> Run:
     axis = run.axis.covering(oldest_us, newest_us)
     if run.axis.is_empty or (axis.width_us, axis.first) == (run.axis.width_us, run.axis.first):
         return replace(run, axis=axis)
-    places = (
-        np.arange(run.axis.first, run.axis.first + run.axis.used) * run.axis.width_us
-    ) // axis.width_us - axis.first
-    written_us = np.zeros(BUCKETS, np.int64)
+    places = run.axis.places(axis)
+    written_us, lasts_us = np.zeros(BUCKETS, np.int64), np.full(BUCKETS, _NO_TIME)
     np.maximum.at(written_us, places, run.written_us[: run.axis.used])
+    np.maximum.at(lasts_us, places, run.lasts_us[: run.axis.used])
     grids = {name: moved(grid, run.axis, axis) for name, grid in run.grids.items()}
-    return replace(run, axis=axis, grids=grids, written_us=written_us)
+    return replace(run, axis=axis, grids=grids, written_us=written_us, lasts_us=lasts_us)
 
 
 def _with_forecasts(run: Run, rows: Rows) -> Run:

@@ -51,6 +51,8 @@ _MOST_RUNS: Final = 4
 """Runs whose charts are kept; a new one takes the place of that which has been silent for longest."""
 _MOST_PLANTED: Final = 200
 _MOST_DOMAINS: Final = 1024
+_EXACT: Final = 12
+"""Digits of what a row says: a count of millions is shown as it is."""
 _SHOWN_COUNTERS: Final = (*OUTCOMES, "received", "matches", "alerts", "waiting")
 _FINDINGS: Final = (ALERTS, MULTI_EVENTS, DEAD_LETTERS)
 _RECORDS: Final = (*_FINDINGS, SIMULATIONS, STATS)
@@ -83,7 +85,8 @@ class PageState:
         self.read = 0
         """Messages that were read."""
         self._past: dict[str, PastFindings] = {}
-        self._shown_findings = Shown(finding_of, MOST_FINDINGS)
+        self._shown_alerts = Shown(finding_of, MOST_FINDINGS)
+        self._shown_matches = Shown(finding_of, MOST_FINDINGS)
         self._shown_letters = Shown(letter_of, MOST_LETTERS)
 
     def take(self, records: Sequence[ConsumedRecord]) -> None:
@@ -140,7 +143,10 @@ class PageState:
         self._past.setdefault(name, PastFindings()).take(inside, axis.width_us)
 
     def findings_until(self, run: str, at_us: int, most: int) -> list[dict[str, Any]]:
-        """Findings of a run up to an instant as the page lists them, the newest of those that are kept, by time."""
+        """Findings of a run up to an instant as the page lists them, by time.
+
+        Those are the newest ``most`` alerts, and as many multi events, of those that are kept.
+        """
         past = self._past.get(run)
         return [] if past is None else [finding_of(each) for each in past.until(at_us, most)]
 
@@ -188,11 +194,18 @@ class PageState:
         for run in self.runs.values():
             found |= _run_document(run)
             found[f"run/{run.name}/planted"] = self.planted.get(run.name, [])
-        found["findings"] = self._shown_findings.feed(self.findings.found)
+        found["findings/alerts"] = self._shown_alerts.feed(self.findings.newest_alerts)
+        found["findings/matches"] = self._shown_matches.feed(self.findings.newest_matches)
         found["letters"] = self._shown_letters.feed(self.findings.letters)
         found["rules/alerts"] = dict(self.findings.alerts)
         found["rules/matches"] = dict(self.findings.matches)
-        found["counts"] = {"read": self.read, "unreadable": self.unreadable, "letters": self.findings.letters.count}
+        found["counts"] = {
+            "read": self.read,
+            "unreadable": self.unreadable,
+            "letters": self.findings.letters.count,
+            "alerts": self.findings.newest_alerts.count,
+            "matches": self.findings.newest_matches.count,
+        }
         found["domains"] = {name: self._domain(each) for name, each in sorted(self.domains.items())}
         found |= self._traffic_document()
         return found
@@ -228,7 +241,7 @@ class PageState:
             "traffic": {
                 "start": axis.start_us, "width": axis.width_us, "used": axis.used, "newest": axis.newest_us,
                 "messages": dict(sorted(traffic.messages.items())), "bytes": dict(sorted(traffic.bytes.items())),
-                "unlisted": traffic.unlisted,
+                "unlisted": traffic.unlisted, "spans": dict(sorted(traffic.spans_us.items())),
             }
         }  # fmt: skip
         return found | {f"traffic/{topic}": array(traffic.rates(topic)) for topic in traffic.topics()}
@@ -257,11 +270,18 @@ def _run_document(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {f"{at}/charts": [chart.as_json() for chart in charts]}
     for chart in charts:
         for line in chart.lines:
-            found[f"{at}/{line.name}"] = array(run.values(line))
+            digits = (_EXACT,) if line.how == "last" else ()
+            found[f"{at}/{line.name}"] = array(run.values(line), *digits)
+            if line.band:
+                low, high = run.band(line)
+                found |= {f"{at}/{line.name}/low": array(low, *digits), f"{at}/{line.name}/high": array(high, *digits)}
         for measure in chart.classes:
             found[f"{at}/{measure.name}"] = run.classes(measure).T.ravel()
     for name, counts in run.findings().items():
         found[f"{at}/found/{name}"] = counts
+    found[f"{at}/firsts"] = run.firsts()
+    found[f"{at}/spans"] = dict(run.spans_us)
+    found[f"{at}/instants"] = run.instants()
     found[f"{at}/written"] = run.written_us[: run.axis.used]
     found[f"{at}/forecasts"] = [
         {"target": target, "horizon_us": horizon_us, **values} for (target, horizon_us), values in run.forecasts.items()

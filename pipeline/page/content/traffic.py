@@ -28,6 +28,8 @@ class Traffic:
         self.messages: dict[str, int] = {}
         self.bytes: dict[str, int] = {}
         self.unlisted = 0
+        self.spans_us: dict[str, tuple[int, int]] = {}
+        """By topic: the times of its first and its last message."""
         self._grids: dict[str, Grid] = {}
         self._ends: dict[str, int] = {}
 
@@ -75,10 +77,13 @@ class Traffic:
         return True
 
     def _count(self, topic: str, times_us: NDArray[np.int64], weights: NDArray[np.float64] | None) -> None:
-        axis = self.axis.covering(int(times_us.min()), int(times_us.max()))
+        oldest_us, newest_us = int(times_us.min()), int(times_us.max())
+        axis = self.axis.covering(oldest_us, newest_us)
         if not self.axis.is_empty and (axis.width_us, axis.first) != (self.axis.width_us, self.axis.first):
             self._grids = {name: moved(grid, self.axis, axis) for name, grid in self._grids.items()}
         self.axis = axis
+        before = self.spans_us.get(topic, (oldest_us, newest_us))
+        self.spans_us[topic] = min(before[0], oldest_us), max(before[1], newest_us)
         values = np.ones(len(times_us)) if weights is None else weights
         grid = self._grids.get(topic, Grid.of(1))
         self._grids[topic] = add(grid, axis.positions(times_us), None, values)

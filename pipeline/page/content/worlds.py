@@ -30,7 +30,7 @@ def _lines(
     title: str, unit: str, stream: str, *fields: tuple[str, str, How], note: str = "", forecast: str = ""
 ) -> Chart:
     """Lines of fields of one stream: (label, field, how)."""
-    lines = tuple(Line(label, Measure(stream, field), how) for label, field, how in fields)
+    lines = tuple(Line(label, Measure(stream, field), how, band=how == "last") for label, field, how in fields)
     return Chart(title, unit, "lines", lines, note=note, forecast=forecast)
 
 
@@ -84,15 +84,15 @@ def _bounds(stream: str, *fields: str) -> dict[str, tuple[float, float]]:
     return found
 
 
-_GENERATION: Final = Line("mean generation", Measure("population_metrics", "avg_generation"), "mean")
-_ACCURACY: Final = Line("mean accuracy", Measure("population_metrics", "avg_accuracy"), "mean")
+_GENERATION: Final = Line("mean generation", Measure("population_metrics", "avg_generation"), "last")
+_ACCURACY: Final = Line("mean accuracy", Measure("population_metrics", "avg_accuracy"), "last")
 _MUTATION: Final = Line("mean mutation rate", Measure("genome_data", "mutation_rate"), "mean")
 _SAMPLE: Final = "from the sample of single cells"
 
 CHARTS: Final[tuple[Chart, ...]] = (
     # cells
     _lines(
-        "Population", "cells", "population_metrics", ("living cells", "total_population", "mean"),
+        "Population", "cells", "population_metrics", ("living cells", "total_population", "last"),
         forecast="total_population",
     ),
     _shares("Population by type", "genome_data", "genome_type", note=_SAMPLE),
@@ -101,14 +101,14 @@ CHARTS: Final[tuple[Chart, ...]] = (
         ("births", "births", "rate"), ("deaths", "deaths", "rate"),
     ),
     _lines(
-        "Accuracy", "share", "population_metrics", ("mean accuracy", "avg_accuracy", "mean"), forecast="avg_accuracy",
+        "Accuracy", "share", "population_metrics", ("mean accuracy", "avg_accuracy", "last"), forecast="avg_accuracy",
     ),
     _means_by("Accuracy by problem", "share", "problem_solving", "accuracy", "problem_type", note=_SAMPLE),
     _path("Accuracy by generation", "share", _GENERATION, _ACCURACY, "each point is one moment of the run"),
-    _lines("Diversity", "nats", "population_metrics", ("genome diversity", "genome_diversity", "mean")),
-    _lines("Energy", "energy", "population_metrics", ("mean energy of a cell", "avg_energy", "mean")),
+    _lines("Diversity", "nats", "population_metrics", ("genome diversity", "genome_diversity", "last")),
+    _lines("Energy", "energy", "population_metrics", ("mean energy of a cell", "avg_energy", "last")),
     _lines(
-        "Energy earned against spent", "ratio", "population_metrics", ("earned / spent", "energy_efficiency", "mean"),
+        "Energy earned against spent", "ratio", "population_metrics", ("earned / spent", "energy_efficiency", "last"),
         note="below 1 the population lives on what it has stored",
     ),
     _lines(
@@ -126,27 +126,27 @@ CHARTS: Final[tuple[Chart, ...]] = (
     ),
     # ecology
     _lines(
-        "Agents by type", "agents", "simulation_steps", ("system", "system_agents", "mean"),
-        ("independent", "independent_agents", "mean"), ("control", "control_agents", "mean"),
+        "Agents by type", "agents", "simulation_steps", ("system", "system_agents", "last"),
+        ("independent", "independent_agents", "last"), ("control", "control_agents", "last"),
     ),
     _lines(
         "Births and deaths", "agents/s", "simulation_steps", ("births", "births", "rate"), ("deaths", "deaths", "rate"),
     ),
-    _lines("Resources on the tiles", "resources", "simulation_steps", ("resources", "total_resources", "mean")),
+    _lines("Resources on the tiles", "resources", "simulation_steps", ("resources", "total_resources", "last")),
     _lines(
         "Resources of an agent", "resources", "simulation_steps",
-        ("mean of the living", "average_agent_resources", "mean"),
+        ("mean of the living", "average_agent_resources", "last"),
     ),
     _lines(
         "Resources used", "resources/s", "simulation_steps", ("gathered", "resources_consumed", "rate"),
         ("shared", "resources_shared", "rate"),
     ),
-    _lines("Genetic diversity", "share", "simulation_steps", ("effective genomes / 64", "genetic_diversity", "mean"),
-           ("commonest genome", "dominant_genome_ratio", "mean")),
-    _lines("Health", "share", "simulation_steps", ("mean health", "average_agent_health", "mean")),
+    _lines("Genetic diversity", "share", "simulation_steps", ("effective genomes / 64", "genetic_diversity", "last"),
+           ("commonest genome", "dominant_genome_ratio", "last")),
+    _lines("Health", "share", "simulation_steps", ("mean health", "average_agent_health", "last")),
     _lines("Attacks", "attacks/s", "simulation_steps", ("met", "combat_encounters", "rate"),
            ("succeeded", "successful_attacks", "rate")),
-    _lines("Reward", "resources", "simulation_steps", ("mean total reward", "average_reward", "mean")),
+    _lines("Reward", "resources", "simulation_steps", ("mean total reward", "average_reward", "last")),
     # axons
     *(_rates_by(f"Spikes on axon {number}", f"axon_{number}", "type") for number in (1, 2, 3)),
     *(_heat(f"Strength on axon {number}", f"axon_{number}", {"value": (0.0, 48.0)}) for number in (1, 2, 3)),

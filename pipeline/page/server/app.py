@@ -28,9 +28,11 @@ __all__ = ["make_app"]
 _WRITE_S: Final = 60.0
 """How long a browser may take none of its changes before its connection is closed."""
 _LOGIN_PAUSE_S: Final = 0.5
+_HIDDEN: Final = b'role="alert" hidden'
+"""In the form: what is said where a token was wrong."""
 _MOST_BODY: Final = 16 << 10
 _MOST_PAST: Final = 500
-"""Findings of the past that a browser gets at once."""
+"""Alerts of the past, and multi events, that a browser gets at once."""
 
 
 def make_app(page: Page, inquiry: Inquiry, access: Access, bench: RuleBench) -> web.Application:
@@ -79,10 +81,16 @@ class _Routes:
         return _file(request, found)
 
     async def login_form(self, request: web.Request) -> web.Response:
-        """The form that asks for the token."""
+        """The form that asks for the token, and says whether one was wrong."""
         if not self._access.needs_token:
             raise web.HTTPNotFound
-        return _file(request, self._files["login.html"])
+        if self._access.allows(request):
+            return web.Response(status=303, headers={"Location": "/"})
+        form = self._files["login.html"]
+        if "wrong" not in request.query:
+            return _file(request, form)
+        headers = {"Cache-Control": "no-store", "Content-Type": form.kind}
+        return web.Response(body=form.body.replace(_HIDDEN, b'role="alert"'), headers=headers)
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         """Take the token of the form."""

@@ -44,6 +44,8 @@ class PageOptions:
     """Whether rules may be published from the page."""
     listen_fd: int | None = None
     """A socket that listens already, at 127.0.0.1, in place of host and port."""
+    demo: Path | None = None
+    """Folder of the demo whose broker it is."""
 
 
 def run_page(options: PageOptions, *, on_ready: Callable[[str], None]) -> None:
@@ -56,7 +58,9 @@ def run_page(options: PageOptions, *, on_ready: Callable[[str], None]) -> None:
     rule_files = _rules(options, settings)
     ruleset = read_rule_files(rule_files)
     inputs = make_plan(ruleset).inputs
-    source = chosen_source(options.source, settings, inputs=inputs, history_us=history_us, run=options.run)
+    source = chosen_source(
+        options.source, settings, inputs=inputs, history_us=history_us, run=options.run, demo=options.demo
+    )
     page = Page(source, PageState(decoders=decoders_of(contracts_of(ruleset))))
     page.figures("graph", graph_of(ruleset, settings if isinstance(source, BrokerSource) else None))
     bench = RuleBench(source, rule_files, settings, since_us=history_us, write=options.write)

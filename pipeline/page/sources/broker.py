@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from astrocyte.pipeline.analysis.origins import BrokerOrigin
@@ -46,11 +47,19 @@ class BrokerSource:
     """Everything from ``history_us`` ago on (all that there is without it), and what comes.
 
     Of the topics that the pipeline writes or knows, and of ``inputs``, which its rules read: those of other programs
-    on the broker are left alone.
+    on the broker are left alone. ``demo`` is the folder of the demo whose broker this is.
     """
 
-    def __init__(self, settings: Settings, *, inputs: Collection[str] = (), history_us: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        inputs: Collection[str] = (),
+        history_us: int | None = None,
+        demo: Path | None = None,
+    ) -> None:
         self._settings = settings
+        self._demo = demo
         self._inputs = frozenset(inputs)
         self._history_us = history_us
         self._positions: dict[TopicPartition, int] = {}
@@ -63,7 +72,13 @@ class BrokerSource:
 
     def about(self) -> Mapping[str, Any]:
         """See `Source`."""
-        return {"kind": "broker", "name": self._settings.broker, "live": True, "note": self._problem}
+        broker = self._settings.broker
+        about = {"kind": "broker", "name": broker, "live": True, "note": self._problem}
+        if self._demo is not None:
+            return about | {"again": f"astrocyte page {quote(str(self._demo))}", "demo": True}
+        named = "" if broker == Settings.model_fields["broker"].default else f" -b {quote(broker)}"
+        start = f"astrocyte simulate cells --seconds 60 --realtime{named}"
+        return about | {"again": f"astrocyte page{named}", "start": start}
 
     def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
         """See `Source`."""

@@ -29,13 +29,15 @@ def chosen_source(
     inputs: Collection[str] = (),
     history_us: int | None = None,
     run: str | None = None,
+    demo: Path | None = None,
 ) -> Source:
     """The broker of the settings without ``source``; else a demo's folder, a log, an SQLite file or a database's URL.
 
-    ``inputs`` are the topics that the rules read. Raises InvalidSettings and AstrocyteError for what is none.
+    ``inputs`` are the topics that the rules read, ``demo`` the folder of the demo whose broker it is. Raises
+    InvalidSettings and AstrocyteError for what is none.
     """
     if source is None:
-        return BrokerSource(settings, inputs=inputs, history_us=history_us)
+        return BrokerSource(settings, inputs=inputs, history_us=history_us, demo=demo)
     if "://" not in source and not Path(source).exists():
         raise InvalidSettings(
             f"there is no {source!r}; name the folder of a demo, a recorded log, an SQLite file or the URL of a "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 import orjson
@@ -46,7 +47,8 @@ class DatabaseSource:
     def about(self) -> Mapping[str, Any]:
         """See `Source`."""
         name = shown_address(self.address) if "://" in self.address else self.address
-        return {"kind": "database", "name": name, "live": False, "note": " ".join(self._notes)}
+        about = {"kind": "database", "name": name, "live": False, "note": " ".join(self._notes)}
+        return about | {"again": f"astrocyte page {quote(name)}"}
 
     def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
         """See `Source`."""

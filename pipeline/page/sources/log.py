@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from astrocyte.pipeline.analysis.origins import LogOrigin
@@ -17,6 +18,7 @@ from astrocyte.pipeline.page.sources.source import Lineages, Reader
 from astrocyte.pipeline.recording.format import TornLog
 from astrocyte.pipeline.recording.index import read_index
 from astrocyte.pipeline.recording.reader import read_header, read_log
+from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = ["LogSource"]
 
@@ -56,21 +58,32 @@ class LogSource:
 
     def about(self) -> Mapping[str, Any]:
         """See `Source`."""
-        return {"kind": "log", "name": str(self.path), "live": False, "records": self._records, "note": self._torn}
+        name = str(self.path)
+        return {
+            "kind": "log",
+            "name": name,
+            "live": False,
+            "records": self._records,
+            "note": self._torn,
+            "again": f"astrocyte page {quote(name)}",
+        }
 
     async def feed(self, page: Reader) -> None:
         """See `Source`."""
         records = read_log(self.path, on_torn=self._note)
         while True:
-            portion = await asyncio.to_thread(lambda: list(itertools.islice(records, _PORTION)))
-            if not portion:
-                return
+            portion, damage = await asyncio.to_thread(_portion, records)
 
             def change(state: PageState, portion: Any = portion) -> None:
                 state.traffic.take(portion)
                 state.take(portion)
 
-            await page.take(change)
+            if portion:
+                await page.take(change)
+            if damage is not None:
+                raise damage
+            if not portion:
+                return
 
     def frames(self, run: str, streams: Sequence[str]) -> RunFrames:
         """See `Source`."""
@@ -86,3 +99,13 @@ class LogSource:
 
     def _note(self, error: TornLog) -> None:
         self._torn = str(error)
+
+
+def _portion(records: Iterator[ConsumedRecord]) -> tuple[list[ConsumedRecord], AstrocyteError | None]:
+    """The next messages, and why there are no more where the log is damaged after them."""
+    portion: list[ConsumedRecord] = []
+    try:
+        portion.extend(itertools.islice(records, _PORTION))
+    except AstrocyteError as damage:
+        return portion, damage
+    return portion, None

@@ -45,7 +45,11 @@ class Source(Protocol):
         """Recorded logs over which rules can be run again."""
 
     def about(self) -> Mapping[str, Any]:
-        """``kind`` (broker, log or database), ``name``, and ``live``: whether more may come."""
+        """``kind`` (broker, log or database), ``name``, and ``live``: whether more may come.
+
+        ``note`` is what is to be said of it, ``again`` the command that opens a page of it, and ``start`` one that
+        gives a broker events; in a ``demo`` they come by themselves.
+        """
 
     async def feed(self, page: Reader) -> None:
         """Give all that there is to the page, and what comes later. Raises AstrocyteError."""

@@ -2,6 +2,7 @@
 
 import { h, setText } from "./dom.js";
 import { number } from "./format.js";
+import { foundUntilShown } from "./found.js";
 import { changed, connect, listen, state, value } from "./store.js";
 import * as time from "./time.js";
 import { timeBar, timeKeys } from "./timebar.js";
@@ -48,11 +49,11 @@ function updateTop() {
   setText(document.getElementById("source"), source ? `${source.kind} ${source.name}` : "");
   const notice = document.getElementById("notice");
   const lost = !state.connected && source
-    ? `The server of the page has ended or cannot be reached; what was shown stays. After a demo, open its data again with: astrocyte page ${source.live ? "demo-data" : source.name}` : "";
+    ? `${source.demo ? "The demo has ended, and the server of the page with it" : "The server of the page has ended or cannot be reached"}; what was shown stays. Open it again with: ${source.again}` : "";
   const said = lost || source?.problem || source?.note || "";
   notice.hidden = !said;
   setText(notice, said);
-  const alerts = Object.values(value("rules/alerts", {})).reduce((sum, each) => sum + each, 0);
+  const { alerts } = foundUntilShown();
   const badge = document.getElementById("badge");
   badge.hidden = alerts === 0;
   setText(badge, number(alerts));
@@ -63,7 +64,7 @@ function updateRuns() {
   const choice = document.getElementById("run");
   const shown = time.runs().filter((each) => each.used > 0);
   document.getElementById("run-label").hidden = shown.length === 0;
-  const names = shown.map((each) => each.name).join("\n");
+  const names = JSON.stringify(shown.map((each) => each.name));
   if (choice.dataset.names !== names) {
     choice.dataset.names = names;
     choice.replaceChildren(...shown.map((each) => h("option", { value: each.name }, each.name || "events of no run")));

@@ -13,6 +13,9 @@ export function number(value) {
   return value.toExponential(1);
 }
 
+/** A number with its noun: 1 alert, 2 alerts. */
+export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+
 export function short(value) {
   const size = Math.abs(value);
   for (const [bound, unit] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
@@ -58,4 +61,12 @@ export function elapsed(us, length_us) {
   const hours = Math.floor(seconds / 3600);
   const rest = `${two((seconds % 3600) / 60)}:${two(seconds % 60)}`;
   return hours ? `${hours}:${rest}` : rest;
+}
+
+/** `elapsed` of one instant, to the millisecond in runs of less than an hour. */
+export function instant(us, length_us) {
+  if (length_us >= 3600e6) return elapsed(us, length_us);
+  const whole = Math.floor(us / 1e6);
+  const rest = String(Math.floor(us / 1e3) - whole * 1e3).padStart(3, "0");
+  return length_us < 120e6 ? `${whole}.${rest} s` : `${elapsed(whole * 1e6, length_us)}.${rest}`;
 }

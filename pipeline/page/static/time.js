@@ -30,8 +30,32 @@ export const speed = () => chosen.speed;
 export function at() {
   const shown = run();
   if (!shown || shown.newest === null) return null;
-  return chosen.at === null ? shown.newest : Math.min(Math.max(chosen.at, shown.oldest), shown.newest);
+  return chosen.at === null ? shown.newest : known(chosen.at);
 }
+
+/**
+ * The soonest instant from `us` on of which all figures are known: the oldest one, the last event of a bucket, and those
+ * between it and the next bucket. Within the events of a bucket some figures would be of rows that came later.
+ */
+export function known(us) {
+  const shown = run();
+  if (us <= shown.oldest) return shown.oldest;
+  if (us >= shown.newest) return shown.newest;
+  const last = value(`run/${shown.name}/instants`, [])[bucketOf(us)] ?? -1;
+  return last < 0 ? us : Math.max(us, shown.start + last);
+}
+
+/** Whether an instant is the oldest one of a run whose first bucket holds later events too. */
+export function isFirst(us) {
+  const shown = run();
+  return us === shown.oldest && shown.start + (value(`run/${shown.name}/instants`, [])[0] ?? -1) > us;
+}
+
+/** Microseconds of an instant since the first event of the shown run. */
+export const since = (us) => us - (run()?.oldest ?? 0);
+
+/** Length of the shown run in microseconds. */
+export const length = () => Math.max((run()?.newest ?? 0) - (run()?.oldest ?? 0), 1);
 
 export function moveTo(us) {
   const shown = run();
@@ -92,6 +116,9 @@ export function bucketOf(us) {
   const shown = run();
   return Math.min(Math.max(Math.floor((us - shown.start) / shown.width), 0), shown.used - 1);
 }
+
+/** What figures that do not follow a held instant are said to be; nothing while the newest instant is shown. */
+export const whenNotHeld = () => (isLive() ? "" : value("source", {}).live ? " now" : " in all");
 
 /** When Kafka had the events of the shown instant, in microseconds; null if it is the newest. */
 export function writtenAt() {

@@ -1,7 +1,7 @@
 // The bar below all views: what was found when, and the instant that is shown.
 
 import { h, s, setText } from "./dom.js";
-import { elapsed, utc } from "./format.js";
+import { elapsed, instant, utc } from "./format.js";
 import { value } from "./store.js";
 import * as time from "./time.js";
 
@@ -48,10 +48,10 @@ export function timeBar(element) {
     live.setAttribute("aria-pressed", String(time.isLive()));
     live.title = isLive ? "Follow the newest events (L)" : "Show the end of the run (L)";
     const at = time.at();
-    const length = Math.max(run.newest - run.oldest, 1);
+    const length = time.length();
     if (document.activeElement !== slider || time.isPlaying() || time.isLive()) slider.value = String(((at - run.oldest) / length) * 1000);
-    slider.setAttribute("aria-valuetext", `${elapsed(at - run.start, length)} after the start`);
-    setText(label, `${elapsed(at - run.start, length)} / ${elapsed(run.newest - run.start, length)}`);
+    slider.setAttribute("aria-valuetext", `${instant(time.since(at), length)} after the start`);
+    setText(label, `${instant(time.since(at), length)} / ${elapsed(length, length)}`);
     label.title = `${utc(at)} UTC`;
     drawStrip(run);
   };

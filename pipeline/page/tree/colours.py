@@ -38,9 +38,11 @@ def values_of(population: Population, name: str, sampled: Sampled | None = None)
 
 
 def range_of(values: NDArray[Any]) -> tuple[float, float] | None:
-    """Values of the lowest and highest colour; None without values."""
+    """Values of the lowest and highest colour, whole ones where all are whole; None without values."""
     known = values[np.isfinite(values)]
     if not len(known):
         return None
     low, high = np.percentile(known, _EXTREMES)
+    if (known == np.rint(known)).all():
+        low, high = np.floor(low), np.ceil(high)
     return float(low), float(high)

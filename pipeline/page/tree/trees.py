@@ -163,8 +163,14 @@ def _joined(found: dict[str, Any], genomes: dict[str, Any]) -> dict[str, Any]:
 def _about(look: Look[_Tree], forest: Forest, population: Population, layout: Layout) -> dict[str, Any]:
     return {
         "problem": look.problem or forest.problem, "individual": forest.pedigree.individual,
-        "individuals": len(population) + forest.released, "released_until": forest.released_until_us,
+        "individuals": _until(population, forest, layout.at_us), "released_until": forest.released_until_us,
         "from": population.first_us, "to": population.at_us, "at": layout.at_us, "rows": layout.rows,
         "living": int(layout.tree.living.sum()), "drawn": len(layout.tree),
         "two_parents": bool((population.second >= 0).any()),
     }  # fmt: skip
+
+
+def _until(population: Population, forest: Forest, at_us: int) -> int:
+    """How many were born or named up to an instant; of those that were let go, once all of them had died out."""
+    released = forest.released if at_us >= (forest.released_until_us or 0) else 0
+    return int((population.origin_us <= at_us).sum()) + released

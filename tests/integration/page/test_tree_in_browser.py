@@ -63,7 +63,7 @@ async def test_the_tree_shows_the_held_instant_and_keys_of_the_canvas_do_not_mov
         await tab.run("document.querySelector('.track input').focus()")
         for _ in range(3):
             await tab.press("Home")
-        await tab.until(f"{COUNT}.includes('live at 0 s')", "the tree of the beginning")
+        await tab.until(f"{COUNT}.includes('live at 0.000 s')", "the tree of the beginning")
         held = await tab.text(".instant")
         await tab.run("document.querySelector('canvas.tree').focus()")
         for key in ("ArrowLeft", "ArrowDown", ">", "<", "0", "Escape"):

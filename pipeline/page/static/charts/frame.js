@@ -2,12 +2,15 @@
 // the shown instant, and what was found and planted.
 
 import { h, keyed, s, setText } from "../dom.js";
-import { elapsed, short, utc } from "../format.js";
+import { elapsed, instant, short, utc } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
 import { ticks } from "./scale.js";
 
 export const MARGIN = { left: 46, right: 10, top: 10, bottom: 20 };
+/** How long a stream is silent, in buckets and in microseconds, before it is said of when a figure is. */
+const SILENT_BUCKETS = 3;
+const SILENT_US = 500_000;
 const hover = { at: null };
 const watchers = new Set();
 
@@ -20,7 +23,38 @@ function setHover(us) {
 }
 
 /** The instant whose values headings show: that under the pointer, else the shown one. */
-export const readAt = () => hover.at ?? time.at();
+export const readAt = () => (hover.at === null ? time.at() : time.known(hover.at));
+
+/**
+ * The bucket up to whose last event a chart of these streams is read; -1: the first event of the run alone. At the
+ * newest instant of the run that is the newest one of its streams, which may have ended before others, or before the
+ * last finding.
+ */
+export function placeOf(streams) {
+  const run = time.run();
+  const us = readAt();
+  if (time.isFirst(us)) return -1;
+  if (hover.at !== null || !time.isLive()) return time.bucketOf(us);
+  const spans = value(`run/${run.name}/spans`, {});
+  const newest = Math.max(...streams.map((each) => spans[each]?.[1] ?? -Infinity));
+  return time.bucketOf(Number.isFinite(newest) ? newest : us);
+}
+
+/** The instant of figures from a bucket: the one that is read, unless their streams have been silent for long since. */
+export function instantOf(place, streams) {
+  const run = time.run();
+  const us = readAt();
+  const last = value(`run/${run.name}/instants`, [])[place] ?? -1;
+  if (last < 0 || place === time.bucketOf(us)) return us;
+  const spans = value(`run/${run.name}/spans`, {});
+  const newest = Math.min(run.start + last, Math.max(...streams.map((each) => spans[each]?.[1] ?? Infinity)));
+  return us - newest > Math.max(SILENT_BUCKETS * run.width, SILENT_US) ? newest : us;
+}
+
+/** Say of which instant the figures of a heading are, where it is not the one that all views show. */
+export function sayWhen(box, us) {
+  setText(box.when, us === null || us === time.at() ? "" : `at ${instant(time.since(us), time.length())}`);
+}
 
 /** A chart's box. `draw(box)` is called on changes, new widths and moves of the pointer. */
 export function chartBox(spec, { height = 150, draw, wide = false }) {
@@ -31,10 +65,11 @@ export function chartBox(spec, { height = 150, draw, wide = false }) {
   const title = h("h3", {}, spec.title);
   const unit = h("span", { class: "unit" }, spec.unit);
   box.summary = h("p", { class: "visually-hidden" });
+  box.when = h("span", { class: "when" });
   box.extra = h("div", { class: "extra" });
   box.element = h(
     "figure", { class: wide ? "chart wide" : "chart" },
-    h("figcaption", {}, h("div", { class: "title" }, title, unit, box.extra), legend),
+    h("figcaption", {}, h("div", { class: "title" }, title, unit, box.when, box.extra), legend),
     plot, box.summary, spec.note ? h("p", { class: "note" }, spec.note) : null,
   );
   for (const name of ["bands", "grid", "data", "marks", "cursor"]) {
@@ -53,7 +88,7 @@ export function chartBox(spec, { height = 150, draw, wide = false }) {
     setHover(us ?? null);
   });
   plot.addEventListener("pointerleave", () => setHover(null));
-  plot.addEventListener("click", () => { if (hover.at !== null) time.moveTo(hover.at); });
+  plot.addEventListener("click", () => { if (hover.at !== null) time.moveTo(time.known(hover.at)); });
   watchers.add(redraw);
   box.redraw = redraw;
   box.dispose = () => watchers.delete(redraw);
@@ -82,7 +117,7 @@ export function drawAxes(box, scale, y, low = 0, high = 0, format = short) {
   }
   const wanted = Math.max(Math.floor(box.width / 110), 2);
   for (const tick of ticks(0, span / 1e6, wanted)) {
-    const us = run.start + tick * 1e6;
+    const us = run.oldest + tick * 1e6;
     if (x(us) > box.width - 24) continue;
     lines.push(s("text", { x: x(us), y: box.height - 5, class: tick === 0 ? "x first" : "x" }, elapsed(tick * 1e6, span)));
   }
@@ -114,12 +149,13 @@ export function drawMarks(box, scale) {
     lines.push(s("rect", { class: "future", x: at, y: MARGIN.top, width: Math.max(box.width - MARGIN.right - at, 0), height: bottom - MARGIN.top }));
     lines.push(s("line", { class: "at", x1: at, x2: at, y1: MARGIN.top - 4, y2: bottom }));
   }
-  if (hovered() !== null) lines.push(s("line", { class: "hover", x1: x(hovered()), x2: x(hovered()), y1: MARGIN.top, y2: bottom }));
+  if (hovered() !== null) lines.push(s("line", { class: "hover", x1: x(readAt()), x2: x(readAt()), y1: MARGIN.top, y2: bottom }));
   box.layers.cursor.replaceChildren(...lines);
 }
 
 /** Names, colours and values of the lines at the read instant. */
-export function drawLegend(box, entries) {
+export function drawLegend(box, entries, us = readAt()) {
+  sayWhen(box, us);
   keyed(
     box.legend, entries, (each) => each.label,
     (each) => h("span", { class: `entry c${each.colour}` }, h("i", { "aria-hidden": "true" }), h("span", { class: "name" }), h("b")),
@@ -130,5 +166,5 @@ export function drawLegend(box, entries) {
   );
   const said = entries.map((each) => `${each.label} ${each.text}`).join(", ");
   box.plot.setAttribute("aria-label", `${box.spec.title} over time, ${box.spec.unit}`);
-  setText(box.summary, `${box.spec.title}: ${said} at ${utc(readAt())} UTC`);
+  setText(box.summary, `${box.spec.title}: ${said} at ${utc(us)} UTC`);
 }

@@ -3,9 +3,8 @@
 import { h, s } from "../dom.js";
 import { number, short } from "../format.js";
 import { value } from "../store.js";
-import * as time from "../time.js";
 import { mixed, scaleOf } from "./colours.js";
-import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, readAt, timeScale } from "./frame.js";
+import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, instantOf, placeOf, timeScale } from "./frame.js";
 
 export function heatChart(spec, options = {}) {
   const box = chartBox(spec, { height: 180, ...options, draw: drawHeat });
@@ -28,11 +27,11 @@ function drawHeat(box) {
   const bottom = box.height - MARGIN.bottom;
   const y = (place) => bottom - (place / number_) * (bottom - MARGIN.top);
   const [low, high] = [classes.bounds[0], classes.bounds.at(-1)];
-  const placeOf = (each) => classes.ratio
+  const rowOf = (each) => classes.ratio
     ? (Math.log(each / low) / Math.log(high / low)) * number_
     : ((each - low) / (high - low)) * number_;
   drawAxes(box, scale, null);
-  drawClassTicks(box, classes, (each) => y(placeOf(each)), low, high);
+  drawClassTicks(box, classes, (each) => y(rowOf(each)), low, high);
   // Some buckets are joined: a column shows shares, which a handful of individuals cannot.
   const joined = Math.max(Math.ceil(run.used / 128), 1);
   const columns = Math.ceil(run.used / joined);
@@ -64,20 +63,29 @@ function drawHeat(box) {
   const place = { x: MARGIN.left, y: MARGIN.top, width, height: bottom - MARGIN.top };
   for (const [name, body] of Object.entries(place)) box.holder.setAttribute(name, body);
   drawMarks(box, scale);
-  const column = Math.min(time.bucketOf(readAt()), run.used - 1);
+  // The newest buckets with values, as many as are joined, up to the one that is read.
+  const last = lastFilled(counts, number_, placeOf([classes.stream]));
   let best = -1;
   let most = 0;
   let total = 0;
   for (let each = 0; each < number_; each++) {
     let count = 0;
-    for (let place = Math.max(column - joined, 0); place <= column; place++) count += counts[place * number_ + each] ?? 0;
+    for (let place = Math.max(last - joined + 1, 0); place <= last; place++) count += counts[place * number_ + each] ?? 0;
     total += count;
     if (count > most) [best, most] = [each, count];
   }
   drawLegend(box, [{
     label: "most common", always: true, colour: 0,
     text: best < 0 ? "–" : `${number(classes.bounds[best])} to ${number(classes.bounds[best + 1])} (${Math.round((most / total) * 100)} %)`,
-  }]);
+  }], instantOf(last, [classes.stream]));
+}
+
+/** The last bucket up to one that has values; -1 where none has. */
+function lastFilled(counts, number_, end) {
+  for (let place = end; place >= 0; place--) {
+    for (let each = 0; each < number_; each++) if (counts[place * number_ + each] > 0) return place;
+  }
+  return -1;
 }
 
 function drawClassTicks(box, classes, y, low, high) {

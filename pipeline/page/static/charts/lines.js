@@ -4,8 +4,8 @@ import { s } from "../dom.js";
 import { number } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
-import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, readAt, timeScale } from "./frame.js";
-import { bounds, path, valueAt } from "./scale.js";
+import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, instantOf, placeOf, timeScale } from "./frame.js";
+import { bounds, path, placeAt, valueAt } from "./scale.js";
 
 const valuesOf = (run, line) => value(`run/${run.name}/${line.data}`, []);
 
@@ -20,28 +20,46 @@ function drawLines(box) {
   const until = forecasts.length ? Math.max(...forecasts.map((each) => each.at_us)) : 0;
   const scale = timeScale(box, Math.min(until, shown.start + shown.used * shown.width * 1.35));
   const { run } = scale;
-  // The last bucket is not full yet, and its rate would seem to fall.
-  const whole = (line) => (line.how === "rate" && run.used > 1 ? run.used - 1 : run.used);
   const arrays = spec.lines.map((line) => valuesOf(run, line));
-  const [low, high] = bounds([...arrays, withinReach(forecasts, bounds(arrays), scale.end)]);
+  const bands = spec.lines.map((line) => (line.band ? ["low", "high"].map((end) => value(`run/${run.name}/${line.data}/${end}`, [])) : []));
+  const measured = [...arrays, ...bands.flat()];
+  const [low, high] = bounds([...measured, withinReach(forecasts, bounds(measured), scale.end)]);
   const bottom = box.height - MARGIN.bottom;
   const y = (each) => bottom - ((each - low) / (high - low)) * (bottom - MARGIN.top);
   drawAxes(box, scale, y, low, high);
   const drawn = forecasts.length ? forecastBand(scale, forecasts, y, low, high, arrays[0], box) : [];
   spec.lines.forEach((line, place) => {
-    const d = path(arrays[place], scale.ofBucket, y, 0, whole(line));
+    const d = path(arrays[place], scale.ofBucket, y, 0, run.used);
     if (spec.lines.length === 1) {
       const area = areaUnder(d, bottom);
       if (area) drawn.push(s("path", { d: area, class: `area c${place}` }));
     }
+    if (line.band) drawn.push(s("path", { d: bandOf(...bands[place], scale.ofBucket, y), class: `range c${place}` }, s("title", {}, "lowest to highest value")));
     drawn.push(s("path", { d, class: `line c${place}` }));
   });
   box.layers.data.replaceChildren(...drawn);
   drawMarks(box, scale);
-  const bucket = time.bucketOf(readAt());
-  drawLegend(box, spec.lines.map((line, place) => ({
-    label: line.label, colour: place, text: number(valueAt(arrays[place], Math.min(bucket, whole(line) - 1))),
-  })));
+  drawLegend(box, ...figures(spec, arrays, run));
+}
+
+/** The entries of a legend, and the instant of their values. */
+export function figures(spec, arrays, run) {
+  const streams = spec.lines.map((line) => line.stream);
+  const bucket = placeOf(streams);
+  const firsts = value(`run/${run.name}/firsts`, {});
+  const places = arrays.map((array) => placeAt(array, bucket));
+  const texts = spec.lines.map((line, place) => number(bucket < 0 ? firsts[line.data] : arrays[place][places[place]]));
+  const entries = spec.lines.map((line, place) => ({ label: line.label, colour: place, text: texts[place] }));
+  return [entries, instantOf(Math.max(...places), streams)];
+}
+
+/** From the lowest to the highest value of each bucket: a stroke each, for neighbours may have none. */
+function bandOf(lows, highs, x, y) {
+  let text = "";
+  lows.forEach((low, place) => {
+    if (low !== null && highs[place] > low) text += `M${x(place).toFixed(1)} ${y(low).toFixed(1)}V${y(highs[place]).toFixed(1)}`;
+  });
+  return text;
 }
 
 /** The newest forecasts of a field, while the soonest is still to come and time is not held at an instant before them. */
@@ -115,9 +133,20 @@ function drawShares(box) {
   });
   box.layers.data.replaceChildren(...drawn);
   drawMarks(box, scale);
-  const bucket = time.bucketOf(readAt());
-  const near = groups.filter((group) => group.middle <= bucket + joined).at(-1);
+  const streams = spec.lines.map((line) => line.stream);
+  const bucket = placeOf(streams);
+  // The newest buckets with events, as many as are joined, up to the one that is read.
+  const newest = Math.max(...arrays.map((array) => lastAbove(array, bucket)));
+  const sums = arrays.map((array) => array.slice(Math.max(newest - joined + 1, 0), newest + 1).reduce((sum, each) => sum + (each ?? 0), 0));
+  const total = sums.reduce((sum, each) => sum + each, 0);
   drawLegend(box, spec.lines.map((line, place) => ({
-    label: line.label, colour: place, text: near ? `${Math.round(near.shares[place] * 100)} %` : "–",
-  })));
+    label: line.label, colour: place, text: total > 0 ? `${Math.round((sums[place] / total) * 100)} %` : "–",
+  })), instantOf(newest, streams));
+}
+
+/** The last place up to one at which there is something; -1 where there is nothing. */
+function lastAbove(array, place) {
+  let found = place;
+  while (found >= 0 && !(array[found] > 0)) found--;
+  return found;
 }

@@ -1,11 +1,12 @@
 // One value over another: the way that a run took through both.
 
 import { s } from "../dom.js";
-import { elapsed, number, short } from "../format.js";
+import { elapsed, short } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
-import { MARGIN, chartBox, drawLegend, readAt } from "./frame.js";
-import { bounds, ticks, valueAt } from "./scale.js";
+import { MARGIN, chartBox, drawLegend } from "./frame.js";
+import { figures } from "./lines.js";
+import { bounds, ticks } from "./scale.js";
 
 export function pathChart(spec, options = {}) {
   return chartBox(spec, { ...options, draw: drawPath });
@@ -29,7 +30,7 @@ function drawPath(box) {
   for (const tick of ticks(left, right, 4)) grid.push(s("text", { x: x(tick), y: bottom + 13, class: "x" }, short(tick)));
   grid.push(s("text", { x: box.width - MARGIN.right, y: box.height - 3, class: "x last" }, `${over.label} →`));
   box.layers.grid.replaceChildren(...grid);
-  const end = time.bucketOf(time.at());
+  const end = time.isFirst(time.at()) ? -1 : time.bucketOf(time.at());
   const points = [];
   for (let place = 0; place <= end; place++) {
     if (xs[place] === null || xs[place] === undefined || ys[place] === null || ys[place] === undefined) continue;
@@ -48,9 +49,7 @@ function drawPath(box) {
   const last = points.at(-1);
   if (last) drawn.push(s("circle", { cx: last[0], cy: last[1], r: 4, class: "dot c0" }));
   box.layers.data.replaceChildren(...drawn);
-  const bucket = time.bucketOf(readAt());
-  drawLegend(box, [over, line].map((each, place) => ({
-    label: each.label, colour: 0, text: number(valueAt(place ? ys : xs, bucket)),
-  })));
-  box.plot.setAttribute("aria-label", `${box.spec.title}: the way of the run until ${elapsed(time.at() - run.start, run.used * run.width)}`);
+  const [entries, us] = figures(box.spec, [xs, ys], run);
+  drawLegend(box, entries.map((each) => ({ ...each, colour: 0 })), us);
+  box.plot.setAttribute("aria-label", `${box.spec.title}: the way of the run until ${elapsed(time.since(time.at()), time.length())}`);
 }

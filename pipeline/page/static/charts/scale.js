@@ -45,10 +45,13 @@ export function path(values, x, y, first, end) {
   return text;
 }
 
-/** Newest value at or before a place, of the last few. */
-export function valueAt(values, place) {
-  for (let each = place; each >= Math.max(place - 12, 0); each--) {
-    if (values[each] !== null && values[each] !== undefined) return values[each];
+/** The place of the newest value at or before one; -1 where there is none. */
+export function placeAt(values, place) {
+  for (let each = place; each >= 0; each--) {
+    if (values[each] !== null && values[each] !== undefined) return each;
   }
-  return null;
+  return -1;
 }
+
+/** Newest value at or before a place. */
+export const valueAt = (values, place) => values[placeAt(values, place)] ?? null;

@@ -1,7 +1,7 @@
 // The newest messages of one topic, as astrocyte tap shows them, with its filter; up to the shown instant.
 
 import { h, setText } from "../dom.js";
-import { elapsed, number } from "../format.js";
+import { counted, instant } from "../format.js";
 import { ask, value } from "../store.js";
 import * as time from "../time.js";
 
@@ -99,8 +99,8 @@ export function tailPanel() {
     list.replaceChildren(...events.map(row));
     const absent = answer.looked && answer.absent?.length ? `; ${answer.absent.join("; ")}` : "";
     const run = time.run();
-    const when = instant() === null || !run ? "" : ` up to ${elapsed(time.at() - run.start, run.used * run.width)}`;
-    setText(status, `${number(events.length)} events of the newest ${number(looked)} messages${when}${absent}`);
+    const when = instant() === null || !run ? "" : ` up to ${instant(time.since(time.at()), time.length())}`;
+    setText(status, `${counted(events.length, "event")} of the newest ${counted(looked, "message")}${when}${absent}`);
     show();
   }
 

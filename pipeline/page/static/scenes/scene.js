@@ -2,7 +2,7 @@
 
 import { rgb, scaleOf } from "../charts/colours.js";
 import { h, setText } from "../dom.js";
-import { number } from "../format.js";
+import { counted } from "../format.js";
 import { ask, value } from "../store.js";
 import * as time from "../time.js";
 
@@ -28,6 +28,7 @@ export function scenePanel({ kind, title, unit, note, scale, draw, say, height }
   let busy = false;
   let timer = null;
   let gone = false;
+  let lost = "";
   let width = 0;
 
   const isOpen = () => opened[kind] ?? !value("source", {}).live;
@@ -50,11 +51,15 @@ export function scenePanel({ kind, title, unit, note, scale, draw, say, height }
     const now = wanted();
     if (now === asked && answer?.complete) return;
     busy = true;
-    answer = await ask("/api/scene", { kind, run: run.name, at: time.isLive() ? null : Math.round(time.at()) });
+    const found = await ask("/api/scene", { kind, run: run.name, at: time.isLive() ? null : Math.round(time.at()) });
     busy = false;
     asked = now;
     if (gone) return;
+    // What was shown stays where the server has ended.
+    lost = found.error && answer && !answer.error ? found.error : "";
+    if (!lost) answer = found;
     paint();
+    if (lost) return;
     if (!answer.complete && !answer.error) timer = setTimeout(request, AGAIN_MS);
     else if (wanted() !== now) request();
   }
@@ -70,7 +75,7 @@ export function scenePanel({ kind, title, unit, note, scale, draw, say, height }
     if (said) draw(context, answer, width, height, coloursOf(canvas, scale));
     legend.replaceChildren(...(said ?? []).map(([label, text]) => h("span", { class: "entry" }, label, " ", h("b", {}, text))));
     canvas.setAttribute("aria-label", `${title}: ${(said ?? []).map((each) => each.join(" ")).join(", ")}`);
-    setText(told, answer.error ?? (answer.problem || (answer.complete ? "" : `reading, ${number(answer.events)} events so far`)));
+    setText(told, lost || answer.error || answer.problem || (answer.complete ? "" : `reading, ${counted(answer.events, "event")} so far`));
     told.hidden = !told.textContent;
   }
 

@@ -41,7 +41,7 @@ export function individualPanel(choose, zoomTo) {
 
 const sinceStart = (us) => {
   const run = time.run();
-  return elapsed(us - run.start, run.used * run.width);
+  return elapsed(us - run.oldest, time.length());
 };
 
 function head({ kind, individual, second_parent: second }, line, zoomTo) {

@@ -1,7 +1,8 @@
 // Findings: alerts and multi events as they come, with filters; one of them is shown with the reasons for it.
 
 import { h, keyed, setText } from "../dom.js";
-import { elapsed, number, utc } from "../format.js";
+import { counted, elapsed, number, utc } from "../format.js";
+import { foundUntilShown } from "../found.js";
 import { ask, changed, value } from "../store.js";
 import * as time from "../time.js";
 import { whyPanel } from "./why.js";
@@ -55,35 +56,50 @@ export function findingsView(chosen) {
     requestAnimationFrame(() => document.getElementById(idOf(finding))?.scrollIntoView({ block: "nearest" }));
   }
 
-  function matching(all, run, at) {
-    const words = filter.text.toLowerCase();
-    return all.filter((each) =>
-      (!filter.kind || each.kind === filter.kind) && (!filter.rule || each.rule === filter.rule)
-      && (!filter.severity || each.severity === filter.severity)
-      && (!words || `${each.key ?? ""} ${each.message ?? ""} ${each.rule}`.toLowerCase().includes(words))
-      && (time.isLive() || each.run !== run?.name || each.t <= at));
+  /** Findings that are kept of the kinds that are shown, up to the shown instant, by time. */
+  function keptOf(run) {
+    const feeds = [["alert", "findings/alerts"], ["match", "findings/matches"]].filter(([name]) => !filter.kind || filter.kind === name);
+    const newest = feeds.map(([, name]) => value(name, { items: [], first: 0 }));
+    const there = newest.flatMap((feed) => feed.items);
+    // Of a past that is older than the newest ones the server keeps some of every moment.
+    if (!time.isLive() && run && newest.some((feed) => feed.first > 0)) {
+      askPast(run);
+      const known = new Set(there.map((each) => each.id));
+      there.push(...past.items.filter((each) => each.run === run.name && !known.has(each.id) && (!filter.kind || each.kind === filter.kind)));
+    }
+    return there.filter((each) => time.isLive() || each.run !== run?.name || each.t <= time.at()).sort((a, b) => a.t - b.t);
   }
 
-  /** Findings of a past that is older than the newest ones, of which the server keeps some of every moment. */
-  function pastOf(run, feed) {
-    const oldest = feed.items.find((each) => each.run === run?.name);
-    if (time.isLive() || !run || feed.first === 0 || (oldest && oldest.t <= time.at())) return null;
+  function askPast(run) {
     const now = JSON.stringify([run.name, Math.round(time.at())]);
-    if (now !== past.asked && !past.busy) {
-      past.busy = true;
-      ask("/api/findings", { run: run.name, at: Math.round(time.at()) }).then((answer) => {
-        Object.assign(past, { asked: now, busy: false, items: answer.items ?? [] });
-        changed();
-      });
+    if (now === past.asked || past.busy) return;
+    past.busy = true;
+    ask("/api/findings", { run: run.name, at: Math.round(time.at()) }).then((answer) => {
+      Object.assign(past, { asked: now, busy: false, items: answer.items ?? past.items });
+      changed();
+    });
+  }
+
+  function matching(all) {
+    const words = filter.text.toLowerCase();
+    return all.filter((each) =>
+      (!filter.rule || each.rule === filter.rule) && (!filter.severity || each.severity === filter.severity)
+      && (!words || `${each.key ?? ""} ${each.message ?? ""} ${each.rule}`.toLowerCase().includes(words)));
+  }
+
+  /** How many there are, how many of them are kept, and how many of those the filters leave. */
+  function said(kept, found) {
+    const all = foundUntilShown();
+    const parts = [`${counted(all.alerts, "alert")} and ${counted(all.matches, "multi event")} ${time.isLive() ? "in all" : "up to the shown instant"}`];
+    for (const [kind, total, one] of [["alert", all.alerts, "alert"], ["match", all.matches, "multi event"]]) {
+      const own = kept.filter((each) => each.kind === kind).length;
+      if ((!filter.kind || filter.kind === kind) && own < total) parts.push(`${number(own)} of ${counted(total, one)} kept`);
     }
-    return past.items;
+    return [...parts, `${number(found.length)} ${found.length === 1 ? "matches" : "match"} the filters`].join("; ");
   }
 
   function update() {
     const run = time.run();
-    const newest = value("findings", { items: [], first: 0 });
-    const ofPast = pastOf(run, newest);
-    const feed = ofPast === null ? newest : { items: ofPast, first: 1 };
     const totals = [value("rules/alerts", {}), value("rules/matches", {})];
     const names = [...new Set(totals.flatMap((each) => Object.keys(each)))].sort();
     if (names.join() !== rules) {
@@ -91,29 +107,31 @@ export function findingsView(chosen) {
       rule.replaceChildren(h("option", { value: "" }, "all"), ...names.map((name) => h("option", { value: name }, name)));
       rule.value = filter.rule;
     }
-    const found = matching(feed.items, run, time.at());
+    const kept = keptOf(run);
+    const found = matching(kept);
     shown = found.slice(-MOST).reverse();
-    const all = totals.map((each) => Object.values(each).reduce((sum, one) => sum + one, 0));
-    setText(count, `${number(all[0])} alerts and ${number(all[1])} multi events in all; ${number(found.length)} match the filters${time.isLive() ? "" : " at the shown instant"}`);
+    setText(count, said(kept, found));
     empty.hidden = shown.length > 0;
     list.hidden = shown.length === 0;
     if (!shown.length) {
+      const broken = Boolean(value("source", {}).problem);
       empty.replaceChildren(
-        h("h2", {}, feed.items.length ? "Nothing matches the filters" : "Nothing found yet"),
-        h("p", {}, feed.items.length
+        h("h2", {}, kept.length ? "Nothing matches the filters" : broken ? "Nothing was found" : "Nothing found yet"),
+        h("p", {}, kept.length
           ? "Choose another rule or severity, or “both” kinds."
-          : "Alerts and multi events appear here as rules match. astrocyte rules check FILE says whether a rule can match at all."));
+          : broken ? "There is no alert and no multi event in what could be read."
+            : "Alerts and multi events appear here as rules match. astrocyte rules check FILE says whether a rule can match at all."));
     }
-    more.hidden = found.length <= MOST && feed.first === 0;
-    setText(more, ofPast !== null ? "Of this time some findings of every moment are kept. All of them: astrocyte tap alerts, astrocyte tap multi.events." : `The newest ${number(shown.length)} are listed. All of them: astrocyte tap alerts, astrocyte tap multi.events.`);
+    more.hidden = found.length <= MOST;
+    setText(more, `The newest ${number(shown.length)} are listed. All of them: astrocyte tap alerts, astrocyte tap multi.events.`);
     keyed(list, shown, (each) => each.id, (each) => row(each, choose), (child, each) => {
       child.setAttribute("aria-selected", String(each.id === selected));
       const owner = time.runs().find((one) => one.name === each.run);
-      setText(child.querySelector("time"), owner ? elapsed(each.t - owner.start, owner.used * owner.width) : utc(each.t).slice(0, 19));
+      setText(child.querySelector("time"), owner ? elapsed(each.t - owner.oldest, owner.newest - owner.oldest) : utc(each.t).slice(0, 19));
     });
     list.setAttribute("aria-activedescendant", shown.some((each) => each.id === selected) ? idOf({ id: selected }) : "");
     if (selected && !why.shows(selected)) {
-      const finding = feed.items.find((each) => each.id === selected);
+      const finding = kept.find((each) => each.id === selected);
       if (finding) why.show(finding);
     }
   }
@@ -125,7 +143,7 @@ const idOf = (finding) => `finding-${finding.id}`;
 
 function row(finding, choose) {
   const values = Object.entries(finding.values ?? {}).map(([name, each]) => `${name.replaceAll("_", " ")} ${number(each)}`).join(", ");
-  const text = finding.kind === "alert" ? finding.message : `${finding.sources} events${values ? `, ${values}` : ""}`;
+  const text = finding.kind === "alert" ? finding.message : `${counted(finding.sources, "event")}${values ? `, ${values}` : ""}`;
   return h("li", { id: idOf(finding), role: "option", class: finding.severity || "match", onclick: () => choose(finding) },
     h("time", { title: `${utc(finding.t)} UTC` }),
     h("span", { class: "severity" }, finding.severity || "match"),

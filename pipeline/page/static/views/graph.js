@@ -1,9 +1,10 @@
 // The topology: columns from the topics that are read to the stores, with what flows through each part.
 
 import { h, s, setText } from "../dom.js";
-import { number, short, span } from "../format.js";
+import { counted, number, short, span } from "../format.js";
 import { value } from "../store.js";
-import { rateShown, trafficBucket } from "./pipeline.js";
+import * as time from "../time.js";
+import { rateShown, rateText, trafficBucket } from "./pipeline.js";
 
 const HEADINGS = ["read", "repartition", "copies", "rules", "written", "roles", "stores"];
 
@@ -29,8 +30,8 @@ export function graphView(open) {
         const name = node.kind === "domains" ? `${node.label} by ${node.by}` : (node.label ?? node.id);
         const card = h("article", { class: `node ${node.kind}`, "data-id": node.id },
           h("h4", { title: node.id }, node.kind === "topic" ? h("button", { type: "button", class: "link", onclick: (event) => open(node.id, event.currentTarget) }, name) : name), h("p", {}, figure, detail), node.kind.startsWith("topic") ? bars : null,
-          node.rules ? listed(`${node.rules.length} rules, windows, statistics`, node.rules.map((each) => each.replaceAll("_", " "))) : null,
-          node.topics ? listed(`${node.topics.length} topics`, node.topics) : null);
+          node.rules ? listed(node.rules.length === 1 ? "1 rule, window or statistic" : `${node.rules.length} rules, windows, statistics`, node.rules.map((each) => each.replaceAll("_", " "))) : null,
+          node.topics ? listed(counted(node.topics.length, "topic"), node.topics) : null);
         card.addEventListener("toggle", drawEdges, true);
         cards.set(node.id, { card, figure, detail, bars: bars.firstChild, node });
         return card;
@@ -67,6 +68,7 @@ export function graphView(open) {
     }
     const traffic = value("traffic", null);
     const bucket = trafficBucket(traffic);
+    const notHeld = time.whenNotHeld();
     const roles = value("health", {})?.roles ?? {};
     const domains = Object.entries(value("domains", {}));
     for (const { card, figure, detail, bars, node } of cards.values()) {
@@ -74,20 +76,20 @@ export function graphView(open) {
         const names = (node.topics ?? [node.id]).filter((each) => each in (traffic?.messages ?? {}));
         const rates = sum_(names.map((each) => value(`traffic/${each}`, [])));
         const count = names.reduce((total, each) => total + traffic.messages[each], 0);
-        setText(figure, names.length ? `${short(Math.round(rateShown(traffic, rates, bucket) * 10) / 10)}/s` : "");
-        setText(detail, names.length ? `${number(count)} messages` : "no messages here");
+        setText(figure, names.length ? `${rateText(rateShown(traffic, names, rates, bucket))}/s` : "");
+        setText(detail, names.length ? `${counted(count, "message")}${notHeld}` : "no messages here");
         spark(bars, rates, bucket);
       } else if (node.kind === "domains") {
         const own = domains.filter(([name]) => name.startsWith(`${node.role}/`)).map(([, each]) => each);
         const behind = own.map((each) => each.behind_s).filter((each) => each !== null);
         const sum = (name) => own.reduce((total, each) => total + (each[name] ?? 0), 0);
-        setText(figure, own.length ? `${short(sum("processed"))} events` : "");
-        setText(detail, own.length ? `${behind.length ? `${span(Math.max(...behind))} behind, ` : ""}${number(sum("late"))} late, ${number(sum("dead"))} dead` : "no figures in this source");
+        setText(figure, own.length ? `${short(sum("processed"))} ${sum("processed") === 1 ? "event" : "events"}` : "");
+        setText(detail, own.length ? `${behind.length ? `${span(Math.max(...behind))} behind, ` : ""}${number(sum("late"))} late, ${number(sum("dead"))} dead${notHeld}` : "no figures in this source");
         card.classList.toggle("wrong", own.some((each) => each.stalls?.length));
       } else if (node.kind === "role") {
         const role = roles[node.role];
         setText(figure, role ? (role.lag === null || role.lag === undefined ? "–" : `lag ${short(role.lag)}`) : "");
-        setText(detail, role ? `${role.members ?? 0} members, ${role.state ?? ""}` : "");
+        setText(detail, role ? `${counted(role.members ?? 0, "member")}, ${role.state ?? ""}${notHeld}` : "");
         card.classList.toggle("wrong", role?.members === 0);
         card.classList.toggle("behind", (role?.lag ?? 0) > 1000);
       }

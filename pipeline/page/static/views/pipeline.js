@@ -1,7 +1,7 @@
 // The pipeline: what flows through it, who is behind, and what was refused.
 
 import { h, keyed, setText } from "../dom.js";
-import { bytes, number, span } from "../format.js";
+import { bytes, number, short, span } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
 import { lettersPanel } from "../pipeline/letters.js";
@@ -9,6 +9,7 @@ import { tailPanel } from "../pipeline/tail.js";
 import { graphView } from "./graph.js";
 
 const RATE_US = 5e6;
+const LEAST_US = 1e6;
 const TEXTS = ["what to do"];
 
 export function pipelineView() {
@@ -32,6 +33,10 @@ export function pipelineView() {
     setText(problem, health?.problem ?? "");
     noRules.hidden = value("graph", { nodes: [] }).nodes.length > 0;
     graph.update();
+    const notHeld = time.whenNotHeld();
+    setText(roles.title, `Roles${notHeld}`);
+    setText(domains.title, `Domains${notHeld}`);
+    for (const name of ["messages", "bytes"]) topics.head(name, `${name}${notHeld}`);
     updateRoles(health, source);
     updateDomains();
     updateTopics();
@@ -74,12 +79,14 @@ export function pipelineView() {
     const until = trafficBucket(traffic);
     topics.rows(names.map((name) => {
       const rates = value(`traffic/${name}`, []);
-      return { key: name, cells: [name, number(traffic.messages[name]), number(rateShown(traffic, rates, until)), name in traffic.bytes ? bytes(traffic.bytes[name]) : "–"] };
-    }), "No messages have been read yet.");
+      return { key: name, cells: [name, number(traffic.messages[name]), rateText(rateShown(traffic, [name], rates, until)), name in traffic.bytes ? bytes(traffic.bytes[name]) : "–"] };
+    }), value("source", {}).problem ? "No message could be read." : "No messages have been read yet.");
   }
 
   return { element, update, leave() { graph.leave(); tail.leave(); } };
 }
+
+export const rateText = (rate) => short(Math.round(rate * 10) / 10);
 
 /** The bucket of the traffic at the shown instant, which is the last full one where that is the newest. */
 export function trafficBucket(traffic) {
@@ -89,10 +96,15 @@ export function trafficBucket(traffic) {
   return at === null ? last : Math.min(Math.max(Math.floor((at - traffic.start) / traffic.width), 0), last);
 }
 
-/** Messages in a second: at the shown instant, or over all of a recording that is shown at its end. */
-export function rateShown(traffic, rates, place) {
-  if (time.isLive() && !value("source", {}).live && traffic.used > 1) {
-    return (rates.reduce((sum, each) => sum + (each ?? 0), 0) * traffic.width) / Math.max(traffic.newest - traffic.start, traffic.width);
+/**
+ * Messages in a second of some topics: at the shown instant, or, of a recording that is shown at its end, over the time
+ * from their first message to their last.
+ */
+export function rateShown(traffic, names, rates, place) {
+  if (time.isLive() && !value("source", {}).live) {
+    const spans = names.map((each) => traffic.spans[each]).filter(Boolean);
+    const length = Math.max(...spans.map((each) => each[1])) - Math.min(...spans.map((each) => each[0]));
+    return spans.length ? names.reduce((sum, each) => sum + traffic.messages[each], 0) / (Math.max(length, LEAST_US) / 1e6) : 0;
   }
   return rateAt(rates, place, Math.max(Math.ceil(RATE_US / traffic.width), 2));
 }
@@ -106,10 +118,14 @@ function rateAt(rates, place, most) {
 function table(title, columns, choose) {
   const body = h("tbody");
   const empty = h("p", { class: "hint" });
-  const inner = h("table", {}, h("thead", {}, h("tr", {}, columns.map((each) => h("th", { scope: "col", class: TEXTS.includes(each) ? "text" : "" }, each)))), body);
-  const element = h("section", { class: "panel" }, h("h3", {}, title), empty, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, inner));
+  const heads = columns.map((each) => h("th", { scope: "col", class: TEXTS.includes(each) ? "text" : "" }, each));
+  const inner = h("table", {}, h("thead", {}, h("tr", {}, heads)), body);
+  const heading = h("h3", {}, title);
+  const element = h("section", { class: "panel" }, heading, empty, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, inner));
   return {
     element,
+    title: heading,
+    head: (name, text) => setText(heads[columns.indexOf(name)], text),
     rows(items, text) {
       empty.hidden = items.length > 0;
       inner.hidden = items.length === 0;
@@ -117,7 +133,10 @@ function table(title, columns, choose) {
       keyed(body, items, (each) => each.key, (each) => h("tr", {}, each.cells.map((_, place) => h(place ? "td" : "th", place ? { class: TEXTS.includes(columns[place]) ? "text" : "" } : { scope: "row" },
         choose && !place ? h("button", { type: "button", class: "link", title: "Show its newest messages", onclick: (event) => choose(each.key, event.currentTarget) }) : null))), (child, each) => {
         child.setAttribute("class", each.wrong ? "wrong" : "");
-        each.cells.forEach((cell, place) => setText(choose && !place ? child.firstChild.firstChild : child.children[place], String(cell)));
+        each.cells.forEach((cell, place) => {
+          setText(choose && !place ? child.firstChild.firstChild : child.children[place], String(cell));
+          child.children[place].dataset.label = heads[place].textContent;
+        });
       });
     },
   };

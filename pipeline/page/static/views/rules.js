@@ -1,8 +1,9 @@
 // Rules: those that run, an editor for them, what the server says of a text, and what it would have found.
 
 import { h, setText } from "../dom.js";
-import { number } from "../format.js";
+import { counted, number } from "../format.js";
 import { changed, value } from "../store.js";
+import * as time from "../time.js";
 import { listRules, post } from "../rules/api.js";
 import { automatonView } from "../rules/automaton.js";
 import { codeEditor } from "../rules/editor.js";
@@ -24,8 +25,6 @@ const NEW = `rules:
 `;
 /** What is being edited outlives the view: texts by file, the open file and rule. */
 const state = { files: null, drafts: new Map(), open: null, rule: null, automatic: false };
-
-const counted = (count, one, many) => `${number(count)} ${count === 1 ? one : many}`;
 
 export function rulesView(chosen) {
   const list = h("div", { class: "rule-list" });
@@ -297,7 +296,7 @@ export function rulesView(chosen) {
     for (const each of list.querySelectorAll("[data-rule]")) {
       const name = each.dataset.rule;
       const [found, raised] = [matches[name] ?? 0, alerts[name] ?? 0];
-      setText(each, found || raised ? `${counted(found, "match", "matches")}${raised ? `, ${counted(raised, "alert", "alerts")}` : ""}` : "none found");
+      setText(each, found || raised ? `${counted(found, "match", "matches")}${raised ? `, ${counted(raised, "alert", "alerts")}` : ""}${time.whenNotHeld()}` : "none found");
     }
   }
 

@@ -1,7 +1,7 @@
 // The tree: who descends from whom in the shown run, at the shown instant.
 
 import { h, setText } from "../dom.js";
-import { elapsed, number, short, utc } from "../format.js";
+import { counted, elapsed, instant, number, short, utc } from "../format.js";
 import { ask, value } from "../store.js";
 import * as time from "../time.js";
 import { gestures } from "../tree/gestures.js";
@@ -81,6 +81,12 @@ export function treeView(rest) {
     const answer = await ask("/api/tree", parameters);
     busy = false;
     if (gone) return;
+    if (answer.error && tree?.rows && runName === parameters.run) {
+      // What was shown stays.
+      setText(status, answer.error);
+      later(AGAIN_MS);
+      return;
+    }
     // The time axis is that of the whole run, so that a tree of the past keeps its place.
     const first = !tree?.rows || runName !== parameters.run;
     tree = answer;
@@ -133,15 +139,15 @@ export function treeView(rest) {
   function draw() {
     const run = time.run();
     if (!tree?.rows || !run) return;
-    drawTree(canvas, port, tree, { selected, hovered, start: run.start, at: time.isLive() ? null : tree.at });
+    drawTree(canvas, port, tree, { selected, hovered, start: run.oldest, at: time.isLive() ? null : tree.at });
     setText(under, hovered >= 0 && tree.lines?.id[hovered] !== undefined ? about(hovered, run) : "\u00a0");
   }
 
   function about(place, run) {
     const { lines } = tree;
-    const length = run.used * run.width;
+    const length = time.length();
     const known = lines.value[place] === null ? "" : `, ${(chosen.colour || "generation").replaceAll("_", " ")} ${number(lines.value[place])}`;
-    return `${tree.individual} ${lines.id[place]}: born ${elapsed(lines.birth[place] - run.start, length)}, ${lines.alive[place] ? "lives" : "died"}${known}; its clade has ${number(lines.leaves[place])} in the tree, ${number(lines.extinct[place])} died out`;
+    return `${tree.individual} ${lines.id[place]}: born ${elapsed(time.since(lines.birth[place]), length)}, ${lines.alive[place] ? "lives" : "died"}${known}; its clade has ${number(lines.leaves[place])} in the tree, ${number(lines.extinct[place])} died out`;
   }
 
   function show() {
@@ -158,30 +164,31 @@ export function treeView(rest) {
     if (there) {
       key.replaceChildren(h("i", { "aria-hidden": "true" }), h("span", {}, tree.range ? `${short(tree.range[0])} to ${short(tree.range[1])}` : "not known"));
       const run = time.run();
-      const when = elapsed(tree.at - run.start, run.used * run.width);
+      const when = instant(time.since(tree.at), time.length());
       const parts = [
-        `${number(tree.living)} ${tree.individual}s live at ${when}`, `${number(tree.individuals)} were born or named`, `${number(tree.drawn)} are in the tree`,
-        tree.complete ? null : `reading, ${number(tree.events)} events so far`,
+        `${counted(tree.living, tree.individual)} ${tree.living === 1 ? "lives" : "live"} at ${when}`, `${number(tree.individuals)} were born or named until then`, `${number(tree.drawn)} are in the tree`,
+        tree.complete ? null : `reading, ${counted(tree.events, "event")} so far`,
         tree.two_parents ? "drawn along first parents" : null,
         tree.released_until ? `lines that died out before ${utc(tree.released_until).slice(11, 19)} are only counted` : null, tree.problem || null, ...(tree.notes ?? []),
       ];
       setText(status, parts.filter(Boolean).join("; "));
-    } else setText(status, tree.complete ? "" : `Reading the births of this run: ${number(tree.events ?? 0)} events so far`);
+    } else setText(status, tree.complete || tree.error || tree.problem || !tree.events ? "" : `Reading the births of this run: ${counted(tree.events, "event")} so far`);
     draw();
   }
 
   function emptyText() {
     if (tree.error || tree.problem) return [h("h2", {}, "No tree"), h("p", { class: "error" }, tree.error ?? tree.problem)];
     if (tree.individuals) return [h("h2", {}, "Nobody lives"), h("p", {}, "At the shown instant nobody of this run lives. Choose another one, or show the lines that died out.")];
-    if (!tree.complete && !value("source", {}).live) return [h("h2", {}, "Reading the births")];
-    return [h("h2", {}, "No births in this run"), h("p", {}, "The tree is drawn from births that name a parent: those of cells (evolutionary_events) and of kernels (kernel_geometry).")];
+    if (!tree.complete && (tree.events || !value("source", {}).live)) return [h("h2", {}, "Reading the births")];
+    return [h("h2", {}, tree.complete ? "No births in this run" : "No births so far"), h("p", {}, "The tree is drawn from births that name a parent: those of cells (evolutionary_events) and of kernels (kernel_geometry).")];
   }
 
   function update() {
     const parameters = question();
     if (!parameters) {
       empty.hidden = false;
-      empty.replaceChildren(h("h2", {}, "No run yet"), h("p", {}, "The tree of a run is drawn as soon as its first events arrive."));
+      empty.replaceChildren(...(value("source", {}).problem ? [h("h2", {}, "It cannot be read"), h("p", {}, "There is no run in what could be read.")]
+        : [h("h2", {}, "No run yet"), h("p", {}, "The tree of a run is drawn as soon as its first events arrive.")]));
       return;
     }
     const now = JSON.stringify([parameters.run, parameters.at, parameters.extinct, parameters.colour]);

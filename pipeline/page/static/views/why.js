@@ -1,7 +1,7 @@
 // Why something was found: the events that it was made of, the conditions with their values, and what nearly matched.
 
 import { h, setText } from "../dom.js";
-import { number, utc } from "../format.js";
+import { counted, number, utc } from "../format.js";
 import { ask } from "../store.js";
 
 /** `lookUp` gives the lineage of a finding; without it, it is looked up where it was recorded. */
@@ -78,7 +78,7 @@ function lineage(found, open) {
     facts.length ? h("p", { class: "facts" }, facts.map(([name, each]) => h("span", {}, `${name.replaceAll("_", " ")} `, h("b", {}, shownValue(each))))) : null,
     found.note ? h("p", { class: "hint" }, found.note) : null,
     h("ol", {}, grouped(found.sources).map((group) => h("li", {}, sources(group, open)))),
-    found.left_out ? h("p", { class: "hint" }, `${number(found.left_out)} more events are left out here; astrocyte explain ${found.event_id} --json lists all.`) : null);
+    found.left_out ? h("p", { class: "hint" }, `${counted(found.left_out, "more event")} ${found.left_out === 1 ? "is" : "are"} left out here; astrocyte explain ${found.event_id} --json lists all.`) : null);
 }
 
 /** Neighbouring sources of one step together: a loop may have taken hundreds. */
@@ -109,7 +109,7 @@ function source(each, open) {
       h("time", {}, each.timestamp ? each.timestamp.replace("T", " ").replace("Z", "") : "")),
     h("p", { class: "place" }, h("code", {}, place), h("code", { class: "id", title: each.event_id }, each.event_id)),
     fields.length ? h("p", { class: "fields" }, fields.slice(0, 14).map(([name, one]) => h("span", {}, `${name} `, h("b", {}, shownValue(one))))) : null,
-    each.made_of ? h("details", { open }, h("summary", {}, `made from ${number(each.made_of.sources.length + (each.made_of.left_out ?? 0))} events by ${each.made_of.correlation_rule}`), lineage(each.made_of, false)) : null);
+    each.made_of ? h("details", { open }, h("summary", {}, `made from ${counted(each.made_of.sources.length + (each.made_of.left_out ?? 0), "event")} by ${each.made_of.correlation_rule}`), lineage(each.made_of, false)) : null);
 }
 
 function nearPart(finding) {
@@ -136,7 +136,7 @@ function nearPart(finding) {
 function nearMisses(found) {
   if (found.error || found.unavailable) return [h("p", { class: "hint" }, found.error ?? found.unavailable)];
   return [
-    h("p", { class: "facts" }, `${number(found.events)} events of its streams, ${number(found.matches)} matches, ${number(found.missed)} partial matches that ended without one`),
+    h("p", { class: "facts" }, `${counted(found.events, "event")} of its streams, ${counted(found.matches, "match", "matches")}, ${counted(found.missed, "partial match", "partial matches")} that ended without one`),
     h("table", { class: "conditions" },
       h("thead", {}, h("tr", {}, ["step", "fit", "failed most often"].map((each) => h("th", { scope: "col" }, each)))),
       h("tbody", {}, found.steps.map((step) => h("tr", {}, h("th", { scope: "row" }, step.step), h("td", {}, `${number(step.fitted)} of ${number(step.seen)}`),

@@ -1,6 +1,7 @@
 // The world: everything that its streams tell, over the time of the run.
 
 import { h } from "../dom.js";
+import { counted } from "../format.js";
 import { value } from "../store.js";
 import * as time from "../time.js";
 import { heatChart } from "../charts/heat.js";
@@ -52,11 +53,16 @@ export function worldView() {
 
 function emptyText() {
   const source = value("source", {});
+  if (source.problem) {
+    const { read = 0 } = value("counts", {});
+    return [h("h2", {}, "It cannot be read"), h("p", {}, `There is no event with a chart in ${read ? `the ${counted(read, "message")} before the damage` : "what could be read"}.`)];
+  }
+  if (source.demo) return [h("h2", {}, "The world is starting"), h("p", {}, "The first charts appear with its first events.")];
   if (source.live) {
     return [
       h("h2", {}, "No events yet"),
       h("p", {}, "The page draws a world as soon as its first events arrive. Start one in another terminal:"),
-      h("pre", {}, "astrocyte simulate cells --seconds 60 --realtime"),
+      h("pre", {}, source.start),
     ];
   }
   if (source.complete) {

@@ -43,7 +43,10 @@ def test_the_last_of_each_moment_are_kept_in_whatever_portions_they_came(times, 
     found = past.until(at_us, 10_000)
     assert sorted(each.record.offset for each in found) == sorted(each.record.offset for each in expected)
     assert [each.time_us for each in found] == sorted(each.time_us for each in found)
-    assert past.until(at_us, 3) == found[-3:]
+    few = past.until(at_us, 3)
+    for is_alert in (False, True):
+        own = [each for each in found if each.is_alert == is_alert]
+        assert [each for each in few if each.is_alert == is_alert] == own[-3:]
 
 
 def test_what_is_kept_of_a_long_run_is_bounded_and_its_beginning_is_there():

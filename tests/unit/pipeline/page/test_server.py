@@ -110,7 +110,7 @@ async def test_the_stream_is_refused_to_more_browsers_than_are_meant(world, monk
 async def test_a_lineage_leads_to_offsets_and_shows_the_conditions_with_their_values(world):
     async with served(world) as (session, page):
         await read_until_complete(session)
-        alert = next(each for each in page.state.document()["findings"].items if each["kind"] == "alert")
+        alert = page.state.document()["findings/alerts"].items[0]
         async with session.get("/api/lineage", params={"id": alert["event"]}) as answer:
             found = await answer.json()
         last = found["lineage"]["sources"][-1]
@@ -237,12 +237,17 @@ async def test_the_form_takes_the_token_and_the_cookie_does_not_tell_it(world):
     async with served(world, token=TOKEN) as (session, _):
         async with session.post("/login", data={"token": "wrong"}, allow_redirects=False) as answer:
             assert (answer.headers["Location"], answer.cookies) == ("/login?wrong", {})
+        said = [await (await session.get(path)).text() for path in ("/login", "/login?wrong")]
+        assert ['role="alert" hidden' in each for each in said] == [True, False]
+        assert "That is not the token of this page." in said[1]
         async with session.post("/login", data={"token": TOKEN}, allow_redirects=False) as answer:
             cookie = answer.cookies[COOKIE]
             assert (cookie["httponly"], cookie["samesite"]) == (True, "Strict")
             assert TOKEN not in cookie.value
         async with session.get("/static/app.js") as answer:
             assert answer.status == 200
+        async with session.get("/login?wrong", allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, "/")
     async with (
         served(world, token=TOKEN) as (session, _),
         session.get("/", cookies={COOKIE: cookie.value}, allow_redirects=False) as answer,

@@ -47,13 +47,71 @@ def test_the_charts_of_a_world_are_those_of_its_streams(messages):
     assert "Accuracy by problem" not in titles
 
 
-def test_a_line_holds_the_means_of_its_buckets(messages):
+def test_a_line_of_the_whole_world_holds_the_last_value_of_each_bucket(messages):
     document = shown(state_of(messages))
     run = document["set"]["runs"][0]
-    population = document["set"][f"run/{RUN}/population_metrics:total_population/0/mean"]
+    population = document["set"][f"run/{RUN}/population_metrics:total_population/0/last"]
     place = int(COLLAPSE_S * 1e6) // run["width"]
     assert max(each for each in population[: place - 2] if each is not None) > 1000
     assert max(each for each in population[place + 1 :] if each is not None) < 500
+
+
+def rows_of(stream, rows, run=RUN):
+    """Messages with one row each, of (seconds from the start, value by field)."""
+    found = []
+    for number, (at_s, values) in enumerate(rows):
+        columns = {"timestamp": np.array([T0_US + round(at_s * 1e6)]), "key": [run]}
+        columns |= {name: np.array([each]) for name, each in values.items()}
+        frame = encode_frame(Frame.from_columns(stream, run, columns, first_seq=number))
+        topic = f"mono.{stream}" if stream == "population_metrics" else stream
+        found.append(ConsumedRecord(topic, 0, number, (T0_US + round(at_s * 1e6)) // 1000, None, frame))
+    return found
+
+
+@settings(derandomize=True, deadline=None, max_examples=12)
+@given(st.dictionaries(st.integers(0, 4_000), st.integers(0, 9_999_999), min_size=1, max_size=60), st.integers(1, 9))
+def test_at_every_instant_that_can_be_shown_figures_are_those_of_the_last_row_until_then(rows, portion):
+    rows = sorted((at / 100, {"total_population": value}) for at, value in rows.items())
+    records = rows_of("population_metrics", rows)
+    document = shown(state_of(records, cuts=range(portion, len(records), portion)))["set"]
+    (run,), at = document["runs"], f"run/{RUN}"
+    lasts, lows, highs = (
+        document[f"{at}/population_metrics:total_population/0/last{end}"] for end in ("", "/low", "/high")
+    )
+    values = [(T0_US + round(at_s * 1e6), each["total_population"]) for at_s, each in rows]
+    assert document[f"{at}/firsts"] == {"population_metrics:total_population/0/last": values[0][1]}
+    held = 0
+    for place, offset_us in enumerate(document[f"{at}/instants"]):
+        begin_us = run["start"] + place * run["width"]
+        own = [value for time_us, value in values if begin_us <= time_us < begin_us + run["width"]]
+        held += len(own)
+        if not own:
+            assert (offset_us, lasts[place]) == (-1, None)
+            continue
+        instant_us = run["start"] + offset_us
+        assert lasts[place] == [value for time_us, value in values if time_us <= instant_us][-1]
+        assert max(time_us for time_us, _ in values if time_us < begin_us + run["width"]) == instant_us
+        assert (lows[place], highs[place]) == (min(own), max(own))
+    assert held == len(rows)
+
+
+def test_the_newest_event_of_a_stream_counts_in_its_rate_and_one_event_is_no_more_than_one_in_a_second():
+    at_s = [0, 9, 18, 30, 41, 55, 66, 80]
+    records = rows_of("logins", [(each, {"tries": 1}) for each in at_s])
+    for count in range(1, len(records) + 1):
+        rates = shown(state_of(records[:count]))["set"][f"run/{RUN}/logins:events/0/rate"]
+        assert 0 < rates[-1] <= 1.0
+        assert sum(a == 0 and b > 0 for a, b in zip([0, *rates], rates, strict=False)) == count
+        assert max(rates) <= 1.0
+
+
+def test_the_rate_of_a_stream_that_ends_before_the_run_is_over_its_own_time():
+    births = rows_of("population_metrics", [(each / 10, {"births": 7}) for each in range(51)])
+    later = rows_of("logins", [(20.0, {"tries": 1})])
+    document = shown(state_of([*births, *later]))["set"]
+    values = [each for each in document[f"run/{RUN}/population_metrics:births/0/rate"] if each is not None]
+    assert values == pytest.approx([70.0] * len(values))
+    assert document[f"run/{RUN}/spans"]["population_metrics"] == [T0_US, T0_US + 5_000_000]
 
 
 def test_a_rate_of_sums_is_what_comes_in_a_second(messages):
@@ -63,11 +121,10 @@ def test_a_rate_of_sums_is_what_comes_in_a_second(messages):
 
 def test_findings_are_listed_and_counted_by_rule(messages):
     document = shown(state_of(messages))
-    items = document["add"]["findings"]["items"]
-    assert {each["kind"] for each in items} == {"alert", "match"}
-    alert = next(each for each in items if each["kind"] == "alert")
+    (alert,), matches = (document["add"][f"findings/{kind}"]["items"] for kind in ("alerts", "matches"))
+    assert (alert["kind"], {each["kind"] for each in matches}) == ("alert", {"match"})
     assert (alert["rule"], alert["severity"], alert["run"]) == ("population_collapse", "critical", RUN)
-    assert alert["event"] == next(each["id"] for each in items if each["kind"] == "match")
+    assert alert["event"] == matches[0]["id"]
     assert document["set"]["rules/alerts"] == {"population_collapse": 1}
     assert sum(document["set"][f"run/{RUN}/found/critical"]) == 1
 
@@ -191,7 +248,7 @@ def test_findings_of_the_beginning_of_a_long_run_are_still_there():
         ],
         cuts=(700, 1_500, 4_000),
     )
-    newest = shown(state)["add"]["findings"]["items"]
+    newest = shown(state)["add"]["findings/alerts"]["items"]
     at_us = T0_US + 5_000_000
     assert min(each["t"] for each in newest) > at_us
     past = state.findings_until(RUN, at_us, 100)
@@ -199,3 +256,28 @@ def test_findings_of_the_beginning_of_a_long_run_are_still_there():
     assert all(each["t"] <= at_us for each in past)
     assert at_us - past[-1]["t"] < 500_000
     assert state.findings_until("another", at_us, 100) == []
+
+
+def test_alerts_are_kept_however_many_multi_events_there_are():
+    alerts = [
+        {"timestamp": iso_from_us(T0_US + number * 100_000), "alert_id": f"a-{number}", "rule": "rare"}
+        for number in range(20)
+    ]
+    matches = [
+        {"timestamp": iso_from_us(T0_US + number * 500), "event_id": f"m-{number}", "correlation_rule": "often"}
+        for number in range(5_000)
+    ]
+    headers = (("ce_simulationid", RUN.encode()),)
+    bodies = [(ALERTS, each) for each in alerts] + [(MULTI_EVENTS, each) for each in matches]
+    records = [
+        ConsumedRecord(topic, 0, number, T0_US // 1000 + 3_000, None, orjson.dumps(body), headers)
+        for number, (topic, body) in enumerate(bodies)
+    ]
+    state = state_of(records, cuts=(900, 3_000))
+    document = shown(state)
+    assert [each["id"] for each in document["add"]["findings/alerts"]["items"]] == [f"a-{each}" for each in range(20)]
+    assert len(document["add"]["findings/matches"]["items"]) == 2_000
+    assert (document["set"]["counts"]["alerts"], document["set"]["counts"]["matches"]) == (20, 5_000)
+    past = [each["id"] for each in state.findings_until(RUN, T0_US + 1_000_000, 500)]
+    assert [each for each in past if each.startswith("a-")] == [f"a-{each}" for each in range(11)]
+    assert sum(each.startswith("m-") for each in past) == 500

@@ -133,6 +133,10 @@ async def test_the_tree_of_an_instant_of_the_past_holds_those_who_lived_then():
     assert found["at"] == at_us
     assert all(birth <= at_us for birth in found["lines"]["birth"])
     assert found["drawn"] < newest["drawn"]
+    rows = [row for portion in births() for frame in portion for row in frame.rows()]
+    named = {row["cell_id"] for row in rows if row["timestamp"] <= at_us}
+    named |= {row["parent_id"] for row in rows if row["timestamp"] <= at_us and row["parent_id"] is not None}
+    assert (found["individuals"], newest["individuals"]) == (len(named), 664)
     before = await trees.window("moran", None, **HOW | {"at_us": newest["from"] - 1_000_000})
     assert before["at"] == newest["from"]
     await trees.close()
