@@ -8,7 +8,8 @@ which clock was wrong:
 
 - another key reaches its time: it is accepted, as though it had come then;
 - events follow it that are not late but more than the tolerance before it, and at least as near to their own Kafka
-  timestamps: it is contradicted. If two other keys do so, or its own, it is refused;
+  timestamps: it is contradicted. If two other keys do so, or its own, it is refused. Where nothing was accepted and
+  there are no Kafka timestamps, as at the beginning of a file, only the greater number of those that wait contradicts;
 - `MOST_WAITING` events wait: they are accepted if they came in a row and are as near to Kafka's time as the source is,
   so that the only device that is left, or a gap of years, is nothing special; else they are refused;
 - the caller knows that its time has passed (`trust`): it is accepted;
@@ -348,6 +349,7 @@ class ClockGuard(Generic[Item]):
         """Waiting events that an event decides: refused or accepted, in the order in which they came."""
         # A late event says nothing about the newest time.
         speaks = clock.times.first == NEVER_US or event.time_us >= clock.times.first - self.lateness_us
+        speaks = speaks and not self._is_outvoted(clock, event)
         decided: list[Admitted[Item]] = []
         rest = []
         for each in clock.waiting:
@@ -363,6 +365,17 @@ class ClockGuard(Generic[Item]):
                 rest.append(replace(each, against=(event.key, event.time_us)) if nearer else each)
         clock.keep(rest)
         return decided
+
+    def _is_outvoted(self, clock: _Clock[Item], event: Waiting[None]) -> bool:
+        """Whether neither Kafka nor an accepted event says that an event is right, and most of those that wait are not.
+
+        So it is with the first events of a file: one that falls back says no more than each of those before it.
+        """
+        unknown = (event.kafka_us, *(each.kafka_us for each in clock.waiting))
+        if clock.times.first != NEVER_US or any(stamp_us != NO_KAFKA_TIME_US for stamp_us in unknown):
+            return False
+        ahead = sum(each.time_us > event.time_us + self.tolerance_us for each in clock.waiting)
+        return 0 < ahead >= len(clock.waiting) - ahead + 1
 
     def _is_nearer(self, event: Waiting[None], waiting: Waiting[Item]) -> bool:
         """Whether the event is at least as near to its Kafka timestamp, or Kafka's time fell back after the other."""

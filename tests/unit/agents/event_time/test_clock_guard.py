@@ -256,6 +256,24 @@ def test_the_first_event_of_a_source_without_kafka_time_is_compared_with_those_t
     assert ([number for number, reason in decided if reason is None], made.waiting) == ([1, 3, 4], 0)
 
 
+@pytest.mark.parametrize("keys", ["a", None, "abcde", "one other"], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [-10 * YEAR, -2 * HOUR, 2 * HOUR, YEAR], ids=["years old", "old", "ahead", "a year ahead"]
+)
+@given(count=st.integers(4, 40), data=st.data())
+@settings(max_examples=30)
+def test_one_wrong_time_among_the_first_of_a_file_costs_no_other_event(keys, wrong, count, data):
+    at = data.draw(st.integers(0, count - 1))
+    events = [(keys and keys[number % len(keys)], number * SECOND, -1) for number in range(count)]
+    if keys == "one other":
+        events = [("a", number * SECOND, -1) for number in range(count)]
+    events[at] = ("z" if keys == "one other" else events[at][0], events[at][1] + wrong, -1)
+    decided, made = guard(*events, tolerance=HOUR)
+    decided += [(step.waited.item, step.reason) for step in made.trust() if step.waited is not None]
+    assert sorted(number for number, _ in decided) == list(range(count))
+    assert {number for number, reason in decided if reason is not None} <= {at}
+
+
 class RowByRow(ClockGuard[int]):
     """Judges every row by itself, also where a whole frame could be accepted at once."""
 
