@@ -9,7 +9,8 @@ which clock was wrong:
 - another key reaches its time: it is accepted, as though it had come then;
 - events follow it that are not late but more than the tolerance before it, and at least as near to their own Kafka
   timestamps: it is contradicted. If two other keys do so, or its own, it is refused. Where nothing was accepted and
-  there are no Kafka timestamps, as at the beginning of a file, only the greater number of those that wait contradicts;
+  there are no Kafka timestamps, as at the beginning of a file, only the greater number of those that wait contradicts,
+  across a gap of more than the tolerance;
 - `MOST_WAITING` events wait: they are accepted if they came in a row and are as near to Kafka's time as the source is,
   so that the only device that is left, or a gap of years, is nothing special; else they are refused;
 - the caller knows that its time has passed (`trust`): it is accepted;
@@ -32,7 +33,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.watermarks import Source
-from astrocyte.schemas.times import NEVER_US, iso_from_us
+from astrocyte.schemas.times import CEILING_US, NEVER_US, iso_from_us
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["CLOCK_TOLERANCE_US", "MOST_WAITING", "NO_KAFKA_TIME_US", "Admitted", "ClockGuard", "Waiting"]
@@ -349,11 +350,11 @@ class ClockGuard(Generic[Item]):
         """Waiting events that an event decides: refused or accepted, in the order in which they came."""
         # A late event says nothing about the newest time.
         speaks = clock.times.first == NEVER_US or event.time_us >= clock.times.first - self.lateness_us
-        speaks = speaks and not self._is_outvoted(clock, event)
+        limit_us = self._ahead_of(clock, event)
         decided: list[Admitted[Item]] = []
         rest = []
         for each in clock.waiting:
-            before = speaks and event.time_us < each.time_us - self.tolerance_us
+            before = speaks and each.time_us > limit_us
             nearer = before and self._is_nearer(event, each)
             if nearer and (event.key == each.key or (each.against is not None and each.against[0] != event.key)):
                 decided.append(Admitted((), each, self._reason(replace(each, against=(event.key, event.time_us)))))
@@ -366,16 +367,22 @@ class ClockGuard(Generic[Item]):
         clock.keep(rest)
         return decided
 
-    def _is_outvoted(self, clock: _Clock[Item], event: Waiting[None]) -> bool:
-        """Whether neither Kafka nor an accepted event says that an event is right, and most of those that wait are not.
+    def _ahead_of(self, clock: _Clock[Item], event: Waiting[None]) -> int:
+        """Waiting events after this time are ahead of an event.
 
-        So it is with the first events of a file: one that falls back says no more than each of those before it.
+        Where neither Kafka nor an accepted event says which of them is right, as with the first events of a file, one
+        that falls back says no more than each of those before it: the greater number counts. And what others lead to
+        in steps within the tolerance is out of order, by whatever clock.
         """
         unknown = (event.kafka_us, *(each.kafka_us for each in clock.waiting))
         if clock.times.first != NEVER_US or any(stamp_us != NO_KAFKA_TIME_US for stamp_us in unknown):
-            return False
-        ahead = sum(each.time_us > event.time_us + self.tolerance_us for each in clock.waiting)
-        return 0 < ahead >= len(clock.waiting) - ahead + 1
+            return event.time_us + self.tolerance_us
+        reached_us, near = event.time_us, 1
+        for time_us in sorted(each.time_us for each in clock.waiting):
+            if time_us > reached_us + self.tolerance_us:
+                break
+            reached_us, near = max(reached_us, time_us), near + 1
+        return reached_us if len(clock.waiting) + 1 - near < near else CEILING_US
 
     def _is_nearer(self, event: Waiting[None], waiting: Waiting[Item]) -> bool:
         """Whether the event is at least as near to its Kafka timestamp, or Kafka's time fell back after the other."""

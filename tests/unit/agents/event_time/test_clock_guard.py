@@ -274,6 +274,15 @@ def test_one_wrong_time_among_the_first_of_a_file_costs_no_other_event(keys, wro
     assert {number for number, reason in decided if reason is not None} <= {at}
 
 
+@pytest.mark.parametrize("keys", ["a", None, "abcde"], ids=str)
+def test_a_file_with_the_newest_event_first_has_no_wrong_clock(keys):
+    events = [(keys and keys[number % len(keys)], -number * SECOND, -1) for number in range(1_200)]
+    decided, made = guard(*events, tolerance=60 * SECOND)
+    decided += [(step.waited.item, step.reason) for step in made.trust() if step.waited is not None]
+    assert sorted(number for number, _ in decided) == list(range(1_200))
+    assert all(reason is None for _, reason in decided)
+
+
 class RowByRow(ClockGuard[int]):
     """Judges every row by itself, also where a whole frame could be accepted at once."""
 
