@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, Opened, why_unreadable
+from astrocyte.pipeline.analysis.inspect.proposals.guess import guessed_times
 from astrocyte.pipeline.analysis.inspect.proposals.keys import ID_NAMES, NAMED, propose_key
 from astrocyte.pipeline.analysis.inspect.proposals.proposal import (
     ROWS,
@@ -69,7 +70,8 @@ def propose(
         proposal.problem = why_unreadable(forms)
         return proposal
     seen = list(_members(events, forms.opened).values())
-    odd = propose_time(proposal, events, seen, forms, is_file=is_file)
+    guesses = guessed_times(seen, [each for _, each in read], len(events), is_file=is_file)
+    odd = propose_time(proposal, events, seen, forms, is_file=is_file, guesses=guesses)
     if contract.event_type is None:
         seen = [each for each in seen if each.path.rpartition(".")[2]]  # a declaration names no empty member
         propose_key(proposal, read, seen, form=form, partitions=partitions)

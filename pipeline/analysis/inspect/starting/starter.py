@@ -268,7 +268,8 @@ def _declaration(report: StreamReport, untyped: set[str]) -> str:
         if name in given:
             value = given[name]
             plain = value["field"] if isinstance(value, Mapping) and value.keys() == {"field"} else value
-            lines.append(f"    {name}: {_flow(plain)}")
+            guess = "   # guessed by its values: make sure of it" if name == "time" and proposal.is_guessed else ""
+            lines.append(f"    {name}: {_flow(plain)}{guess}")
         if name == "key":
             lines += [f"    # {printable(note)}" for note in filter(None, (report.without_key, *report.hints))]
     if any(not each.name for each in report.fields):
