@@ -183,11 +183,11 @@ def propose_time(
         )
         return None
     proposal.time = "the time of the Kafka message"
-    if guesses:
-        best = guesses[0]
+    for guess in guesses[:1]:
+        path = short(guess.path)
         proposal.hints.append(
-            f"{short(best.path)} is near the time of Kafka, in {best.unit}, and may be the time of the event: declare "
-            f"time: {{field: {short(best.path)}, unit: {best.unit}}} if it is"
+            f"{path} is near the time of Kafka, in {guess.unit}, and may be the time of the event: declare "
+            f"time: {{field: {path}, unit: {guess.unit}}} if it is"
         )
     return None
 

@@ -279,6 +279,10 @@ def test_streams_whose_names_are_no_topics_get_one_each_and_the_rules_match(tmp_
     assert len(made.matches) == len(streams)
 
 
+def test_a_stream_that_no_topic_can_be_called_after_has_a_rule_file_also_without_a_key(tmp_path):
+    assert started(events_of(tmp_path, *({"ts": START_S + n, "stream": "été", "v": n} for n in range(9)))).matches
+
+
 @pytest.mark.parametrize("row", [{"": 1}, {"": "a", "v": 1}, {"o": {"": "a"}, "v": 1}, {"o": {"": {"b": 1}}}])
 def test_a_member_without_a_name_is_left_out_of_the_rule_file_which_says_so(tmp_path, row):
     rows = [{**row, "ts": START_S + n, "id": f"x{n}", "k": "ab"[n % 2]} for n in range(12)]
