@@ -290,6 +290,31 @@ def test_a_member_without_a_name_is_left_out_of_the_rule_file_which_says_so(tmp_
     assert ("whose name is empty" in text) == ("" in row)
 
 
+@pytest.mark.parametrize("name", [" ", "\u00a0", "\t "])
+def test_a_member_with_a_blank_name_is_left_out_with_a_note(tmp_path, name):
+    rows = [{"ts": START_S + n, name: "ab"[n % 2], "o": {name: n}, "v": n} for n in range(12)]
+    path = events_of(tmp_path, *rows)
+    note = f"the member whose name is blank ({name!a}) is left out: nothing can declare or read it"
+    assert note in started(path).text
+    assert note.replace("\\", "") in " ".join(run("inspect", path).output.replace("\\", "").split())
+
+
+def test_a_blank_name_in_the_header_of_csv_is_left_out(tmp_path):
+    path = tmp_path / "blank.csv"
+    path.write_text("ts,sensor, ,v\n" + "".join(f"{START_S + n},{'ab'[n % 2]},x,{n}\n" for n in range(9)))
+    (stream,) = started(str(path)).ruleset.streams
+    assert list(stream.fields) == ["ts", "sensor", "v"]
+
+
+@pytest.mark.parametrize("name", ["a`b_id", "a\nb_id"])
+def test_a_member_that_no_expression_can_write_is_no_key_and_a_note_says_so(tmp_path, name):
+    rows = [{"ts": START_S + n, name: f"x{n % 3}", "v": n} for n in range(12)]
+    path = events_of(tmp_path, *rows)
+    (stream,) = started(path).ruleset.streams
+    assert stream.key.field == "key"
+    assert "left out as keys: a" in run("inspect", path).output
+
+
 def lines_of(path, rows: list[dict[str, object]]) -> str:
     path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
     return str(path)
