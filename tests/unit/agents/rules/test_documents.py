@@ -163,7 +163,7 @@ windows:
     assert "'r' is given to two rules, windows or statistics, in line 2 and in line 5; rename one of them" in message
 
 
-def test_a_name_of_a_field_that_yaml_reads_as_a_boolean_is_told_so_in_words():
+def test_a_name_of_a_field_that_yaml_reads_as_a_boolean_is_explained_in_words():
     ((_, message),) = problems("streams: [{name: ev, fields: {on: bool}}]\nrules: []\n")
     assert "stream 'ev': fields: the name of an entry: expected text, got true; YAML reads yes, no, on, " in message
     assert "[key]" not in message
