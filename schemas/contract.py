@@ -16,7 +16,13 @@ from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.cloudevents import is_mono, is_structured, missing_attributes, with_data
+from astrocyte.schemas.json.cloudevents import (
+    is_mono,
+    is_structured,
+    missing_attributes,
+    put_attributes,
+    with_data,
+)
 from astrocyte.schemas.json.connect import with_decimals
 from astrocyte.schemas.times import TIME_NAMES, TimeUnit, is_doubted
 from astrocyte.schemas.topics import mono_topic, stream_of
@@ -47,9 +53,6 @@ _UUID: Final = re.compile(
 )
 _MOST_ID: Final = 100
 """Longest id that is kept as text; stores have a limit, so longer ones are hashed."""
-_PLAIN_ATTRIBUTES: Final = frozenset(
-    {"specversion", "time", "type", "datacontenttype", "dataschema", "data", "data_base64"}
-)
 
 
 @dataclass(slots=True)
@@ -333,9 +336,7 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
     data = body.get("data")
     event = _read_json(data, contract) if isinstance(data, Mapping) else Event({} if data is None else {"data": data})
     event.document = body
-    for name, value in body.items():
-        if name not in _PLAIN_ATTRIBUTES:
-            event.fields.setdefault(f"ce_{name}", value)
+    put_attributes(event.fields, body)
     if event.event_id is not None:
         event.fields["event_id_"] = event.event_id
     if event.type is not None:
@@ -347,6 +348,8 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
             event.fields["timestamp_"] = event.time
         event.time = body["time"]
     if body.get("partitionkey") is not None:
+        if event.key is not None:
+            event.fields["key_"] = event.key
         event.key = single.key_text(body["partitionkey"])
     return event
 

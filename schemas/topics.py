@@ -31,6 +31,7 @@ __all__ = [
     "mono_topic",
     "state_topic",
     "stream_of",
+    "why_illegal",
 ]
 
 MOST_CHARACTERS: Final = 249
@@ -59,6 +60,8 @@ _OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
 _OUTPUT_PREFIXES: Final = (CONTROL_PREFIX, KEYED_PREFIX, METRICS_PREFIX, "state.", "__")
 _LEGAL: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MOST_CHARACTERS}}}", re.ASCII)
 
+_NAMED: Final = 5
+"""Most characters that are named because Kafka does not take them."""
 _FIELD: Final = re.compile(r"[A-Za-z0-9_-]{0,100}", re.ASCII)
 """Fields that stand in the name of a topic as they are; of others a part and a hash."""
 
@@ -73,6 +76,22 @@ class TopicPartition(NamedTuple):
 def is_legal(topic: str) -> bool:
     """Whether Kafka takes the name."""
     return _LEGAL.fullmatch(topic) is not None and topic not in (".", "..")
+
+
+def why_illegal(topic: str) -> str | None:
+    """Why Kafka does not take the name; None for one that it takes."""
+    if is_legal(topic):
+        return None
+    odd = list(dict.fromkeys(re.findall(r"[^A-Za-z0-9._-]", topic, re.ASCII)))
+    if odd:
+        more = f" and {len(odd) - _NAMED:,} others" if len(odd) > _NAMED else ""
+        return (
+            f"it has {', '.join(map(repr, odd[:_NAMED]))}{more}; a topic has the letters a to z and A to Z, "
+            "digits, dots, underscores and hyphens only"
+        )
+    if len(topic) > MOST_CHARACTERS:
+        return f"it has {len(topic):,} characters, and a topic has {MOST_CHARACTERS} at most"
+    return "it is no name"
 
 
 def mono_topic(stream: str) -> str:

@@ -8,6 +8,7 @@ up by their position, comments end with their line, and spellings of other langu
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -37,7 +38,13 @@ _PYTHON: Final = frozenset({"if", "else", "for", "lambda"})
 _SYMBOLS: Final = {
     "=": "==", "===": "==", "!==": "!=", "<>": "!=", "&&": "and", "||": "or", "!": "not", "&": "and", "|": "or",
     "=~": "contains, startswith or endswith",
+    "\u2264": "<=", "\u2a7d": "<=", "\u2265": ">=", "\u2a7e": ">=", "\u2260": "!=", "\u2261": "==", "\u00ac": "not",
+    "\u2227": "and", "\u2228": "or", "\u2212": "-", "\u00d7": "*", "\u22c5": "*", "\u00f7": "/",
+    "\u2208": "in", "\u2209": "not in",
 }  # fmt: skip
+"""What other languages, and those who write mathematics, spell otherwise."""
+_QUOTES: Final = frozenset("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\u00ab\u00bb\u00b4\uff02\uff07")
+"""Quotation marks of word processors and other languages."""
 _ALLOWED: Final = frozenset({"==", "!=", "<=", ">=", ":=", *"()[]{},.+-*/%<>:^~"})
 _INFIX: Final = {
     "like": "contains(x, 'text'), startswith or endswith", "ilike": "contains(x, 'text'), startswith or endswith",
@@ -157,6 +164,11 @@ def _check_symbol(text: str, token: _Token) -> None:
     if token.text in _ALLOWED or token.text in "'\"":
         return  # an unclosed quotation mark is left to Python, whose error says so
     right = _SYMBOLS.get(token.text)
+    if right is None and token.text in _QUOTES and not text[: token.at][-1:].isalnum():
+        right = "straight quotation marks, ' or \""
+    if right is None and "\uff01" <= token.text <= "\uff5e":  # the wide forms of ASCII
+        right = unicodedata.normalize("NFKC", token.text)
+        right = _SYMBOLS.get(right, right)
     if right is not None:
         raise ExpressionError(f"{token.text!r} is not part of the rule language; write {right}", text, token.at)
     if token.text == "`":

@@ -111,8 +111,10 @@ def problems_of(
         if detail["type"] == "too_short" and detail["input"]:
             continue  # repeats a problem of an element of the list
         path = tuple(part for part in detail["loc"] if part not in ("step", "group"))
-        field = ".".join(str(part) for part in path)
         message = _message(detail, path, known)
+        if path[-1:] == ("[key]",):
+            path, message = path[:-2], f"the name of an entry: {message}"
+        field = ".".join(str(part) for part in path)
         error_of = detail.get("ctx", {}).get("error")
         position = None
         if isinstance(error_of, _InExpression):

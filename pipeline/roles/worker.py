@@ -275,14 +275,15 @@ async def _roles_now(settings: Settings) -> tuple[str, ...]:
     if "correlate" not in settings.roles:
         return settings.roles
     from astrocyte.pipeline.kafka.client import topic_partitions
-    from astrocyte.pipeline.topology.plan import make_plan
+    from astrocyte.pipeline.topology.plan import make_plan, refuse_topics
     from astrocyte.pipeline.topology.rule_updates import LiveRules, load_live_rules
     from astrocyte.pipeline.topology.topics import KnownTopics
 
     ruleset = _ruleset_of(settings)
-    make_plan(ruleset)  # refused without a broker
+    refuse_topics(make_plan(ruleset))  # refused without a broker
     there = await topic_partitions(settings.broker)
-    live = LiveRules(ruleset, accept=KnownTopics(there, settings.partitions).plan)
+    known = KnownTopics(there, settings.partitions)
+    live = LiveRules(ruleset, accept=lambda rules: refuse_topics(known.plan(rules)))
     await load_live_rules(settings.broker, live)
     return needed_roles(settings, live.ruleset, there)
 
@@ -299,11 +300,11 @@ def check_topics(settings: Settings) -> None:
     Roles that start together would otherwise create topics while one of them refuses. Raises InvalidSettings.
     """
     from astrocyte.pipeline.kafka.client import topic_partitions, until_available
-    from astrocyte.pipeline.topology.plan import contracts_of, make_plan
+    from astrocyte.pipeline.topology.plan import contracts_of, make_plan, refuse_topics
     from astrocyte.pipeline.topology.topics import KnownTopics, check_partitions, role_topics
 
     ruleset = _ruleset_of(settings)
-    make_plan(ruleset)  # refused without a broker
+    refuse_topics(make_plan(ruleset))  # refused without a broker
     there = asyncio.run(until_available(lambda: topic_partitions(settings.broker)))
     contracts = contracts_of(ruleset, existing=there, streams=settings.streams)
     topics = role_topics(settings, KnownTopics(there, settings.partitions).plan(ruleset), contracts)

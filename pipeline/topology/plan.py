@@ -20,7 +20,7 @@ from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts, shared_topics
 from astrocyte.schemas.errors import InvalidRule
-from astrocyte.schemas.topics import MOST_CHARACTERS, is_derived, is_legal, keyed_topic, metrics_topic, mono_topic
+from astrocyte.schemas.topics import is_derived, keyed_topic, metrics_topic, mono_topic, why_illegal
 
 __all__ = [
     "ALL_KEYS",
@@ -31,6 +31,7 @@ __all__ = [
     "contracts_of",
     "decoders_of",
     "make_plan",
+    "refuse_topics",
     "uneven_topics",
 ]
 
@@ -225,12 +226,6 @@ def make_plan(
         copied |= _beside_copies({stream for stream in topics if stream not in keys}, copied, contracts, topics, uneven)
         for stream in sorted(copied):
             source, topics[stream] = topics[stream], keyed_topic(stream, field)
-            if not is_legal(topics[stream]):
-                raise InvalidRule(
-                    f"stream {stream!r} is repartitioned by {field or 'null'!r}, but Kafka does not take the topic "
-                    f"{topics[stream]!r} ({len(topics[stream])} characters; at most {MOST_CHARACTERS}); "
-                    "use a shorter name"
-                )
             copy = Repartition(stream, source, field, topics[stream], uneven.get(source))
             repartitions[copy.topic] = copy
     read = {stream for group, _ in groups for stream in group.topics}
@@ -239,6 +234,24 @@ def make_plan(
         for group, _ in groups
     ]
     return Plan(tuple(exported), tuple(repartitions.values()), contracts)
+
+
+def refuse_topics(plan: Plan) -> Plan:
+    """The plan, if Kafka takes its topics, which only what runs without a broker can do without. Raises InvalidRule."""
+    for copy in plan.repartitions:
+        if (why := why_illegal(copy.topic)) is not None:
+            raise InvalidRule(
+                f"stream {copy.stream!r} is repartitioned by {copy.field or 'null'!r} into the topic {copy.topic!r}, "
+                f"which Kafka does not take: {why}; name the stream otherwise, and declare its topic"
+            )
+    for group in plan.groups:
+        for stream, topic in sorted(group.topics.items()):
+            if (why := why_illegal(topic)) is not None:
+                raise InvalidRule(
+                    f"stream {stream!r} is read from the topic {topic!r}, which Kafka does not take: {why}; name the "
+                    "stream otherwise, and declare its topic"
+                )
+    return plan
 
 
 def _beside_copies(
@@ -301,11 +314,11 @@ def decoders_of(contracts: Contracts, *, json_only: bool = False) -> Decoders:
 def checked_plan(ruleset: RuleSet, *, existing: Collection[str] = (), uneven: Mapping[str, int] | None = None) -> Plan:
     """The plan of a rule set that can run, as `make_plan` makes it: its rules are compiled as well.
 
-    Raises InvalidRule for a rule that is too large, and what `make_plan` raises.
+    Raises InvalidRule for a rule that is too large, and what `make_plan` and `refuse_topics` raise.
     """
     from astrocyte.agents.engine.engine import Engine  # loads the compiler, which a plan alone does not need
 
-    plan = make_plan(ruleset, existing=existing, uneven=uneven)
+    plan = refuse_topics(make_plan(ruleset, existing=existing, uneven=uneven))
     decoders_of(plan.contracts)
     for group in plan.groups:
         Engine(group.ruleset, exports=group.exports)

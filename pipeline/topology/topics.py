@@ -74,7 +74,7 @@ class KnownTopics:
     domains: int
 
     def plan(self, ruleset: RuleSet) -> Plan:
-        """The plan of a rule set. Raises InvalidRule."""
+        """The plan of a rule set, which may run without a broker only. Raises InvalidRule."""
         return make_plan(ruleset, existing=self.partitions, uneven=self._uneven)
 
     def checked_plan(self, ruleset: RuleSet) -> Plan:

@@ -12,9 +12,23 @@ import orjson
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.json.text import loads
 
-__all__ = ["EXTENSIONS", "OWN_SOURCE", "cloud_event", "is_mono", "is_structured", "missing_attributes", "with_data"]
+__all__ = [
+    "EXTENSIONS",
+    "OWN_SOURCE",
+    "cloud_event",
+    "is_mono",
+    "is_structured",
+    "missing_attributes",
+    "put_attributes",
+    "text_data",
+    "with_data",
+]
 
 _NEEDED_ATTRIBUTES: Final = ("specversion", "id", "source", "type")
+_PLAIN_ATTRIBUTES: Final = frozenset(
+    {"specversion", "time", "type", "datacontenttype", "dataschema", "data", "data_base64"}
+)
+"""Attributes that are part of the event itself, or say how its data are written, and are no fields."""
 _JSON_TYPE: Final = re.compile(r"\s*[^\s;/]+/(?:[^\s;]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 OWN_SOURCE: Final = "/astrocyte/"
 EXTENSIONS: Final = {
@@ -67,6 +81,44 @@ def with_data(body: Mapping[str, Any]) -> Mapping[str, Any]:
             f"'data_base64' holds no JSON, and the event has {said}: {error}; bytes of another form need a "
             "datacontenttype of theirs, such as application/octet-stream"
         ) from None
+
+
+def put_attributes(fields: dict[str, Any], body: Mapping[str, Any]) -> None:
+    """Put the attributes of a CloudEvent beside the fields of its data, as ``ce_<name>``.
+
+    A member of the data that has such a name already, and another value, gets underscores until its name is free.
+    """
+    for attribute, value in body.items():
+        if attribute in _PLAIN_ATTRIBUTES:
+            continue
+        name = f"ce_{attribute}"
+        if name in fields and fields[name] != value:
+            own = f"{name}_"
+            while own in fields:
+                own += "_"
+            fields[own] = fields[name]
+        fields[name] = value
+
+
+def text_data(headers: Sequence[tuple[str, bytes | None]], value: bytes) -> str | None:
+    """The data of a message in binary mode that are no JSON, as text.
+
+    None where they have to be JSON by their content type, and for a message that is no CloudEvent. Raises InvalidEvent
+    for bytes that are no text in UTF-8.
+    """
+    kind = next((bytes(given or b"") for name, given in headers if name.lower() == "content-type"), b"")
+    if not kind or b"json" in kind:
+        return None
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        if cloud_event(headers, None) is None:
+            return None
+        raise InvalidEvent(
+            f"the data of the CloudEvent are {len(value):,} bytes of content type {kind.decode(errors='replace')!r}, "
+            "neither JSON nor text in UTF-8; send one of these, or declare a decoder of your own"
+        ) from None
+    return None if cloud_event(headers, text) is None else text
 
 
 def cloud_event(

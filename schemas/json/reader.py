@@ -22,7 +22,7 @@ from astrocyte.schemas.contract import FRAME_ROW, Contract, envelope_of, read_ev
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import Ids, derived_id, format_ids, place_ids
-from astrocyte.schemas.json.cloudevents import OWN_SOURCE, cloud_event
+from astrocyte.schemas.json.cloudevents import OWN_SOURCE, cloud_event, text_data
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
@@ -332,17 +332,19 @@ def read_body(
     ``exact``: with the digits that no float has, which what tells events apart needs. Raises InvalidEvent,
     JSONDecodeError and UnicodeDecodeError for a record that holds no object.
     """
-    if record.value is None:
-        raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
     cloud = envelope in (None, "cloudevents")
+    if record.value is None:
+        found = cloud_event(record.headers, None, declared=envelope is not None) if cloud and record.headers else None
+        if found is None:
+            raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
+        return found, "cloudevents"
     try:
         body = loads_exact(record.value) if exact else loads(record.value)
     except orjson.JSONDecodeError:
-        if not cloud or not record.headers or _is_json(record.headers):
+        text = text_data(record.headers, record.value) if cloud and record.headers else None
+        if text is None:
             raise
-        body = record.value.decode()  # in the binary mode of CloudEvents the value may be text of any kind
-        if cloud_event(record.headers, body) is None:
-            raise
+        body = text
     if (
         cloud
         and record.headers
@@ -383,11 +385,6 @@ def _id_of_lap(event_id: str, record: KafkaRecord) -> str:
 
 def _key(record: KafkaRecord, contract: Contract) -> str | None:
     return None if record.key is None else key_text(record.key, contract.reading)
-
-
-def _is_json(headers: Sequence[tuple[str, bytes]]) -> bool:
-    kind = next((bytes(value or b"") for name, value in headers if name.lower() == "content-type"), b"")
-    return not kind or b"json" in kind
 
 
 def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: list[Refused]) -> list[_Parsed]:

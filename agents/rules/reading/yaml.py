@@ -62,8 +62,12 @@ def read_rules(source: Any, *, known_streams: Collection[str] | None, check: Che
         try:
             with Path(source).open(encoding="utf-8") as text:
                 source = text.read(MOST_CHARACTERS + 1)  # no more of it is needed to refuse it
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise InvalidRules([RuleProblem(message=f"cannot be read: {error}", file=file)]) from None
+        except UnicodeDecodeError as error:
+            found = f"byte 0x{error.object[error.start]:02x} at position {error.start:,}"
+            message = f"is no text in UTF-8 ({found}); save it as UTF-8"
+            raise InvalidRules([RuleProblem(message=message, file=file)]) from None
     document = read_document(source, file) if isinstance(source, str) else Document(source, {})
     return _Reader(file, document, known_streams).read(document.data, check)
 
@@ -115,6 +119,7 @@ class _Reader:
         entrance = {name: parts.pop(name) for name in _ENTRANCE}
         parts["validators"] = [validator for found in entrance.values() for validator in found]
         self.check_declared_once(data.get("streams"))
+        self.check_named_once(data)
         if not self.problems:
             self.check_streams(parts, entrance)
             self.check_bounds(parts["rules"])
@@ -172,14 +177,34 @@ class _Reader:
             if not isinstance(name, str):
                 continue
             if name in first:
-                lines = [self.document.place(("streams", each)) for each in (first[name], index)]
-                where = " and ".join(
-                    f"in line {place[0]}" if place else f"as streams[{each}]"
-                    for place, each in zip(lines, (first[name], index), strict=True)
-                )
+                where = self.both_places(("streams", first[name]), ("streams", index))
                 message = f"stream {name!r} is declared twice, {where}; keep one declaration"
                 self.report(message, ("streams", index), rule=name, field="name")
             first.setdefault(name, index)
+
+    def check_named_once(self, data: Mapping[str, Any]) -> None:
+        """Report a name that two rules, windows or statistics have, with the places of both."""
+        first: dict[str, tuple[str, int]] = {}
+        for section in ("rules", "windows", "insight"):
+            items = data.get(section)
+            for index, item in enumerate(items if isinstance(items, list) else ()):
+                name = item.get("name") if isinstance(item, Mapping) else None
+                if not isinstance(name, str):
+                    continue
+                if name in first:
+                    where = self.both_places(first[name], (section, index))
+                    message = (
+                        f"the name {name!r} is given to two rules, windows or statistics, {where}; rename one of them"
+                    )
+                    self.report(message, (section, index, "name"), rule=name, field="name")
+                first.setdefault(name, (section, index))
+
+    def both_places(self, *entries: tuple[str, int]) -> str:
+        """Where two entries of lists are written."""
+        places = [(self.document.place(entry), entry) for entry in entries]
+        return " and ".join(
+            f"in line {place[0]}" if place else f"as {section}[{index}]" for place, (section, index) in places
+        )
 
     def check_streams(self, parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]) -> None:
         made = {item.name for section in ("rules", "windows", "insight", "streams") for item in parts[section]}

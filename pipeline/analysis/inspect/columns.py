@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from astrocyte.pipeline.console import short
 from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import FieldType
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.values.mixed import MIXED, key_column, members
 
-__all__ = ["FieldStats", "KeyStats", "field_stats", "key_stats", "text_kind"]
+__all__ = ["FieldStats", "KeyStats", "field_stats", "key_stats", "text_kind", "unnamed_notes"]
 
 _DISTINCT: Final = 10_000
 """Number of different values of a field up to which they are counted."""
@@ -122,6 +123,14 @@ def field_stats(frames: Iterable[Frame]) -> list[FieldStats]:
                 stats.nulls += frame.num_rows
         rows += frame.num_rows
     return list(found.values())
+
+
+def unnamed_notes(fields: Iterable[FieldStats]) -> Iterator[str]:
+    """Sentences on the fields that have no name to declare or to read them by."""
+    for each in fields:
+        if not each.name.strip():
+            what = f"whose name is blank ({short(ascii(each.name))})" if each.name else "whose name is empty"
+            yield f"the member {what} is left out: nothing can declare or read it"
 
 
 def _note(stats: FieldStats, column: pa.Array) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.ingest.unused.reasons import reason_kind
 from astrocyte.pipeline.analysis.inspect.clock_lines import clock_lines
 from astrocyte.pipeline.analysis.inspect.clocks.strays import Stray
-from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
+from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats, unnamed_notes
 from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
 from astrocyte.pipeline.analysis.inspect.numerals import text_notes
 from astrocyte.pipeline.analysis.inspect.proposals.proposal import Proposal
@@ -128,8 +128,8 @@ class StreamReport:
 
     @property
     def notes(self) -> list[str]:
-        """The hints, and which fields hold numbers written as text."""
-        return [*self.hints, *text_notes(self.fields, self.identifiers)]
+        """The hints, which fields hold numbers written as text, and which have no name."""
+        return [*self.hints, *text_notes(self.fields, self.identifiers), *unnamed_notes(self.fields)]
 
     @property
     def span_us(self) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, Opened, why_unreadable
-from astrocyte.pipeline.analysis.inspect.proposals.keys import ID_NAMES, NAMED, propose_key
+from astrocyte.pipeline.analysis.inspect.proposals.guess import guessed_times
+from astrocyte.pipeline.analysis.inspect.proposals.keys import ID_NAMES, NAMED, key_rank, propose_key
 from astrocyte.pipeline.analysis.inspect.proposals.proposal import (
     ROWS,
     Proposal,
@@ -30,6 +31,8 @@ __all__ = ["propose"]
 _DEPTH: Final = 3
 _PREFIX: Final = {"cloudevents": "data.", DEBEZIUM: "after.", "dna": "payload."}
 """Where the fields of an event stand in its envelope."""
+_UNWRITABLE: Final = frozenset("`\n")
+"""Characters that no name in an expression has: it stands in backquotes, in one line."""
 _DECLARED: Final = frozenset({"json", "cloudevents", DEBEZIUM, "dna", "arrow", "avro"})
 
 
@@ -68,16 +71,28 @@ def propose(
     if not events:
         proposal.problem = why_unreadable(forms)
         return proposal
-    seen = list(_members(events, forms.opened).values())
-    odd = propose_time(proposal, events, seen, forms, is_file=is_file)
+    # A declaration names no empty or blank member.
+    seen = [each for each in _members(events, forms.opened).values() if each.path.rpartition(".")[2].strip()]
+    guesses = guessed_times(seen, [each for _, each in read], len(events), is_file=is_file)
+    odd = propose_time(proposal, events, seen, forms, is_file=is_file, guesses=guesses)
     if contract.event_type is None:
-        seen = [each for each in seen if each.path.rpartition(".")[2]]  # a declaration names no empty member
-        propose_key(proposal, read, seen, form=form, partitions=partitions)
+        propose_key(proposal, read, _writable(proposal, seen, len(events)), form=form, partitions=partitions)
         _propose_id(proposal, seen, events, form)
         _propose_paths(proposal, seen)
     if odd is not None:
         proposal.odd = with_keys(odd, proposal, events, seen)
     return proposal
+
+
+def _writable(proposal: Proposal, seen: Sequence[Seen], events: int) -> list[Seen]:
+    """The members whose names an expression can write; a hint names those of the others that may be the key."""
+    odd = [each for each in seen if not _UNWRITABLE.isdisjoint(each.name)]
+    if keys := [short(each.path) for each in odd if key_rank(each, events) is not None]:
+        proposal.hints.append(
+            f"left out as keys: {', '.join(keys[:4])}, because expressions of rules can write no name with a backquote "
+            "or a line end"
+        )
+    return [each for each in seen if each not in odd]
 
 
 def _strays(forms: Forms) -> Iterator[str]:
@@ -162,11 +177,10 @@ def _propose_paths(proposal: Proposal, seen: Sequence[Seen]) -> None:
     taken = {column_name(each.name) for each in seen if "." not in each.path}
     fields: dict[str, Any] = {}
     for each in seen:
-        last = each.path.rpartition(".")[2]
         if each.path == each.name or each.name in taken or "." not in each.path:
             continue
         name = re.sub(r"\W", "_", each.name)
-        if any(isinstance(value, list) for value in each.values[:5]) or not last or len(fields) >= 40:
+        if any(isinstance(value, list) for value in each.values[:5]) or len(fields) >= 40:
             continue
         fields[name] = {"path": each.path}
     if fields:

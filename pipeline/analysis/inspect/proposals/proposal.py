@@ -19,10 +19,12 @@ from astrocyte.schemas.values import single
 __all__ = [
     "ROWS",
     "SHARE",
+    "GuessedTime",
     "OddTimes",
     "Proposal",
     "Seen",
     "looks_like_times",
+    "number_of_time",
     "numbers_of_time",
     "propose_time",
     "snake",
@@ -74,6 +76,8 @@ class Proposal:
     declaration: dict[str, Any]
     time: str = ""
     """How the time is read, such as ``created_at, ISO 8601 text``."""
+    is_guessed: bool = False
+    """Whether the values of a member were taken for times, and not its name."""
     needs: list[str] = field(default_factory=list)
     """Why the declaration is needed: what would happen without it."""
     hints: list[str] = field(default_factory=list)
@@ -86,6 +90,14 @@ class Proposal:
     """The time of most events, where it is hardly one."""
     problem: str | None = None
     """Why no event can be read, also with the declaration."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuessedTime:
+    """A member that is a time by its values, though its name says nothing of it."""
+
+    path: str
+    unit: TimeUnit
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +130,18 @@ class DoubtedTimes:
 
 
 def propose_time(
-    proposal: Proposal, events: Sequence[Event], seen: Sequence[Seen], forms: Forms, *, is_file: bool
+    proposal: Proposal,
+    events: Sequence[Event],
+    seen: Sequence[Seen],
+    forms: Forms,
+    *,
+    is_file: bool,
+    guesses: Sequence[GuessedTime] = (),
 ) -> OddTimes | None:
-    """Propose the member that is the time of most events, into ``proposal``; returns the events that have none."""
+    """Propose the member that is the time of most events, into ``proposal``; returns the events that have none.
+
+    ``guesses``: members that are times by their values alone, the best first, for where nothing else says the time.
+    """
     own = [event for event in events if event.time is not None and _time(event.time, event.unit) is not None]
     least = _MOST_ROWS if is_file else _MOST_MESSAGES
     candidates = [each for each in (_time_candidate(each, len(events), least) for each in seen) if each is not None]
@@ -152,6 +173,9 @@ def propose_time(
             f"{short(strange.path)} looks like a time but is not ISO 8601, such as {short(strange.values[0])!r}: "
             "convert it first"
         )
+    if is_file and guesses:
+        _guess(proposal, guesses)
+        return None
     if is_file:
         proposal.problem = (
             f"no member is a time that can be read (expected {', '.join(TIME_NAMES)}, or another one with ISO 8601 "
@@ -159,7 +183,23 @@ def propose_time(
         )
         return None
     proposal.time = "the time of the Kafka message"
+    for guess in guesses[:1]:
+        path = short(guess.path)
+        proposal.hints.append(
+            f"{path} is near the time of Kafka, in {guess.unit}, and may be the time of the event: declare "
+            f"time: {{field: {path}, unit: {guess.unit}}} if it is"
+        )
     return None
+
+
+def _guess(proposal: Proposal, guesses: Sequence[GuessedTime]) -> None:
+    best = guesses[0]
+    proposal.declaration["time"] = {"field": best.path, "unit": best.unit}
+    proposal.time = f"{short(best.path)}, {best.unit}, guessed by its values"
+    proposal.is_guessed = True
+    proposal.needs.append(f"time: {short(best.path)}, else every event is refused")
+    proposal.hints.append(f"{short(best.path)} is taken as the time for its values, not for its name: make sure of it")
+    _hint_at(proposal, "other times", [each.path for each in guesses[1:]])
 
 
 def _hint_at(proposal: Proposal, what: str, paths: Sequence[str]) -> None:
@@ -188,7 +228,7 @@ def _own_time(
     where = "source.ts_ms of the envelope" if forms.main == DEBEZIUM else "the time of the envelope"
     proposal.time = f"{short(name) if name else where}, {unit or 'ISO 8601 text'}"
     if len(units) > 1:
-        text = any(_number(value) is None for value in values)
+        text = any(number_of_time(value) is None for value in values)
         proposal.time = f"{short(name) if name else where}, numbers in {', '.join(units)}{' and text' if text else ''}"
         counts = ", ".join(f"{unit} {count:,}" for unit, count in units.items())
         proposal.problems.append(
@@ -238,7 +278,7 @@ def numbers_of_time(forms: Forms, contract: Contract) -> list[float]:
     found = []
     for each in forms.opened:
         try:
-            number = _number(read_event(each.body, contract, envelope=each.envelope).time)
+            number = number_of_time(read_event(each.body, contract, envelope=each.envelope).time)
         except InvalidEvent:
             continue
         if number is not None:
@@ -256,19 +296,20 @@ def _time(value: Any, unit: TimeUnit | None) -> int | None:
 
 def _unit(values: Sequence[Any], share: float) -> TimeUnit | None:
     """The unit of at least that share of the values, as the magnitude of the numbers shows it; None for text."""
-    units = Counter(unit_of(number) for value in values if (number := _number(value)) is not None)
+    units = Counter(unit_of(number) for value in values if (number := number_of_time(value)) is not None)
     ((unit, count),) = units.most_common(1) or [(None, 0)]
     return unit if count >= share * len(values) else None
 
 
 def _units(values: Sequence[Any]) -> dict[TimeUnit, int]:
     """Numbers of each unit, as their magnitudes show it, finer ones last, without those that are hardly times."""
-    numbers = [number for value in values if (number := _number(value)) is not None and not is_doubted(number)]
+    numbers = [number for value in values if (number := number_of_time(value)) is not None and not is_doubted(number)]
     units = Counter(unit for number in numbers if (unit := unit_of(number)) is not None)
     return {unit: units[unit] for unit in get_args(TimeUnit) if units[unit]}
 
 
-def _number(value: Any) -> float | None:
+def number_of_time(value: Any) -> float | None:
+    """The number that a value is, if it may count from 1970; text needs as many digits as seconds of these days."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
@@ -322,7 +363,8 @@ def looks_like_times(name: str, values: Sequence[Any]) -> bool:
         return True
     if values and all(isinstance(value, str) for value in values[:50]):
         return all(
-            len(value) >= 8 and _number(value) is None and _time(value, None) is not None for value in values[:50]
+            len(value) >= 8 and number_of_time(value) is None and _time(value, None) is not None
+            for value in values[:50]
         )
     return bool(_TIME_WORDS.search(name)) and _unit(values, SHARE) is not None
 

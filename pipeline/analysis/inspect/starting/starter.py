@@ -14,7 +14,7 @@ from typing import Any, Final
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.steps import format_duration
-from astrocyte.pipeline.analysis.inspect.columns import FieldStats
+from astrocyte.pipeline.analysis.inspect.columns import FieldStats, unnamed_notes
 from astrocyte.pipeline.analysis.inspect.numerals import number_spec
 from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again
@@ -268,11 +268,11 @@ def _declaration(report: StreamReport, untyped: set[str]) -> str:
         if name in given:
             value = given[name]
             plain = value["field"] if isinstance(value, Mapping) and value.keys() == {"field"} else value
-            lines.append(f"    {name}: {_flow(plain)}")
+            guess = "   # guessed by its values: make sure of it" if name == "time" and proposal.is_guessed else ""
+            lines.append(f"    {name}: {_flow(plain)}{guess}")
         if name == "key":
             lines += [f"    # {printable(note)}" for note in filter(None, (report.without_key, *report.hints))]
-    if any(not each.name for each in report.fields):
-        lines.append("    # the member whose name is empty is left out: nothing can declare or read it")
+    lines += [f"    # {note}" for note in unnamed_notes(report.fields)]
     entries = list(_field_lines(report, given.get("fields", {}), untyped))
     if entries:
         size = min(40, max(len(entry) for entry, _ in entries))
@@ -289,8 +289,8 @@ def _field_lines(report: StreamReport, paths: Mapping[str, Any], untyped: set[st
     parents = {spec["path"].partition(".")[0] for spec in paths.values()}
     lines = []
     for each in report.fields:
-        if not each.name:
-            continue  # no declaration has an empty name
+        if not each.name.strip():
+            continue  # no declaration has such a name
         if each.name in parents and each.name not in paths and all(str(value)[:1] == "{" for value in each.values):
             continue  # an object whose members are fields of their own
         spec: dict[str, Any] = dict(paths.get(each.name, {}))

@@ -86,7 +86,7 @@ def _is_usable(report: StreamReport, each: FieldStats) -> bool:
     taken = {report.key_field, *TIME_NAMES}
     if declaration is not None:
         taken |= {declaration.id or "", _time_name(declaration)}
-    if not each.name or len(each.name) > _LONGEST_FIELD or not each.name.isprintable():
+    if not each.name.strip() or len(each.name) > _LONGEST_FIELD or not each.name.isprintable():
         return False
     if POSITIONS.fullmatch(each.name):
         return False

@@ -94,3 +94,30 @@ def test_braces_and_colons_in_names_and_strings_of_a_message_are_not_those_of_th
     first, second = parse_template("{a.`http:status`:.1f} and {contains(a.x, '}')}", steps=("a",))
     assert first == ("", Field("a", "http:status"), ".1f")
     assert second == (" and ", Text("contains", Field("a", "x"), "}"), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("v \u2264 3", "<="),
+        ("v \u2265 3", ">="),
+        ("v \u2260 3", "!="),
+        ("v > \u22123", "-"),
+        ("v \u00d7 2 > 3", "*"),
+        ("v \uff1e 3", ">"),
+        ("v \uff1d 3", "=="),
+        ("v \u2227 w", "and"),
+        ("v == \u2018x\u2019", "straight quotation marks, ' or \""),
+        ("v == \u201cx\u201d", "straight quotation marks, ' or \""),
+    ],
+)
+def test_symbols_of_mathematics_and_word_processors_are_refused_with_what_to_write(text, right):
+    with pytest.raises(ExpressionError, match="is not part of the rule language; write ") as refused:
+        read(text)
+    assert f"; write {right} (at character" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["it\u2019s", "http\u2011status"])
+def test_an_odd_character_inside_a_name_is_advised_backquotes(name):
+    with pytest.raises(ExpressionError, match=f"is written in backquotes: `{name}`"):
+        read(f"{name} > 3")

@@ -131,3 +131,56 @@ def test_the_binary_mode_is_as_before():
     headers = [(f"ce_{name}", value) for name, value in _CLOUD.items()]
     rows, letters, _ = read("{name: a}", message({"data_base64": "AA=="}, headers=headers))
     assert (letters, [row["data_base64"] for row in rows]) == ([], ["AA=="])
+
+
+def _without_value(headers):
+    return message(b"", headers=headers)._replace(value=None)
+
+
+_DATA = {"key": "inner", "ce_id": "mine", "n": 1}
+
+
+@pytest.mark.parametrize("stream", ["{name: a, decoder: cloudevents}", "{name: a}"])
+@pytest.mark.parametrize("is_binary", [False, True])
+@pytest.mark.parametrize(("kafka_key", "key"), [(b"k", "k"), (None, "pk")])
+def test_members_of_the_data_are_fields_beside_the_key_and_the_attributes(stream, is_binary, kafka_key, key):
+    attributes = _CLOUD | {"partitionkey": b"pk"}
+    if is_binary:
+        sent = message(_DATA, key=kafka_key, headers=[(f"ce_{name}", value) for name, value in attributes.items()])
+    else:
+        sent = message({name: value.decode() for name, value in attributes.items()} | {"data": _DATA}, key=kafka_key)
+    rows, letters, _ = read(stream, sent)
+    assert letters == []
+    found = {name: rows[0].get(name) for name in ("key", "key_", "ce_id", "ce_id_", "ce_partitionkey", "n")}
+    assert found == {"key": key, "key_": "inner", "ce_id": "9", "ce_id_": "mine", "ce_partitionkey": "pk", "n": 1}
+
+
+def test_a_member_of_the_data_that_is_the_key_or_an_attribute_is_there_once():
+    headers = [(f"ce_{name}", value) for name, value in (_CLOUD | {"partitionkey": b"pk"}).items()]
+    rows, _, _ = read("{name: a}", message({"key": "pk", "ce_id": "9"}, key=b"pk", headers=headers))
+    assert {"key_", "ce_id_"}.isdisjoint(name for name, value in rows[0].items() if value is not None)
+    assert rows[0]["key"] == "pk"
+
+
+def test_binary_data_that_are_neither_json_nor_text_are_a_dead_letter_that_names_their_content_type():
+    headers = [(f"ce_{name}", value) for name, value in _CLOUD.items()]
+    sent = message(b"\xff\xfe\x00", headers=[*headers, ("content-type", b"application/octet-stream")])
+    rows, letters, _ = read("{name: a, decoder: cloudevents}", sent)
+    assert rows == []
+    assert letters[0].reason.startswith(
+        "the data of the CloudEvent are 3 bytes of content type 'application/octet-stream', neither JSON nor text"
+    )
+
+
+@pytest.mark.parametrize("stream", ["{name: a, decoder: cloudevents}", "{name: a}"])
+def test_a_cloudevent_without_data_is_an_event_in_both_modes(stream):
+    structured = message({name: value.decode() for name, value in _CLOUD.items()})
+    binary = _without_value([(f"ce_{name}", value) for name, value in _CLOUD.items()])
+    both = [read(stream, sent) for sent in (structured, binary)]
+    assert [letters for _, letters, _ in both] == [[], []]
+    assert both[0][0] == both[1][0]
+
+
+def test_a_message_without_value_and_attributes_is_a_tombstone():
+    _, letters, _ = read("{name: a, decoder: cloudevents}", _without_value([("trace", b"1")]))
+    assert [letter.reason for letter in letters] == ["expected an event, got a message without a value (a tombstone)"]

@@ -139,3 +139,31 @@ def test_a_problem_says_what_came_and_what_kind_of_entry_has_it(text, message):
 def test_a_window_in_python_is_called_a_window():
     with pytest.raises(InvalidRules, match=r"^window 'w': by: a window needs"):
         Window(name="w", source="A", by=None, every="1s", select={"n": "count()"})
+
+
+@pytest.mark.parametrize(
+    ("encoding", "found"), [("latin-1", "byte 0xf6 at position 19"), ("utf-16", "byte 0xff at position 0")]
+)
+def test_a_file_in_another_encoding_says_to_save_it_as_utf_8(tmp_path, encoding, found):
+    path = tmp_path / "rules.yaml"
+    path.write_bytes("streams: [{name: gr\u00f6\u00dfe}]\nrules: []\n".encode(encoding))
+    ((_, message),) = problems(path)
+    assert message == f"{path}: is no text in UTF-8 ({found}); save it as UTF-8"
+
+
+def test_a_name_that_is_given_twice_is_reported_with_both_lines():
+    text = """rules:
+  - {name: r, by: null, seq: [{as: a, stream: x}]}
+windows:
+  - {name: w, from: x, every: 1s, select: {n: "count()"}}
+  - {name: r, from: x, every: 1s, select: {n: "count()"}}
+"""
+    ((line, message),) = problems(text)
+    assert line == 5
+    assert "'r' is given to two rules, windows or statistics, in line 2 and in line 5; rename one of them" in message
+
+
+def test_a_name_of_a_field_that_yaml_reads_as_a_boolean_is_explained_in_words():
+    ((_, message),) = problems("streams: [{name: ev, fields: {on: bool}}]\nrules: []\n")
+    assert "stream 'ev': fields: the name of an entry: expected text, got true; YAML reads yes, no, on, " in message
+    assert "[key]" not in message

@@ -141,8 +141,22 @@ def test_a_copy_by_any_field_has_a_topic_that_kafka_takes(field):
 
 def test_a_copy_whose_topic_would_have_too_long_a_name_is_refused():
     rules = load_rules(f"rules: [{{name: r, by: {'b' * 60}, seq: [{{as: a, stream: {'s' * 200}}}]}}]")
-    with pytest.raises(InvalidRule, match=r"Kafka does not take the topic .* at most 249"):
-        make_plan(rules)
+    with pytest.raises(InvalidRule, match=r"which Kafka does not take: it has 267 characters, and .* 249 at most"):
+        checked_plan(rules)
+
+
+@pytest.mark.parametrize(
+    ("by", "where"),
+    [("key", "is read from the topic 'mono.größe'"), ("null", "is repartitioned by 'null' into the topic")],
+)
+def test_a_stream_whose_topic_kafka_does_not_take_is_refused_with_the_characters_and_planned_without_a_broker(
+    by, where
+):
+    rules = load_rules(f"rules: [{{name: r, by: {by}, seq: [{{as: a, stream: größe}}]}}]")
+    assert make_plan(rules).streams == ("größe",)
+    with pytest.raises(InvalidRule, match="which Kafka does not take: it has 'ö', 'ß'; a topic has") as refused:
+        checked_plan(rules)
+    assert f"stream 'größe' {where}" in str(refused.value)
 
 
 def test_a_stream_that_is_named_by_a_pattern_is_refused():

@@ -279,11 +279,40 @@ def test_streams_whose_names_are_no_topics_get_one_each_and_the_rules_match(tmp_
     assert len(made.matches) == len(streams)
 
 
+def test_a_stream_that_no_topic_can_be_called_after_has_a_rule_file_also_without_a_key(tmp_path):
+    assert started(events_of(tmp_path, *({"ts": START_S + n, "stream": "été", "v": n} for n in range(9)))).matches
+
+
 @pytest.mark.parametrize("row", [{"": 1}, {"": "a", "v": 1}, {"o": {"": "a"}, "v": 1}, {"o": {"": {"b": 1}}}])
 def test_a_member_without_a_name_is_left_out_of_the_rule_file_which_says_so(tmp_path, row):
     rows = [{**row, "ts": START_S + n, "id": f"x{n}", "k": "ab"[n % 2]} for n in range(12)]
     text = started(events_of(tmp_path, *rows)).text
     assert ("whose name is empty" in text) == ("" in row)
+
+
+@pytest.mark.parametrize("name", [" ", "\u00a0", "\t "])
+def test_a_member_with_a_blank_name_is_left_out_with_a_note(tmp_path, name):
+    rows = [{"ts": START_S + n, name: "ab"[n % 2], "o": {name: n}, "v": n} for n in range(12)]
+    path = events_of(tmp_path, *rows)
+    note = f"the member whose name is blank ({name!a}) is left out: nothing can declare or read it"
+    assert note in started(path).text
+    assert note.replace("\\", "") in " ".join(run("inspect", path).output.replace("\\", "").split())
+
+
+def test_a_blank_name_in_the_header_of_csv_is_left_out(tmp_path):
+    path = tmp_path / "blank.csv"
+    path.write_text("ts,sensor, ,v\n" + "".join(f"{START_S + n},{'ab'[n % 2]},x,{n}\n" for n in range(9)))
+    (stream,) = started(str(path)).ruleset.streams
+    assert list(stream.fields) == ["ts", "sensor", "v"]
+
+
+@pytest.mark.parametrize("name", ["a`b_id", "a\nb_id"])
+def test_a_member_that_no_expression_can_write_is_no_key_and_a_note_says_so(tmp_path, name):
+    rows = [{"ts": START_S + n, name: f"x{n % 3}", "v": n} for n in range(12)]
+    path = events_of(tmp_path, *rows)
+    (stream,) = started(path).ruleset.streams
+    assert stream.key.field == "key"
+    assert "left out as keys: a" in run("inspect", path).output
 
 
 def lines_of(path, rows: list[dict[str, object]]) -> str:
