@@ -87,6 +87,7 @@ class Frame:
 
         Text becomes dictionary-encoded, NumPy arrays are taken without a copy, a ``pa.Array`` as it is unless its type
         has another form in frames (see `schemas.values.foreign.plain_column`). In a list each value keeps its own type.
+        Numbers of ``timestamp`` are microseconds since 1970 (UTC); see `schemas.arrow.given.time_column`.
         Decimal numbers, and integers beyond 64 bits, keep their digits until rules read the frame (`settled`), which
         say where they tell events apart. ``meta`` holds the other attributes of the frame. In a run ``first_seq`` is
         the number of the first row among those of the stream: rows with a number that came before are duplicates.
@@ -103,7 +104,7 @@ class Frame:
             reasons = non_finite_of((name, values, arrays[name]) for name, values in columns.items())
             if reasons:
                 arrays[NON_FINITE] = reasons_column(reasons, len(arrays["timestamp"]))
-        except (pa.ArrowException, UnicodeError, OverflowError, TypeError, InvalidEvent) as error:
+        except InvalidEvent as error:
             raise InvalidFrame(f"columns of stream {stream!r} cannot be read: {error}") from error
         if "type" not in arrays:
             arrays["type"] = pa.DictionaryArray.from_arrays(

@@ -26,7 +26,7 @@ from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame, conform
 from astrocyte.schemas.ids import mixed
 from astrocyte.schemas.json.types import shown
-from astrocyte.schemas.times import are_event_times
+from astrocyte.schemas.times import NEVER_US, are_event_times
 from astrocyte.schemas.values.mixed import MIXED, fits, is_null, members, to_list
 from astrocyte.schemas.values.nested import NON_FINITE, finite_inside, non_finite_reason, rows_not_finite
 
@@ -128,7 +128,9 @@ class _Work:
             return
         bad = ~good
         expected = "expected microseconds since 1970 (UTC) before the year 2100; is it in another unit?"
-        self.refuse(bad, [f"timestamp {time}; {expected}" for time in times[bad].tolist()])
+        absent = "there is no timestamp (null or NaT); every event needs a time"
+        found = times[bad].tolist()
+        self.refuse(bad, [absent if time == NEVER_US else f"timestamp {time}; {expected}" for time in found])
 
     def check_required(self, names: Sequence[str]) -> None:
         for name in names:

@@ -8,9 +8,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from astrocyte.schemas.arrow.given import field_column, time_column, values_of
 from astrocyte.schemas.arrow.stream import PLAIN_TYPES
-from astrocyte.schemas.errors import InvalidFrame
-from astrocyte.schemas.values.foreign import exact_column, given_column, is_binary, kept_column, plain_column
+from astrocyte.schemas.errors import InvalidEvent, InvalidFrame
+from astrocyte.schemas.values.foreign import exact_column, is_binary, kept_column, plain_column
 from astrocyte.schemas.values.mixed import key_column
 from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, python_values
 from astrocyte.schemas.values.single import key_text
@@ -35,21 +36,23 @@ def field_name(column: str) -> str:
 def frame_column(name: str, values: Any) -> pa.Array:
     """A column of the values, in the form that frames have: an array of NumPy or Arrow, or a sequence.
 
-    Numbers whose digits depend on who reads them keep these (`schemas.values.foreign.keeps_digits`).
+    Numbers whose digits depend on who reads them keep these (`schemas.values.foreign.keeps_digits`). Raises
+    InvalidEvent.
     """
+    try:
+        return _given(name, values)
+    except (pa.ArrowException, ValueError, OverflowError, TypeError, InvalidEvent) as error:
+        raise InvalidEvent(f"column {name!r}: {error}") from error
+
+
+def _given(name: str, values: Any) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
+    if name == "timestamp":
+        return time_column(values)
     if isinstance(values, pa.Array):
         return _plain(name, values) if name in RESERVED or _is_ready(values.type) else kept_column(values)
-    if name == "timestamp":
-        return pa.array(np.ascontiguousarray(values, dtype=np.int64))
-    if name in RESERVED:
-        return _plain(name, _reserved(name, values))
-    if not isinstance(values, np.ndarray):
-        return given_column(list(values))
-    if values.ndim == 1 and values.dtype.kind in "biuf":
-        return pa.array(values)
-    return given_column(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
+    return _plain(name, _reserved(name, values)) if name in RESERVED else field_column(values)
 
 
 def _reserved(name: str, values: Any) -> pa.Array:
@@ -72,7 +75,7 @@ def non_finite_of(columns: Iterable[tuple[str, Any, pa.Array]]) -> dict[int, str
         elif isinstance(given, np.ndarray) and given.dtype.kind != "O":
             continue
         if name not in RESERVED:
-            reasons = non_finite_reasons(field_name(name), list(given)) | reasons
+            reasons = non_finite_reasons(field_name(name), values_of(given)) | reasons
     return reasons
 
 

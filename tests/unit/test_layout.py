@@ -127,7 +127,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "sink": "acceptance output_records refusals worker worker_app",
     },
     "schemas": {
-        "arrow": "errors values",
+        "arrow": "errors times values",
         "event_types": "catalog frames",
         "json": "arrow catalog contract declarations errors frames ids times values",
         "tables": "catalog errors",
