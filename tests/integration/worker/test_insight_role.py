@@ -51,8 +51,10 @@ def test_live_is_offline_and_what_an_operator_makes_of_the_whole_log(case, own_e
         expected = operator.flush()
         parts = read_all(own_embedded.address, f"metrics.{spec.name}").values()
         made = [decode_frame(each.value) for part in parts for each in part]
-        rows = [row for frame in made for row in frame.rows()]
-        assert len({row["event_id"] for row in rows}) == len(rows) == expected.num_rows, "a result is missing or twice"
+        # After kill -9 a topic may hold a result again, which then is the same.
+        rows = list({order(row): row for frame in made for row in frame.rows()}.values())
+        assert all(row in rows for frame in made for row in frame.rows()), "one id, two results"
+        assert len(rows) == expected.num_rows, "a result is missing"
         if case.form == "frames":  # JSON records of cells do not name their run
             assert sorted(rows, key=order) == sorted(expected.rows(), key=order)
 
