@@ -374,8 +374,8 @@ class ClockGuard(Generic[Item]):
         that falls back says no more than each of those before it: the greater number counts. And what others lead to
         in steps within the tolerance is out of order, by whatever clock.
         """
-        unknown = (event.kafka_us, *(each.kafka_us for each in clock.waiting))
-        if clock.times.first != NEVER_US or any(stamp_us != NO_KAFKA_TIME_US for stamp_us in unknown):
+        known = clock.times.first != NEVER_US or event.kafka_us != NO_KAFKA_TIME_US
+        if known or any(each.kafka_us != NO_KAFKA_TIME_US for each in clock.waiting):
             return event.time_us + self.tolerance_us
         reached_us, near = event.time_us, 1
         for time_us in sorted(each.time_us for each in clock.waiting):

@@ -81,6 +81,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
     records = frame_to_records(some)
     # Frames of the sizes that producers send: what all checks cost beside Arrow's reader alone, which has none.
     sent = {count: encode_frame(frame.slice(0, count)) for count in (1_000, 8_000)}
+    silent = encode_frame(frame.slice(0, 0))
     opened = [
         (name, partial(read, data), count, len(data))
         for count, data in sent.items()
@@ -97,6 +98,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
         ("encode_frame", lambda: encode_frame(frame), rows, len(payload)),
         ("decode_frame", lambda: decode_frame(payload), rows, len(payload)),
         *opened,
+        ("decode_frame_without_rows", lambda: [decode_frame(silent) for _ in range(1_000)], 1_000, len(silent) * 1_000),
         ("split_by_partition_8", lambda: split_by_partition(frame, 8), rows, len(payload)),
         ("frame_to_json", lambda: frame_to_records(some), len(records), sum(len(record.value) for record in records)),
         ("json_to_frame", lambda: records_to_frame("t", 0, "axon_1", sources), len(records), 0),

@@ -15,12 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import jax
 import numpy as np
 
+from astrocyte.pipeline.bench.processes import resident_mb
 from astrocyte.pipeline.roles.parent import killed_with_parent
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.simulator.config import configure
@@ -104,7 +104,7 @@ def long_run(
             take(assembler.add(done))
             waited = time.perf_counter()
         wrong += _violations(world_of, config, world, assembler)
-        memory.append(_resident_mb())
+        memory.append(resident_mb())
     take(assembler.finish())
     wrong += order.end()
     quarters = [statistics.median(part) for part in np.array_split(np.array(memory), 4) if len(part)]
@@ -158,11 +158,6 @@ def _violations(scenario: Scenario, config: Any, world: World, assembler: Assemb
     for island, state in enumerate(world.host_states()):
         for text in scenario.violations(config, state, interval):
             yield f"tick {world.tick}, island {island}: {text}"
-
-
-def _resident_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
 
 def _main() -> None:

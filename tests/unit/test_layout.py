@@ -103,7 +103,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "evolution": "options",
     },
     "pipeline/bench": {
-        "page": "phylogeny",
+        "page": "phylogeny processes",
     },
     "pipeline/page": {
         "content": "aggregates",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any, Final
 import aiohttp
 import numpy as np
 
+from astrocyte.pipeline.bench.processes import resident_mb, used_s
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.roles.parent import killed_with_parent
 
@@ -79,13 +79,13 @@ async def _figure(address: str, process: int, browsers: int, seconds: float) -> 
         taken = [0] * browsers
         reading = [asyncio.create_task(_browse(session, address, taken, number)) for number in range(browsers)]
         await asyncio.sleep(min(10.0, seconds))  # snapshots of what was before
-        began_s, used_s, sent = time.monotonic(), _used_s(process), sum(taken)
+        began_s, used_before_s, sent = time.monotonic(), used_s(process), sum(taken)
         memory = []
         while time.monotonic() < began_s + seconds:
-            memory.append((time.monotonic() - began_s, _resident_mb(process)))
+            memory.append((time.monotonic() - began_s, resident_mb(process)))
             await asyncio.sleep(_SAMPLE_S)
         passed_s = time.monotonic() - began_s
-        used_s, sent = _used_s(process) - used_s, sum(taken) - sent
+        share, sent = (used_s(process) - used_before_s) / passed_s, sum(taken) - sent
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
@@ -94,7 +94,7 @@ async def _figure(address: str, process: int, browsers: int, seconds: float) -> 
         "bench": "page_live",
         "browsers": browsers,
         "seconds": passed_s,
-        "share_of_core": used_s / passed_s,
+        "share_of_core": share,
         "kb_per_s_and_browser": sent / passed_s / 1e3 / browsers if browsers else 0.0,
         "resident_mb": sizes_mb[-1],
         "slope_mb_per_hour": float(np.polyfit(times_s, sizes_mb, 1)[0] * 3600),
@@ -107,16 +107,6 @@ async def _browse(session: aiohttp.ClientSession, address: str, taken: list[int]
         answer.raise_for_status()
         async for data in answer.content.iter_any():
             taken[number] += len(data)
-
-
-def _used_s(process: int) -> float:
-    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident_mb(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
 
 def _main() -> None:
