@@ -188,16 +188,15 @@ class Frame:
         """Values of column ``name`` as Python objects, each in its own type. Raises KeyError."""
         return _values_of(self.column(name))
 
-    def settled(self, exact: Collection[str] = ()) -> Self:
+    def settled(self, exact: Collection[str] = (), typed: Collection[str] = ()) -> Self:
         """The frame as rules read it: decimal numbers and integers beyond 64 bits are integers or floats.
 
-        Those of the columns ``exact`` distinguish events (`schemas.values.single.distinguishing`). A frame that
-        `decode_frame` read is settled already.
+        ``exact`` and ``typed`` are as in `schemas.arrow.columns.frame_columns`; `decode_frame` settles what it reads.
         """
         schema = self.batch.schema
         if not any(map(keeps_digits, schema.types)):
             return self
-        columns = frame_columns(schema.names, self.batch.columns, self.stream, exact)
+        columns = frame_columns(schema.names, self.batch.columns, self.stream, exact, typed)
         return replace(self, batch=pa.RecordBatch.from_arrays(columns, names=schema.names))
 
     def sequences(self) -> NDArray[np.int64]:

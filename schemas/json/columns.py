@@ -29,9 +29,10 @@ def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
     if column.type == MIXED:
         parts = [_where(part, json_values(part)) for part in members(column).values()]
         return pc.coalesce(*parts, pa.array(["null"] * len(column), pa.utf8()))
-    if keeps_digits(column.type):
+    if keeps_digits(column.type) and not parsed:
         strings = [None if value is None else _with_digits(value) for value in given_values(column)]
         return pc.fill_null(pa.array(strings, pa.utf8()), "null")
+    column = plain_column(column) if parsed else column
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if parsed:
@@ -60,7 +61,7 @@ def _dumped(value: Any) -> str:
 
 def _with_digits(value: Any) -> str:
     """JSON text of a value, in which numbers have all their digits."""
-    digits = number_text(value) if isinstance(value, Decimal) else None
+    digits = number_text(value) if isinstance(value, int | Decimal) else None
     return _dumped(plain(value)) if digits is None else digits
 
 
