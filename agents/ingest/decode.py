@@ -53,7 +53,7 @@ def decode_chunk(
     contract = decoders.contracts.of_topic(topic)
     if contract.declaration is not None:
         records = [record for record in records if not contract.skips(record.value)]
-    exact = contract.exact_columns
+    columns = {"exact": contract.exact_columns, "typed": _held_columns(contract)}
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
     for decoder, retried, run in _runs(records, decoders.chosen(records, contract)):
@@ -64,12 +64,12 @@ def decode_chunk(
         for record in run:
             try:
                 made = (
-                    decode_frame(record.value or b"", exact=exact)
+                    decode_frame(record.value or b"", **columns)
                     if decoder is ARROW
                     else run_decoder(decoder, record, topic, partition)
                 )
                 if isinstance(made, Frame):
-                    made = placed(made if decoder is ARROW else made.settled(exact), topic, partition, record)
+                    made = placed(made if decoder is ARROW else made.settled(**columns), topic, partition, record)
                     sourced, refused = _typed(SourcedFrame(made, topic, partition, record.offset), contract, catalog)
                 else:
                     numbers = _meant(record, len(made))
@@ -98,6 +98,13 @@ def placed(frame: Frame, topic: str, partition: int, record: KafkaRecord) -> Fra
     return frame if frame.is_identified else frame.with_ids(row_ids(record, topic, partition, frame.num_rows))
 
 
+def _held_columns(contract: Contract) -> frozenset[str]:
+    """Columns that `enforce` alone holds to their types; those of a stream of the catalog are the catalog's."""
+    if contract.declaration is None or contract.event_type is not None:
+        return frozenset()
+    return contract.declaration.typed_columns
+
+
 def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple[SourcedFrame, list[DeadLetter]]:
     """The frame with the types of the catalog and the declaration, and dead letters of the rows that do not fit them.
 
@@ -119,6 +126,8 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
     if frame.num_rows and contract.declaration is not None and frame.stream == contract.stream:
         frame, refused = enforce(frame, contract.declaration)
         leave(refused)
+    else:  # nothing has held it to the declared types
+        frame = frame.settled(contract.exact_columns)
     letters = [
         row_letter(sourced, row, reason=reason, stage="decode", catalog=catalog)
         for row, reason in sorted(reasons.items())
