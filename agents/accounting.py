@@ -34,6 +34,7 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, is_retried
+from astrocyte.schemas.json.types import Nulled
 from astrocyte.schemas.partitioning import KeySample
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import KEYED_PREFIX, METRICS_PREFIX, metrics_topic
@@ -262,6 +263,16 @@ class Accounting:
         if intake.counted:
             self.counters.received += intake.sourced.frame.num_rows
             self.counters.sampled += passed.sampled
+            self._nulled(intake)
+
+    def _nulled(self, intake: Intake) -> None:
+        """Count the values that became null because they were of another type than declared."""
+        by_field: dict[str, list[Nulled]] = {}
+        for each in intake.sourced.nulled:
+            by_field.setdefault(each.field, []).append(each)
+        for name, found in by_field.items():
+            example = f"{intake.place(found[0].row)}: {found[0].reason}"
+            self.unused.add("nulled", intake.sourced.frame.stream, example, detail=name, count=len(found))
 
     def _judges(self, intake: Intake) -> bool:
         """Whether the values of rows are judged here, which is where they were first read."""
@@ -276,7 +287,7 @@ class Accounting:
             )
         for found in self.numbers.note(kept) if self._judges(intake) else ():
             example = f"{intake.place(int(rows[found.row]))}: {found.value} in {found.reader}"
-            self.unused.add("no_number", kept.stream, example, detail=found.field, count=found.rows)
+            self.unused.add("no_number", kept.stream, example, detail=found.field, count=found.rows, kind=found.kind)
 
     def dated(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
         """Count the rows of another stream, and those of JSON records whose times are rather none."""

@@ -85,7 +85,7 @@ class Entrance:
             frame = frame.settled(exact, () if declaration is None else declaration.typed_columns)
         if declaration is not None:
             whole = frame
-            frame, misfits = enforce(frame, declaration)
+            frame, misfits, _ = enforce(frame, declaration)
             if misfits:
                 self._refuse(whole, list(misfits.items()))
                 if origin is not None:

@@ -13,7 +13,7 @@ from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.types import misfit_reason, misfits
+from astrocyte.schemas.json.types import Nulled, misfit_reason, misfits
 from astrocyte.schemas.values.foreign import MIXED_EXACT, given_values
 from astrocyte.schemas.values.mixed import MIXED, TYPE_ERRORS, typed_column
 from astrocyte.schemas.values.nested import non_finite_reasons
@@ -43,13 +43,15 @@ def conforming(row: Mapping[str, Any], declaration: StreamDeclaration, stream: s
     return dict.fromkeys(bad)
 
 
-def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[int, str]]:
+def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[int, str], list[Nulled]]:
     """The rows whose fields fit the declared types, as columns of these, and the reason for each other row.
 
-    A field that stands at a path in JSON is a column of its own name in a frame.
+    Where the declaration lets other values become null there are no such rows; the third part lists these values. A
+    field that stands at a path in JSON is a column of its own name in a frame.
     """
     refused: dict[int, str] = {}
     noted: dict[int, str] = {}
+    nulled: list[Nulled] = []
     for column, kind in declaration.column_types.items():
         if frame.batch.schema.get_field_index(column) < 0:
             frame = frame.with_column(column, pa.nulls(frame.num_rows, arrow_type(kind)))
@@ -62,11 +64,13 @@ def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[i
             made, bad = _typed(given, column, kind)
             if declaration.on_type_error == "dead_letter":
                 refused = bad | refused
+            else:
+                nulled += (Nulled(row, field_name(column), reason) for row, reason in bad.items())
             frame = frame.with_column(column, made)
     key = declaration.key.field
     if key != "key" and declaration.is_partitioned and frame.batch.schema.get_field_index(column_name(key)) < 0:
         frame = frame.with_column(column_name(key), frame.column("key"))
-    return _without(frame.noting(noted) if noted else frame, refused)
+    return *_without(frame.noting(noted) if noted else frame, refused), nulled
 
 
 def _given(frame: Frame, column: str, declaration: StreamDeclaration) -> list[Any]:

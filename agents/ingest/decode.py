@@ -26,6 +26,7 @@ from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.json.reader import KafkaRecord, is_retried, records_to_frame, retried_rows
+from astrocyte.schemas.json.types import Nulled
 from astrocyte.schemas.times import us_from_ms
 
 __all__ = ["RETRY_ORIGIN", "KafkaTimes", "decode_chunk", "placed"]
@@ -53,7 +54,7 @@ def decode_chunk(
     contract = decoders.contracts.of_topic(topic)
     if contract.declaration is not None:
         records = [record for record in records if not contract.skips(record.value)]
-    columns = {"exact": contract.exact_columns, "typed": _held_columns(contract)}
+    exact, typed = contract.exact_columns, _held_columns(contract)
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
     for decoder, retried, run in _runs(records, decoders.chosen(records, contract)):
@@ -64,12 +65,13 @@ def decode_chunk(
         for record in run:
             try:
                 made = (
-                    decode_frame(record.value or b"", **columns)
+                    decode_frame(record.value or b"", exact=exact, typed=typed)
                     if decoder is ARROW
                     else run_decoder(decoder, record, topic, partition)
                 )
                 if isinstance(made, Frame):
-                    made = placed(made if decoder is ARROW else made.settled(**columns), topic, partition, record)
+                    made = made if decoder is ARROW else made.settled(exact, typed)
+                    made = placed(made, topic, partition, record)
                     sourced, refused = _typed(SourcedFrame(made, topic, partition, record.offset), contract, catalog)
                 else:
                     numbers = _meant(record, len(made))
@@ -111,6 +113,7 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
     Raises SchemaMismatch for a column of which no row fits the catalog.
     """
     frame, rows, reasons = sourced.frame, np.arange(sourced.frame.num_rows), dict[int, str]()
+    nulled: Sequence[Nulled] = ()
 
     def leave(refused: dict[int, str]) -> None:
         nonlocal rows
@@ -124,7 +127,7 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
             leave(refused)
         frame = conform(frame, event_type)
     if frame.num_rows and contract.declaration is not None and frame.stream == contract.stream:
-        frame, refused = enforce(frame, contract.declaration)
+        frame, refused, nulled = enforce(frame, contract.declaration)
         leave(refused)
     else:  # nothing has held it to the declared types
         frame = frame.settled(contract.exact_columns)
@@ -132,7 +135,7 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
         row_letter(sourced, row, reason=reason, stage="decode", catalog=catalog)
         for row, reason in sorted(reasons.items())
     ]
-    return replace(sourced, frame=frame, numbers=rows if reasons else None), letters
+    return replace(sourced, frame=frame, numbers=rows if reasons else None, nulled=nulled), letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +194,15 @@ class _Batch:
 def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
     def attempt(first: int, last: int) -> None:
         records = run.records[first:last] if last - first < len(run.records) else run.records
+        nulled: list[Nulled] = []
         decoded, index, refused = records_to_frame(
-            run.topic, run.partition, run.contract.stream, records, contract=run.contract, envelope=run.envelope
+            run.topic,
+            run.partition,
+            run.contract.stream,
+            records,
+            contract=run.contract,
+            envelope=run.envelope,
+            nulled=nulled,
         )
         for item in refused:
             refuse_record(first + item.index, item.reason)
@@ -217,6 +227,7 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
                     received,
                     made=made,
                     numbers=numbers,
+                    nulled=nulled,
                 )
             )
 
