@@ -1,7 +1,8 @@
 """Lines of comma-separated values: the decoder ``csv``, and the values of CSV files.
 
 CSV has no types. A value of a field with a declared type is read as one of that type; any other is a number or a truth
-value if it is written as JSON writes it, null if it is empty, and text otherwise.
+value if it is written as JSON writes it, or is a number that is not finite as programs write these, null if it is
+empty, and text otherwise.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ __all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-][0-9]+)", re.ASCII)
+_NOT_FINITE: Final = re.compile(r"nan|NaN|NAN|[-+]?(?:[Ii]nf|INF|[Ii]nfinity)", re.ASCII)
+"""As programs write them (``Nan`` is a name): in JSON they are numbers too, on which validators decide."""
 _AS_TEXT: Final = frozenset({"key", "type", "event_id", "stream", "source_stream"})
 _OPTIONS: Final = frozenset({"columns", "delimiter"})
 
@@ -162,6 +165,8 @@ def _value(text: str, kind: FieldType | None) -> Any:
             return integer(text)
         if kind is None and _DECIMAL.fullmatch(text):
             return fraction(text)
+        if kind is None and _NOT_FINITE.fullmatch(text):
+            return float(text)
         if kind in ("float64", "float32"):
             return float(text)
         if kind in ("json", "list<float32>"):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from astrocyte.schemas.arrow.given import field_column, time_column, values_of
-from astrocyte.schemas.arrow.stream import PLAIN_TYPES
+from astrocyte.schemas.arrow.stream import PLAIN_TYPES, arrow_reason
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame
 from astrocyte.schemas.values.foreign import MIXED_EXACT, exact_column, is_binary, kept_column, plain_column
 from astrocyte.schemas.values.mixed import key_column
@@ -42,7 +42,7 @@ def frame_column(name: str, values: Any) -> pa.Array:
     try:
         return _given(name, values)
     except (pa.ArrowException, ValueError, OverflowError, TypeError, InvalidEvent) as error:
-        raise InvalidEvent(f"column {name!r}: {error}") from error
+        raise InvalidEvent(f"column {name!r}: {arrow_reason(error)}") from error
 
 
 def _given(name: str, values: Any) -> pa.Array:
