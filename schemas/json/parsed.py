@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
@@ -41,7 +41,7 @@ class Parsed:
     """By column name."""
     unit: TimeUnit | None = None
     """Unit of a number in ``time``, where it is stated."""
-    nulled: Mapping[str, str] = field(default_factory=dict)
+    nulled: Mapping[str, str] | None = None
     """Why fields became null, by name: their values were of another type, for which that is declared."""
 
 

@@ -241,7 +241,7 @@ def records_to_frame(
     if not parsed:
         return None, [], sorted(refused)
     if nulled is not None:
-        nulled += (Nulled(row, *each) for row, item in enumerate(parsed) for each in item.nulled.items())
+        nulled += (Nulled(row, *each) for row, item in enumerate(parsed) for each in (item.nulled or {}).items())
     default_type = contract.default_type
     ids = _offset_ids(topic, partition, [records[item.index] for item in parsed])
     event_id = _binary(ids)
@@ -425,7 +425,9 @@ def _mend_types(
         if not nullable.issuperset(bad):
             refused.append(Refused(item.index, misfit_reason(item.fields, bad, types)))
             continue
-        item.nulled = {field_name(name): misfit_reason(item.fields, [name], types) for name in bad} | dict(item.nulled)
+        if bad:
+            reasons = {field_name(name): misfit_reason(item.fields, [name], types) for name in bad}
+            item.nulled = {**(item.nulled or {}), **reasons}
         item.fields = item.fields | dict.fromkeys(bad)
         kept.append(item)
     parsed[:] = kept
