@@ -19,7 +19,7 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.json.text import fraction, integer, loads
-from astrocyte.schemas.values.single import LEAST, MOST
+from astrocyte.schemas.values.single import number_of
 
 __all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
 
@@ -157,21 +157,25 @@ def _value(text: str, kind: FieldType | None) -> Any:
         return text
     if kind in ("bool", None) and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    try:
-        if kind in ("int64", "int32"):
-            number = int(text)
-            return number if LEAST <= number <= MOST else text
-        if kind is None and _INTEGER.fullmatch(text):
-            return integer(text)
-        if kind is None and _DECIMAL.fullmatch(text):
-            return fraction(text)
-        if kind is None and _NOT_FINITE.fullmatch(text):
-            return float(text)
-        if kind in ("float64", "float32"):
-            return float(text)
-        if kind in ("json", "list<float32>"):
+    if kind in ("int64", "int32"):
+        whole = number_of(text, whole=True)  # 5.0 is the integer 5
+        if whole is None and _INTEGER.fullmatch(text):
+            return text  # beyond 64 bits
+        return _value(text, "float64") if whole is None else whole  # a fraction, which the type refuses
+    if kind in ("float64", "float32"):
+        number = number_of(text, whole=False)
+        if number is None:
+            return float(text) if _NOT_FINITE.fullmatch(text) else text
+        return number
+    if kind is None and _INTEGER.fullmatch(text):
+        return integer(text)
+    if kind is None and _DECIMAL.fullmatch(text):
+        return fraction(text)
+    if kind is None and _NOT_FINITE.fullmatch(text):
+        return float(text)
+    if kind in ("json", "list<float32>"):
+        try:
             return loads(text.encode())
-    except (ValueError, OverflowError):
-        if kind in ("int64", "int32"):
-            return _value(text, "float64")  # 5.0 is the integer 5, and a fraction is refused by the type
+        except ValueError:
+            pass
     return text

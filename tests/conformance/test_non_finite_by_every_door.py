@@ -103,3 +103,15 @@ def test_a_declared_text_stays_text_and_a_declared_integer_refuses_it(tmp_path: 
     (tmp_path / "events.csv").write_text(f"timestamp,key,v\n{T0_US},k,nan\n")
     assert of_file(rules_of("reject", "string"), tmp_path / "events.csv") == (["nan"], 0)
     assert of_file(rules_of("reject", "int64"), tmp_path / "events.csv") == ([], 1)
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64"])
+@pytest.mark.parametrize(
+    "text", ["1_000", "1,5", "0x10", "\uff11", "n/a", "5", " 5 ", "+5", "5.0", "5.5", "1e3", "1e400", "nan"]
+)
+def test_a_declared_number_is_read_from_a_cell_as_from_text_in_json(text: str, kind: str, tmp_path: Path) -> None:
+    cell = f'"{text}"' if "," in text else text
+    (tmp_path / "events.csv").write_text(f"timestamp,key,v\n{T0_US},k,{cell}\n")
+    line = json.dumps({"timestamp": T0_US, "key": "k", "v": "NaN" if text == "nan" else text}).encode()
+    as_text = rules_of("reject", f"{{type: {kind}, text: true}}")
+    assert of_file(rules_of("reject", kind), tmp_path / "events.csv") == of_messages(as_text, [line])
