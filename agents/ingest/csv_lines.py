@@ -24,6 +24,7 @@ from astrocyte.schemas.values.single import number_of
 __all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
+_DIGITS: Final = re.compile(r"[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-][0-9]+)", re.ASCII)
 _NOT_FINITE: Final = re.compile(r"nan|NaN|NAN|[-+]?(?:[Ii]nf|INF|[Ii]nfinity)", re.ASCII)
 """As programs write them (``Nan`` is a name): in JSON they are numbers too, on which validators decide."""
@@ -158,10 +159,12 @@ def _value(text: str, kind: FieldType | None) -> Any:
     if kind in ("bool", None) and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if kind in ("int64", "int32"):
-        whole = number_of(text, whole=True)  # 5.0 is the integer 5
-        if whole is None and _INTEGER.fullmatch(text):
-            return text  # beyond 64 bits
-        return _value(text, "float64") if whole is None else whole  # a fraction, which the type refuses
+        if not _DIGITS.fullmatch(text):
+            return _value(
+                text, "float64"
+            )  # as JSON has it: 5.0 is the integer 5, and a fraction is refused by the type
+        whole = number_of(text, whole=True)
+        return text if whole is None else whole  # beyond 64 bits
     if kind in ("float64", "float32"):
         number = number_of(text, whole=False)
         if number is None:

@@ -115,3 +115,8 @@ def test_a_declared_number_is_read_from_a_cell_as_from_text_in_json(text: str, k
     line = json.dumps({"timestamp": T0_US, "key": "k", "v": "NaN" if text == "nan" else text}).encode()
     as_text = rules_of("reject", f"{{type: {kind}, text: true}}")
     assert of_file(rules_of("reject", kind), tmp_path / "events.csv") == of_messages(as_text, [line])
+
+
+def test_a_float_in_a_cell_of_a_declared_integer_is_the_float_of_json(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(f"timestamp,key,v\n{T0_US},k,3.87861359582249e+16\n")
+    assert of_file(rules_of("reject", "int64"), tmp_path / "events.csv") == (["38786135958224896"], 0)
