@@ -10,7 +10,6 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from astrocyte.agents.matches.table import FINAL, STATUSES
 from astrocyte.agents.sinks.base import RecordKind
 from astrocyte.agents.sinks.sql.rows import Rows, from_mappings
 from astrocyte.agents.sinks.sql.targets import KIND_TARGETS
@@ -103,7 +102,7 @@ def _flag(value: Any) -> bool:
 
 def _status(record: Record) -> str:
     """What a header says of a match that is not final at once."""
-    return str(record.get("status") or STATUSES[FINAL])
+    return str(record.get("status") or "final")
 
 
 def _lineage(lineage: Mapping[str, Record]) -> Iterator[tuple[str, Record]]:
