@@ -18,14 +18,12 @@ import orjson
 from numpy.typing import NDArray
 
 from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake, lacking
-from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, is_silence, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
-from astrocyte.agents.ingest.faults import OperatorFailed, reason_of
 from astrocyte.agents.ingest.letters import dead_letter
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
@@ -36,10 +34,9 @@ from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
-from astrocyte.schemas.times import NEVER_US, iso_from_us
+from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
@@ -78,9 +75,12 @@ class Domain:
         copies: Mapping[str, str] | None = None,
         partitioned_by: Mapping[str, str] | None = None,
         placed_by: Mapping[str, str] | None = None,
+        linked: Iterable[str] = (),
         list_unused: bool = False,
     ) -> None:
         self.partition = partition
+        self.linked = frozenset(linked)
+        """Topics that junctions write: what they say of event time is all that is to be known of it."""
         self.groups = tuple(groups)
         self.lateness_us = lateness_us
         self._accounting = Accounting(partition, internal, catalog, listed=list_unused)
@@ -105,12 +105,9 @@ class Domain:
         self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
-        engines: list[tuple[str, Engine | None, frozenset[str]]] = [
-            (group.field, group.engine, frozenset(group.topics.values())) for group in self.groups
-        ]
+        self._lanes = [Lane.of(group, partition, self._clock) for group in self.groups]
         if rest:
-            engines.append(("", None, rest))  # read only to be counted
-        self._lanes = [Lane(*parts, self._clock(parts[2])) for parts in engines]
+            self._lanes.append(Lane("", None, rest, self._clock(rest)))  # read only to be counted
         self._lanes_of: dict[str, list[Lane]] = {}
         for lane in self._lanes:
             for topic in lane.topics:
@@ -133,7 +130,8 @@ class Domain:
     @property
     def newest_us(self) -> int | None:
         """Newest event time of an open source; None without an open source."""
-        known = [time_us for lane in self._lanes for time_us in lane.watermarks.sources.values()]
+        every = (each for lane in self._lanes for each in lane.watermarks.sources.items())
+        known = [time_us for source, time_us in every if source.topic not in self.linked]
         return max(known) + self.lateness_us if known else None
 
     @property
@@ -163,7 +161,7 @@ class Domain:
     @property
     def asserting(self) -> bool:
         """Whether a producer that asserts watermarks determines event time."""
-        return any(lane.watermarks.asserting for lane in self._lanes)
+        return any(lane.watermarks.asserting_beside(self.linked) for lane in self._lanes)
 
     @property
     def unraised(self) -> dict[str, dict[str, int]]:
@@ -254,7 +252,7 @@ class Domain:
             if until_us is not None and newest_us is not None and sources and not lane.topics.isdisjoint(self.copies):
                 # What its original has beyond the newest copy is still to be copied: it must not be late then.
                 lane_us = until_us - (newest_us - self.lateness_us - max(sources.values()))
-            lane.watermarks.mark_all_idle(lane_us)
+            lane.watermarks.mark_all_idle(lane_us, beside=() if until_us is None else self.linked)
             self._advance(lane, output)
         return output
 
@@ -263,8 +261,16 @@ class Domain:
         output = self.trust()
         for lane in self._lanes:
             if lane.engine is not None:
-                self._step(lane, lane.engine.flush, output)
+                self._step(lane, lane.engine.flush, output, ended=True)
         return output
+
+    def report_silence(self, idle: Iterable[TopicPartition]) -> DomainOutput:
+        """Tell the domains to which junctions lead that they need not wait for this one, where all sources are idle.
+
+        ``idle`` are places that have been so for a while. Other lanes are told only of the event time that they reach.
+        """
+        silent = {place.topic for place in idle} | self.linked
+        return DomainOutput(led=[sent for lane in self._lanes for sent in lane.silence(silent)])
 
     def _take(self, intake: Intake, stamps: KafkaTimes) -> None:
         frame, topic = intake.sourced.frame, intake.sourced.topic
@@ -367,6 +373,9 @@ class Domain:
         topic = intake.sourced.topic
         source = Source(topic, self.partition, kept.origin)
         named = kept.end or not lane.watermarks.has_announced(source)
+        linked = topic in self.linked
+        if linked:
+            lane.watermarks.wake(source, self._peers(lane, kept, topic))
         verdict = lane.watermarks.observe(
             source,
             kept.timestamps(),
@@ -374,6 +383,7 @@ class Domain:
             end=kept.end,
             one_by_one=intake.sourced.offsets is not None,
             peers=self._peers(lane, kept, topic) if named else (),
+            trusted=linked,
         )
         if kept.origin == RETRY_ORIGIN:
             # Old events, sent again one at a time: the partition's producers determine its event time.
@@ -394,25 +404,14 @@ class Domain:
                 lane.watermarks.reset()
             return
         if lane.watermarks.finished:
-            self._step(lane, lane.engine.flush, output)
+            self._step(lane, lane.engine.flush, output, ended=True)
             lane.watermarks.reset()
         else:
             self._step(lane, partial(lane.engine.advance, lane.watermarks.watermark_us), output)
 
-    def _step(self, lane: Lane, step: Callable[[], EngineOutput], output: DomainOutput) -> None:
-        before_us = NEVER_US if lane.engine is None else lane.engine.watermark_us
-        by = lane.name or "null"
-        try:
-            result = step()
-        except Exception as error:
-            reason_of(f"correlating by {by}", error)
-            cause = str(error) if isinstance(error, AstrocyteError) else f"{type(error).__name__}: {error}"
-            raise OperatorFailed(
-                f"partition {self.partition}: rules and windows by {by} failed while they processed the events "
-                f"after {iso_from_us(before_us) if before_us > NEVER_US else 'the start'}: {cause}; their state is "
-                "not valid any more. Nothing of this was acknowledged: mend or remove the rule or window and start "
-                "again, from the last snapshot"
-            ) from error
+    def _step(self, lane: Lane, step: Callable[[], EngineOutput], output: DomainOutput, *, ended: bool = False) -> None:
+        result, led = lane.run(step, self.partition, ended=ended)
+        output.led += led
         self._emit(result, output)
 
     def _emit(self, result: EngineOutput, output: DomainOutput) -> None:

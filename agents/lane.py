@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,20 +10,30 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.accounting import Intake
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.watermarks import Watermarks
-from astrocyte.agents.ingest.faults import apart, reason_of
+from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
+from astrocyte.agents.promises import Promises, Sent
+from astrocyte.agents.rules.links import Link
+from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import NEVER_US, iso_from_us
 
 __all__ = ["DomainGroup", "GroupTime", "Lane", "push", "push_late"]
 
 
 @dataclass(frozen=True, slots=True)
 class DomainGroup:
-    """One engine of a domain and the topics that feed it, by stream."""
+    """One engine of a domain and the topics that feed it, by stream.
+
+    Its junctions have ``links`` to ``domains`` domains, each of which has the same group.
+    """
 
     field: str
     engine: Engine
     topics: Mapping[str, str]
+    links: Sequence[Link] = ()
+    domains: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +53,16 @@ class Lane:
     Every group has watermarks of its own, since a group that reads another's windows is always behind that one.
     """
 
-    def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], watermarks: Watermarks) -> None:
+    def __init__(
+        self,
+        name: str,
+        engine: Engine | None,
+        topics: frozenset[str],
+        watermarks: Watermarks,
+        promises: Promises | None = None,
+    ) -> None:
         self.name, self.engine, self.topics, self.watermarks = name, engine, topics, watermarks
+        self.promises = promises
         self.correlated: dict[str, str] = {}
         """By stream: the field by which rules correlate it. An event in which it is null takes part in none."""
         self.update()
@@ -53,6 +71,39 @@ class Lane:
         """Take over the engine's rules."""
         rules = () if self.engine is None else self.engine.rules
         self.correlated = {stream: rule.by for rule in rules if rule.by is not None for stream in rule.streams}
+
+    @classmethod
+    def of(cls, group: DomainGroup, partition: int, clock: Callable[[frozenset[str]], Watermarks]) -> Lane:
+        """The lane of a group in the domain of a partition; ``clock`` makes the watermarks of topics."""
+        topics, promises = frozenset(group.topics.values()), None
+        if group.links:
+            promises = Promises(partition, group.domains, group.engine, group.links)
+        return cls(group.field, group.engine, topics, clock(topics), promises)
+
+    def silence(self, topics: Collection[str]) -> list[Sent]:
+        """Reports that the lane's junctions lead nothing on, if its sources are of these topics and all are idle."""
+        if self.promises is None or not self.watermarks.passive or not self.topics.issubset(topics):
+            return []
+        return self.promises.silence()
+
+    def run(self, step: Callable[[], EngineOutput], partition: int, *, ended: bool) -> tuple[EngineOutput, list[Sent]]:
+        """The output of a step of the lane's engine, and what its junctions tell. Raises OperatorFailed."""
+        before_us = NEVER_US if self.engine is None else self.engine.watermark_us
+        by = self.name or "null"
+        try:
+            result = step()
+        except Exception as error:
+            reason_of(f"correlating by {by}", error)
+            cause = str(error) if isinstance(error, AstrocyteError) else f"{type(error).__name__}: {error}"
+            raise OperatorFailed(
+                f"partition {partition}: rules and windows by {by} failed while they processed the events "
+                f"after {iso_from_us(before_us) if before_us > NEVER_US else 'the start'}: {cause}; their state is "
+                "not valid any more. Nothing of this was acknowledged: mend or remove the rule or window and start "
+                "again, from the last snapshot"
+            ) from error
+        if self.promises is None:
+            return result, []
+        return result, self.promises.lead(result.led, passive=self.watermarks.passive, ended=ended)
 
     def time(self, engine: Engine) -> GroupTime:
         """Event time, and what waits for it in the lane's engine."""

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import pyarrow as pa
 
-from astrocyte.agents.ingest.copies import COPY_HEADER, SILENT_HEADER
+from astrocyte.agents.ingest.copies import COPY_HEADER, SILENT_HEADER, Copy
 from astrocyte.agents.ingest.letters import dead_letter
-from astrocyte.pipeline.topology.plan import Repartition
-from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
@@ -79,19 +77,22 @@ def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRec
     ]
 
 
-def copy_records(repartition: Repartition, copy: Copy, partitions: int) -> list[ProducerRecord]:
-    """A repartitioned frame, one record for each partition that it concerns, with where its rows come from."""
-    topic, copied = repartition.topic, copy.copied
+def copy_records(topic: str, field: str, copy: Copy, partitions: int) -> list[ProducerRecord]:
+    """A frame for an internal topic keyed by a field, one record for each partition that it concerns.
+
+    Each names where its rows come from.
+    """
+    copied = copy.copied
     if copied is None:
         records = frame_records(topic, copy.frame, partitions)
-        if not copy.is_silence:
+        if not copy.silent:
             return records
         return [each._replace(headers=(*each.headers, (SILENT_HEADER, b""))) for each in records]
     if not copy.frame.num_rows:
         return _everywhere(topic, copy.frame, partitions, (*FRAME_HEADERS, (COPY_HEADER, copied.pack())))
     marked = copy.frame.with_column(_POSITION, pa.array(copied.positions))
     records = []
-    for partition, part in split_by_partition(marked, partitions, by=repartition.field):
+    for partition, part in split_by_partition(marked, partitions, by=field):
         header = replace(copied, positions=part.column(_POSITION).to_numpy()).pack()
         frame = replace(part, batch=part.batch.drop_columns([_POSITION]))
         record = ProducerRecord(topic, encode_frame(frame), None, partition, (*FRAME_HEADERS, (COPY_HEADER, header)))
@@ -114,7 +115,8 @@ def producer_records(
 
     All records of a domain go to the partition of its own number: their keys hash to it anyway (a rule's key
     is the partition key), and so each partition has one writer. Only what the events of a repartitioned topic with more
-    partitions than there are domains cause, late events and dead letters, is divided over all.
+    partitions than there are domains cause, late events and dead letters, is divided over all, and so are the events of
+    junctions, whose origin names the domain.
     """
     batches: dict[tuple[str, int], list[ProducerRecord]] = {}
     partition %= partitions
@@ -135,6 +137,9 @@ def producer_records(
         topic = metrics_topic(frame.stream)
         for record in frame_records(topic, frame, partitions):
             batches.setdefault((topic, record.partition or 0), []).append(record)
+    for sent in output.led:
+        for record in copy_records(sent.link.topic, sent.link.field, sent.copy, partitions):
+            batches.setdefault((record.topic, record.partition or 0), []).append(record)
     return batches
 
 

@@ -1,0 +1,96 @@
+"""What the junctions of a domain tell the domains to which they lead: events, and how far event time has come.
+
+A receiver waits for every domain from which events may come. Each sends a watermark with its events and, where it has
+none, with frames without rows: no event of the junction from it is older. That is the watermark of the group whose
+rules are led on, plus the junction's delay (the lookahead of conservative simulation; Chandy and Misra 1979, where
+such frames are called null messages). A domain whose sources are all idle reports that it is silent, as the repartition
+role does. Events are numbered, so that a receiver takes each once although a domain repeats itself after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.engine.junctions import Led
+from astrocyte.agents.ingest.copies import Copied, Copy
+from astrocyte.agents.rules.links import Link
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import CEILING_US, NEVER_US
+
+__all__ = ["Promises", "Sent"]
+
+STEP_US: Final = 100_000
+"""Least advance of event time that is told without an event: each costs a record on every partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One frame for the topic of a link."""
+
+    link: Link
+    copy: Copy
+
+
+class Promises:
+    """The junctions that lead out of one group of domain ``partition``, of ``domains`` that each have the group."""
+
+    def __init__(self, partition: int, domains: int, engine: Engine, links: Sequence[Link]) -> None:
+        self.partition = partition
+        self.domains = domains
+        self._engine = engine
+        self._links: dict[str, list[Link]] = {}
+        for link in links:
+            self._links.setdefault(link.junction, []).append(link)
+        self._told_us: dict[str, int] = {}
+        """By junction: the newest watermark that was sent since event time began."""
+
+    def lead(self, made: Sequence[Led], *, passive: bool = False, ended: bool = False) -> list[Sent]:
+        """What a step of the engine has to tell. ``ended``: event time is over, and may begin anew.
+
+        ``passive``: nothing delays event time any more, so that the receivers are told all of it.
+        """
+        events = {each.junction.name: each for each in made}
+        sent: list[Sent] = []
+        for junction in self._engine.junctions.own if self._links else ():
+            name, reached_us, led = junction.name, self._engine.watermark_us, events.get(junction.name)
+            promised_us = None if ended or reached_us == NEVER_US else min(reached_us + junction.delay_us, CEILING_US)
+            if led is not None:
+                numbers = np.arange(led.first, led.first + led.frame.num_rows)
+                copied = Copied(self.partition, int(numbers[-1]), numbers)
+                sent += self._to(name, Copy(self._frame(name, led.frame, watermark_us=promised_us), copied))
+            elif promised_us is not None:
+                ahead_us = promised_us - self._told_us.get(name, NEVER_US)
+                if ahead_us < (1 if passive else STEP_US):
+                    continue
+                sent += self._to(name, Copy(self._frame(name, watermark_us=promised_us)))
+            if promised_us is not None:
+                self._told_us[name] = promised_us
+            if ended:
+                sent += self._to(name, Copy(self._frame(name, end=True)))
+                self._told_us.pop(name, None)
+        return sent
+
+    def silence(self) -> list[Sent]:
+        """Reports that this domain's rules have no source that is not idle."""
+        return [
+            Sent(link, Copy(replace(self._frame(name, end=True), peers=()), silent=True))
+            for name, links in self._links.items()
+            for link in links
+        ]
+
+    def _to(self, junction: str, copy: Copy) -> list[Sent]:
+        return [Sent(link, copy) for link in self._links.get(junction, ())]
+
+    def _frame(
+        self, junction: str, events: Frame | None = None, *, watermark_us: int | None = None, end: bool = False
+    ) -> Frame:
+        if events is None:
+            columns: Mapping[str, list[object]] = {"timestamp": [], "key": []}
+            events = Frame.from_columns(junction, "", columns)
+        peers = tuple(f"{junction}@{number}" for number in range(self.domains))
+        return replace(events, origin=str(self.partition), watermark_us=watermark_us, end=end, peers=peers)
