@@ -98,6 +98,8 @@ class Domain:
         self._decoders = decoders or Decoders(Contracts(catalog=catalog))
         self._clocks: ClockGuard[Waiter] = ClockGuard(tolerance_us=clock_tolerance_us, lateness_us=lateness_us)
         self._taken = CopiesOnce()
+        self._stirred = False
+        """Whether another domain has sent something through a junction since this one was last reported as silent."""
         self._copied_by = dict(copied_by or {})
         self.copies = dict(copies or {})
         self._partitioned_by = dict(partitioned_by or {})
@@ -264,13 +266,19 @@ class Domain:
                 self._step(lane, lane.engine.flush, output, ended=True)
         return output
 
-    def report_silence(self, idle: Iterable[TopicPartition]) -> DomainOutput:
+    def report_silence(
+        self, idle: Iterable[TopicPartition], *, stands: bool = False, again: bool = True
+    ) -> DomainOutput:
         """Tell the domains to which junctions lead that they need not wait for this one, where all sources are idle.
 
-        ``idle`` are places that have been so for a while. Other lanes are told only of the event time that they reach.
+        Not while a match may come by time alone, unless event time ``stands``. ``again``: also what was said before, if
+        another domain has sent something since: its receivers wait for all.
         """
-        silent = {place.topic for place in idle} | self.linked
-        return DomainOutput(led=[sent for lane in self._lanes for sent in lane.silence(silent)])
+        topics = {place.topic for place in idle} | self.linked
+        again = again and self._stirred
+        found = [sent for lane in self._lanes for sent in lane.silence(topics, stands=stands, again=again)]
+        self._stirred = self._stirred and not found
+        return DomainOutput(led=found)
 
     def _take(self, intake: Intake, stamps: KafkaTimes) -> None:
         frame, topic = intake.sourced.frame, intake.sourced.topic
@@ -370,33 +378,14 @@ class Domain:
 
     def _heard(self, lane: Lane, intake: Intake, kept: Frame) -> Observed:
         """Advance the watermarks of a lane by a frame of a source."""
-        topic = intake.sourced.topic
-        source = Source(topic, self.partition, kept.origin)
-        named = kept.end or not lane.watermarks.has_announced(source)
-        linked = topic in self.linked
-        if linked:
-            lane.watermarks.wake(source, self._peers(lane, kept, topic))
-        verdict = lane.watermarks.observe(
-            source,
-            kept.timestamps(),
-            watermark_us=kept.watermark_us,
-            end=kept.end,
-            one_by_one=intake.sourced.offsets is not None,
-            peers=self._peers(lane, kept, topic) if named else (),
-            trusted=linked,
-        )
-        if kept.origin == RETRY_ORIGIN:
-            # Old events, sent again one at a time: the partition's producers determine its event time.
-            lane.watermarks.mark_idle(source)
+        source = Source(intake.sourced.topic, self.partition, kept.origin)
+        singly = intake.sourced.offsets is not None
+        linked = source.topic in self.linked
+        self._stirred = self._stirred or (linked and kept.origin != str(self.partition))
+        verdict = lane.heard(source, kept, one_by_one=singly, linked=linked)
         if kept.end:
             self._clocks.forget(source)
         return verdict
-
-    def _peers(self, lane: Lane, frame: Frame, topic: str) -> list[Source]:
-        """Announce the peers of the frame's source, so that a slow start of one makes nothing late."""
-        prefix = topic.removesuffix(frame.stream)
-        named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
-        return [Source(name, self.partition, origin or frame.origin) for name, origin in named if name in lane.topics]
 
     def _advance(self, lane: Lane, output: DomainOutput) -> None:
         if lane.engine is None:
@@ -449,6 +438,11 @@ class Domain:
         for lane in self._lanes:
             lane.update()
         self._note_rules()
+
+    def renumber(self, first: int) -> None:
+        """Number what junctions lead on from here, where the state that knew the numbers is lost."""
+        for group in self.groups:
+            group.engine.junctions.renumber(first)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state, with the next offset of every topic."""

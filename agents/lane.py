@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from astrocyte.agents.accounting import Intake
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
-from astrocyte.agents.event_time.watermarks import Watermarks
+from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
+from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.promises import Promises, Sent
 from astrocyte.agents.rules.links import Link
@@ -80,11 +81,41 @@ class Lane:
             promises = Promises(partition, group.domains, group.engine, group.links)
         return cls(group.field, group.engine, topics, clock(topics), promises)
 
-    def silence(self, topics: Collection[str]) -> list[Sent]:
-        """Reports that the lane's junctions lead nothing on, if its sources are of these topics and all are idle."""
+    def heard(self, source: Source, frame: Frame, *, one_by_one: bool, linked: bool) -> Observed:
+        """Advance the watermarks by a frame of a source; ``linked``: of a junction.
+
+        Its peers are announced, so that a slow start of one makes nothing late.
+        """
+        peers: list[Source] = []
+        if linked or frame.end or not self.watermarks.has_announced(source):
+            prefix = source.topic.removesuffix(frame.stream)
+            named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
+            peers = [source._replace(topic=name, origin=origin or frame.origin) for name, origin in named]
+            peers = [peer for peer in peers if peer.topic in self.topics]
+        if linked:
+            self.watermarks.wake(source, peers)
+        verdict = self.watermarks.observe(
+            source,
+            frame.timestamps(),
+            watermark_us=frame.watermark_us,
+            end=frame.end,
+            one_by_one=one_by_one,
+            peers=peers,
+            trusted=linked,
+        )
+        if frame.origin == RETRY_ORIGIN:
+            # Old events, sent again one at a time: the partition's producers determine its event time.
+            self.watermarks.mark_idle(source)
+        return verdict
+
+    def silence(self, topics: Collection[str], *, stands: bool, again: bool) -> list[Sent]:
+        """Reports that the lane's junctions lead nothing on, if its sources are of these topics and all are idle.
+
+        See `Domain.report_silence`.
+        """
         if self.promises is None or not self.watermarks.passive or not self.topics.issubset(topics):
             return []
-        return self.promises.silence()
+        return [] if self.promises.pending and not stands else self.promises.silence(again=again)
 
     def run(self, step: Callable[[], EngineOutput], partition: int, *, ended: bool) -> tuple[EngineOutput, list[Sent]]:
         """The output of a step of the lane's engine, and what its junctions tell. Raises OperatorFailed."""
@@ -103,7 +134,7 @@ class Lane:
             ) from error
         if self.promises is None:
             return result, []
-        return result, self.promises.lead(result.led, passive=self.watermarks.passive, ended=ended)
+        return result, self.promises.lead(result.led, ended=ended)
 
     def time(self, engine: Engine) -> GroupTime:
         """Event time, and what waits for it in the lane's engine."""

@@ -48,12 +48,10 @@ class Promises:
             self._links.setdefault(link.junction, []).append(link)
         self._told_us: dict[str, int] = {}
         """By junction: the newest watermark that was sent since event time began."""
+        self._silent = False
 
-    def lead(self, made: Sequence[Led], *, passive: bool = False, ended: bool = False) -> list[Sent]:
-        """What a step of the engine has to tell. ``ended``: event time is over, and may begin anew.
-
-        ``passive``: nothing delays event time any more, so that the receivers are told all of it.
-        """
+    def lead(self, made: Sequence[Led], *, ended: bool = False) -> list[Sent]:
+        """What a step of the engine has to tell. ``ended``: event time is over, and may begin anew."""
         events = {each.junction.name: each for each in made}
         sent: list[Sent] = []
         for junction in self._engine.junctions.own if self._links else ():
@@ -64,8 +62,7 @@ class Promises:
                 copied = Copied(self.partition, int(numbers[-1]), numbers)
                 sent += self._to(name, Copy(self._frame(name, led.frame, watermark_us=promised_us), copied))
             elif promised_us is not None:
-                ahead_us = promised_us - self._told_us.get(name, NEVER_US)
-                if ahead_us < (1 if passive else STEP_US):
+                if promised_us - self._told_us.get(name, NEVER_US) < STEP_US:
                     continue
                 sent += self._to(name, Copy(self._frame(name, watermark_us=promised_us)))
             if promised_us is not None:
@@ -73,10 +70,23 @@ class Promises:
             if ended:
                 sent += self._to(name, Copy(self._frame(name, end=True)))
                 self._told_us.pop(name, None)
+        self._silent = self._silent and not sent
         return sent
 
-    def silence(self) -> list[Sent]:
-        """Reports that this domain's rules have no source that is not idle."""
+    @property
+    def pending(self) -> bool:
+        """Whether a match may still come of what is here, by time alone."""
+        if self._engine.size()["waiting"]:
+            return True
+        rules = self._engine.ruleset
+        timed = bool(rules.windows) or any(rule.ends_by_absence or rule.on_timeout for rule in rules.rules)
+        return timed and self._engine.low_water_us() is not None
+
+    def silence(self, *, again: bool) -> list[Sent]:
+        """Reports that this domain's rules have no source that is not idle, if it was not said or ``again``."""
+        if self._silent and not again:
+            return []
+        self._silent = True
         return [
             Sent(link, Copy(replace(self._frame(name, end=True), peers=()), silent=True))
             for name, links in self._links.items()

@@ -149,7 +149,7 @@ class Engine:
     @property
     def streams(self) -> frozenset[str]:
         """Streams to push: those that rules and windows read and none of them makes."""
-        return frozenset(self._read.keys() - self._ranks.keys())
+        return frozenset(self._read.keys() - (self._ranks.keys() - self.junctions.foreign))
 
     # -- input -------------------------------------------------------------------------------------------------------
 

@@ -74,6 +74,11 @@ class Junctions:
             self.counts.setdefault(each.name, Counter(dict.fromkeys(_COUNTED, 0)))
 
     @property
+    def foreign(self) -> frozenset[str]:
+        """Streams of the junctions that lead into this engine from others."""
+        return frozenset(self.names) - {junction.name for junction in self.own}
+
+    @property
     def own(self) -> tuple[Junction, ...]:
         """The junctions that lead out of this engine."""
         return tuple(junction for junction, _ in self._own)

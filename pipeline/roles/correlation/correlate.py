@@ -135,8 +135,9 @@ class Correlator:
                 if tp.partition != partition:
                     continue
                 place = TopicPartition(tp.topic, tp.partition)
-                part.sources.assigned(place, now_s)
-                part.assigned.add(place)
+                if place.topic not in part.domain.linked:
+                    part.sources.assigned(place, now_s)
+                    part.assigned.add(place)
                 start = positions.get(tp.topic, offset)
                 if start is not None:
                     starts[tp] = positions[tp.topic] = start
@@ -160,6 +161,7 @@ class Correlator:
             elif done:
                 # Nothing is committed before a snapshot holds it.
                 self._lost.found(f"partition {partition}", done)
+                part.domain.renumber(self._now_us())
         except (MemoryError, SnapshotsLost, TransientError):
             raise
         except Exception as error:  # noqa: BLE001  whatever damaged bytes cause
@@ -168,6 +170,7 @@ class Correlator:
             self._lost.damaged(f"partition {partition}", f"{named}{str(error)[:_SHOWN]}")
             part = self._new(partition)
             part.number = number
+            part.domain.renumber(self._now_us())
         self._domains[partition] = part
         return part
 
@@ -228,7 +231,7 @@ class Correlator:
             await self._begin_life(part)
             sources = part.sources
             silence = chunk.topic in part.domain.copies and all(is_silence(record) for record in chunk.records)
-            if sources.idle and not silence:
+            if sources.idle and not silence and chunk.topic not in part.domain.linked:
                 active = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
                 await self._wait_again(part, sources.idle if sources.all_idle else active)
             domain, before = part.domain, dict(part.domain.positions)
@@ -241,7 +244,7 @@ class Correlator:
                 await self._record(part)
             if silence:
                 sources.reported_silent(place, chunk.next_offset)
-            else:
+            elif chunk.topic not in domain.linked:
                 sources.processed(place, chunk.next_offset, self._monotonic())
             part.deliveries[chunk.topic] = delivery
             part.dirty = True
@@ -344,8 +347,8 @@ class Correlator:
                 output.extend(part.domain.mark_idle(sorted(gone), asserting=True))
                 await self._record(part, idle=sorted(gone), asserting=True)
             output.extend(await self._trust_clock(part))
-            newest_us = part.domain.newest_us
-            if len(silent) == len(sources.heard_s) and newest_us is not None and not part.domain.asserting:
+            by_clock = len(silent) == len(sources.heard_s) and not part.domain.asserting
+            if by_clock and (newest_us := part.domain.newest_us) is not None:
                 # Event time advances with the clock, so that windows close although no event follows. Later events may
                 # be out of order by the lateness, as always.
                 elapsed_s = min(sources.silent_s(place) for place in sources.heard_s)
@@ -356,6 +359,17 @@ class Correlator:
             if output or waiting_of(part.domain) != waiting:
                 part.dirty = True
             await self._send_output(part, output)
+            if part.domain.linked:
+                await self._report_silence(part, stands=not by_clock)
+
+    async def _report_silence(self, part: Partition, *, stands: bool) -> None:
+        """Tell receivers of junctions, once and then regularly, that they need not wait for this domain."""
+        now_s = self._monotonic()
+        again = now_s - part.reported_s >= self._idle_s
+        part.reported_s = now_s if again else part.reported_s
+        # Before what waits is left to the next events, topics have time to become idle one after the other.
+        idle = part.sources.silent(2 * self._idle_s if stands and waiting_of(part.domain) else self._idle_s)
+        await self._send_output(part, part.domain.report_silence(idle, stands=stands, again=again))
 
     async def _trust_clock(self, part: Partition) -> DomainOutput:
         """Accept events that wait because no other key has come so far, if this machine's clock has."""

@@ -49,6 +49,8 @@ class Partition:
     writing: asyncio.Task[None] | None = None
     unproven: bool = False
     """Sources are silent, but the broker has not shown that it takes records."""
+    reported_s: float = -math.inf
+    """When it was last said again that the domain is silent."""
     dirty: bool = False
     owes: bool = False
     """Work was cut off before all that came of it was handed over: no snapshot may hold this state."""
