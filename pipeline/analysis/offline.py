@@ -342,16 +342,15 @@ class OfflineRun:
             for copy in copies:
                 frame = self._with_peers(copy.frame, repartition.source, partition)
                 copy = replace(copy, frame=frame)
-                yield from self._send(copy_records(repartition.topic, repartition.field, copy, self.partitions))
+                yield from self._send(copy_records(repartition, copy, self.partitions))
 
     def _trust(
         self, repartitioner: Repartitioner, partition: int | None, trusted: Trusted | None
     ) -> Iterator[DomainOutput]:
         """Copies of the events that waited, as a worker's clock decided, or at the end of the input."""
         until_us, idle = (None, False) if trusted is None else (trusted.until_us, trusted.idle)
-        to = repartitioner.repartition
         for copy in repartitioner.trust(until_us, partition=partition, idle=idle):
-            yield from self._send(copy_records(to.topic, to.field, copy, self.partitions))
+            yield from self._send(copy_records(repartitioner.repartition, copy, self.partitions))
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
         """Let the reader wait for the topic's other partitions, which are read one after another here."""
@@ -377,7 +376,7 @@ class OfflineRun:
     def _lead(self, led: Iterable[Sent]) -> Iterator[DomainOutput]:
         """Outputs of the groups to which junctions lead."""
         for sent in led:
-            yield from self._send(copy_records(sent.link.topic, sent.link.field, sent.copy, self.partitions))
+            yield from self._send(copy_records(sent.link, sent.copy, self.partitions))
 
     def _send(self, records: Iterable[ProducerRecord]) -> Iterator[DomainOutput]:
         for record in records:

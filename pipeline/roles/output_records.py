@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 import pyarrow as pa
@@ -77,12 +77,21 @@ def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRec
     ]
 
 
-def copy_records(topic: str, field: str, copy: Copy, partitions: int) -> list[ProducerRecord]:
-    """A frame for an internal topic keyed by a field, one record for each partition that it concerns.
+class KeyedTopic(Protocol):
+    """An internal topic and the field by which it is partitioned."""
 
-    Each names where its rows come from.
-    """
-    copied = copy.copied
+    @property
+    def topic(self) -> str:
+        """Its name."""
+
+    @property
+    def field(self) -> str:
+        """The field; empty where all events come together."""
+
+
+def copy_records(to: KeyedTopic, copy: Copy, partitions: int) -> list[ProducerRecord]:
+    """A frame for an internal topic, one record for each partition that it concerns, with where its rows come from."""
+    topic, copied = to.topic, copy.copied
     if copied is None:
         records = frame_records(topic, copy.frame, partitions)
         if not copy.silent:
@@ -92,7 +101,7 @@ def copy_records(topic: str, field: str, copy: Copy, partitions: int) -> list[Pr
         return _everywhere(topic, copy.frame, partitions, (*FRAME_HEADERS, (COPY_HEADER, copied.pack())))
     marked = copy.frame.with_column(_POSITION, pa.array(copied.positions))
     records = []
-    for partition, part in split_by_partition(marked, partitions, by=field):
+    for partition, part in split_by_partition(marked, partitions, by=to.field):
         header = replace(copied, positions=part.column(_POSITION).to_numpy()).pack()
         frame = replace(part, batch=part.batch.drop_columns([_POSITION]))
         record = ProducerRecord(topic, encode_frame(frame), None, partition, (*FRAME_HEADERS, (COPY_HEADER, header)))
@@ -138,7 +147,7 @@ def producer_records(
         for record in frame_records(topic, frame, partitions):
             batches.setdefault((topic, record.partition or 0), []).append(record)
     for sent in output.led:
-        for record in copy_records(sent.link.topic, sent.link.field, sent.copy, partitions):
+        for record in copy_records(sent.link, sent.copy, partitions):
             batches.setdefault((record.topic, record.partition or 0), []).append(record)
     return batches
 

@@ -122,7 +122,7 @@ class RepartitionRunner:
         self, copies: Sequence[Copy], letters: Sequence[DeadLetter] = (), others: Sequence[ProducerRecord] = ()
     ) -> None:
         plan, partitions = self.repartitioner.repartition, self.repartitioner.partitions
-        records = [record for copy in copies for record in copy_records(plan.topic, plan.field, copy, partitions)]
+        records = [record for copy in copies for record in copy_records(plan, copy, partitions)]
         records += [letter_record(letter, letter.partition % partitions) for letter in letters]
         if records or others:
             await self._deliver([*others, *records])

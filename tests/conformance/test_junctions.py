@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,13 @@ def content(matches: Sequence[Match]) -> list[tuple[Any, ...]]:
 
 
 def frames_of(events: Sequence[dict[str, Any]], rng: random.Random) -> list[Frame]:
-    """The events as frames of a producer that asserts watermarks, cut at random places, in order of their last times."""
+    """The events as frames of a producer that asserts watermarks, cut at random, in order of their last times."""
     streams = sorted({event["stream"] for event in events})
     frames = []
     for stream in streams:
         own = [event for event in events if event["stream"] == stream]
         cuts = sorted({0, len(own), *(rng.randrange(len(own) + 1) for _ in range(4))})
-        for first, last in zip(cuts, cuts[1:], strict=False):
+        for first, last in pairwise(cuts):
             part = [{name: value for name, value in each.items() if name != "stream"} for each in own[first:last]]
             columns = {name: [each[name] for each in part] for name in part[0]}
             meta = {"watermark_us": int(part[-1]["timestamp"]), "origin": "sim", "peers": tuple(streams)}

@@ -24,7 +24,7 @@ STREAMS = ("axon_1", "axon_2", "axon_3")
 
 
 def random_events(rng: random.Random, count: int) -> list[dict[str, Any]]:
-    """Events of three streams at distinct times, in order of time; few values and keys, so that most rules find some."""
+    """Events of three streams at distinct times, in order; few values and keys, so that most rules find some."""
     at_us = T0_US
     events = []
     for _ in range(count):

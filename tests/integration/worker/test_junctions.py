@@ -1,4 +1,4 @@
-"""Rules behind junctions: live workers find what the offline run finds, on several partitions, whenever they are killed."""
+"""Rules behind junctions: live workers find what the offline run finds, on several partitions, also after kill -9."""
 
 from __future__ import annotations
 
