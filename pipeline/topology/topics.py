@@ -102,8 +102,7 @@ class KnownTopics:
 def output_topics(plan: Plan) -> tuple[str, ...]:
     """Topics that domains write, besides the internal ones."""
     made = {name for group in plan.groups for name in (*results_of(group.ruleset), *group.exports)}
-    led = sorted({link.topic for link in plan.links})
-    return (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *(metrics_topic(name) for name in sorted(made)), *led)
+    return (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *(metrics_topic(name) for name in sorted(made)))
 
 
 def sink_streams(settings: Settings, kind: SinkType) -> tuple[str, ...]:
