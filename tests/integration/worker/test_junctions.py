@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ CASES = (
     Case("restarted", "short", 3, "frames", 2, scenarios=("axons",)),
     Case("before", "default", 2, "json", 1, scenarios=("axons",)),
 )
+ON_KAFKA = Case("restarted", "short", 3, "frames", 2, "kafka", scenarios=("axons",))
 
 
 @pytest.fixture
@@ -60,7 +62,15 @@ def rules(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_live_is_offline_behind_junctions(case, own_embedded, rules, tmp_path):
-    found = check_case(case, own_embedded.address, tmp_path, [rules])
+    check_linked(check_case(case, own_embedded.address, tmp_path, [rules]))
+
+
+@pytest.mark.kafka
+def test_live_is_offline_behind_junctions_on_kafka(empty_kafka, rules, tmp_path):
+    check_linked(check_case(ON_KAFKA, empty_kafka.address, tmp_path, [rules]))
+
+
+def check_linked(found: Mapping[str, int]) -> None:
     assert found["multi"] > 100
     assert found["alerts"] > 0
     assert found["windows"] > 0
