@@ -197,7 +197,7 @@ class Domain:
         for sourced in frames:
             if sourced.offset in silences:
                 for lane in self._lanes_of.get(topic, ()):
-                    lane.watermarks.silence(Source(topic, self.partition, sourced.frame.origin))
+                    lane.silenced(Source(topic, self.partition, sourced.frame.origin), sourced.frame)
                 continue
             whence = copied.get(sourced.offset)
             originals = Originals.of(source, whence, sourced) if whence and source else None

@@ -86,12 +86,8 @@ class Lane:
 
         Its peers are announced, so that a slow start of one makes nothing late.
         """
-        peers: list[Source] = []
-        if linked or frame.end or not self.watermarks.has_announced(source):
-            prefix = source.topic.removesuffix(frame.stream)
-            named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
-            peers = [source._replace(topic=name, origin=origin or frame.origin) for name, origin in named]
-            peers = [peer for peer in peers if peer.topic in self.topics]
+        named = linked or frame.end or not self.watermarks.has_announced(source)
+        peers = self._peers(source, frame) if named else []
         if linked:
             self.watermarks.wake(source, peers)
         verdict = self.watermarks.observe(
@@ -107,6 +103,17 @@ class Lane:
             # Old events, sent again one at a time: the partition's producers determine its event time.
             self.watermarks.mark_idle(source)
         return verdict
+
+    def silenced(self, source: Source, frame: Frame) -> None:
+        """Take over a report that a source is silent."""
+        self.watermarks.silence(source, self._peers(source, frame))
+
+    def _peers(self, source: Source, frame: Frame) -> list[Source]:
+        """The sources that a frame names as written by its producer, or as written like its source."""
+        prefix = source.topic.removesuffix(frame.stream)
+        named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
+        peers = [source._replace(topic=name, origin=origin or frame.origin) for name, origin in named]
+        return [peer for peer in peers if peer.topic in self.topics]
 
     def silence(self, topics: Collection[str], *, stands: bool, again: bool) -> list[Sent]:
         """Reports that the lane's junctions lead nothing on, if its sources are of these topics and all are idle.

@@ -88,7 +88,7 @@ class Promises:
             return []
         self._silent = True
         return [
-            Sent(link, Copy(replace(self._frame(name, end=True), peers=()), silent=True))
+            Sent(link, Copy(self._frame(name, end=True), silent=True))
             for name, links in self._links.items()
             for link in links
         ]

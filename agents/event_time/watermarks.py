@@ -302,11 +302,15 @@ class Watermarks:
         self._note_idle(place)
         self._advance()
 
-    def silence(self, source: Source) -> None:
-        """One that reads what the source sends reports that it is silent: it is idle until it sends a frame again.
+    def silence(self, source: Source, peers: Sequence[Source] = ()) -> None:
+        """A report that the source is silent, by itself or by one that reads it: it is idle until it sends a frame.
 
-        Its events stay open, because nobody said that its producer has ended. `activate` does not undo it.
+        Its events stay open, because nobody said that its producer has ended. `activate` does not undo it. ``peers``
+        are announced.
         """
+        for peer in peers:
+            if peer != source:
+                self.announce(peer)
         state = self._sources.get(source)
         if state is not None and state.watermark_us > NEVER_US:
             state.silent = True
@@ -317,13 +321,13 @@ class Watermarks:
         self._advance()
 
     def wake(self, source: Source, peers: Sequence[Source]) -> None:
-        """A source that was reported as silent is about to send: wait for its peers again if nothing else was heard.
+        """A source that was silent, or had ended, is about to send: wait for its peers again if nothing else was heard.
 
         As `activate` does where all topics were idle: the first that sends must not make the others late. Each peer
         sends in turn, or reports again that it is silent.
         """
         state = self._sources.get(source)
-        was_silent = self._ended.get(source) is False if state is None else state.silent
+        was_silent = source in self._ended if state is None else state.silent
         if not was_silent or any(
             known.place == source.place and not each.passive for known, each in self._sources.items()
         ):
@@ -331,7 +335,7 @@ class Watermarks:
         for peer in peers:
             if peer in self._sources:
                 self._sources[peer].silent = self._sources[peer].idle = False
-            elif self._ended.get(peer) is False:
+            elif peer in self._ended:
                 del self._ended[peer]
                 self.announce(peer)
 
