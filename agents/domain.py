@@ -223,14 +223,21 @@ class Domain:
                 self._advance(lane, output)
         return output
 
-    def activate(self, places: Iterable[TopicPartition], *, asserting: bool = False) -> None:
+    def activate(
+        self, places: Iterable[TopicPartition], *, asserting: bool = False, linked: bool = False
+    ) -> DomainOutput:
         """The partitions are no longer known to be idle: event time waits for them again.
 
-        Producers that assert watermarks and were given up are waited for only with ``asserting``.
+        Producers that assert watermarks and were given up are waited for only with ``asserting``, the domains from
+        which junctions lead here with ``linked``. The output tells these that this one is awake.
         """
         places = list(places)
+        topics = {place.topic for place in places}
         for lane in self._lanes:
             lane.watermarks.activate((place for place in places if place.topic in lane.topics), asserting=asserting)
+            if linked:
+                lane.watermarks.wait_for_all(self.linked)
+        return DomainOutput(led=[sent for lane in self._lanes for sent in lane.wake(topics)])
 
     def trust(self, until_us: int | None = None, idle: Iterable[TopicPartition] = ()) -> DomainOutput:
         """Accept events that wait if a clock that shows ``until_us`` explains them, in idle places all of its past.

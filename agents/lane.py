@@ -115,6 +115,12 @@ class Lane:
         peers = [source._replace(topic=name, origin=origin or frame.origin) for name, origin in named]
         return [peer for peer in peers if peer.topic in self.topics]
 
+    def wake(self, topics: Collection[str]) -> list[Sent]:
+        """Reports that the lane's junctions may lead something on, where sources of these topics are waited for."""
+        if self.promises is None or self.watermarks.passive or self.topics.isdisjoint(topics):
+            return []
+        return self.promises.wake()
+
     def silence(self, topics: Collection[str], *, stands: bool, again: bool) -> list[Sent]:
         """Reports that the lane's junctions lead nothing on, if its sources are of these topics and all are idle.
 
@@ -141,7 +147,7 @@ class Lane:
             ) from error
         if self.promises is None:
             return result, []
-        return result, self.promises.lead(result.led, ended=ended)
+        return result, self.promises.lead(result.led, ended=ended, passive=self.watermarks.passive)
 
     def time(self, engine: Engine) -> GroupTime:
         """Event time, and what waits for it in the lane's engine."""

@@ -4,14 +4,15 @@ A receiver waits for every domain from which events may come. Each sends a water
 none, with frames without rows: no event of the junction from it is older. That is the watermark of the group whose
 rules are led on, plus the junction's delay (the lookahead of conservative simulation; Chandy and Misra 1979, where
 such frames are called null messages). A domain whose sources are all idle reports that it is silent, as the repartition
-role does. Events are numbered, so that a receiver takes each once although a domain repeats itself after a crash.
+role does, and then that it is awake, before it knows how far event time will be. Events are numbered, so that a
+receiver takes each once although a domain repeats itself after a crash.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -48,10 +49,13 @@ class Promises:
             self._links.setdefault(link.junction, []).append(link)
         self._told_us: dict[str, int] = {}
         """By junction: the newest watermark that was sent since event time began."""
-        self._silent = False
+        self._said: Literal["nothing", "awake", "silent"] = "nothing"
 
-    def lead(self, made: Sequence[Led], *, ended: bool = False) -> list[Sent]:
-        """What a step of the engine has to tell. ``ended``: event time is over, and may begin anew."""
+    def lead(self, made: Sequence[Led], *, ended: bool = False, passive: bool = False) -> list[Sent]:
+        """What a step of the engine has to tell. ``ended``: event time is over, and may begin anew.
+
+        ``passive``: nothing delays event time, so that no more is to be waited for than before.
+        """
         events = {each.junction.name: each for each in made}
         sent: list[Sent] = []
         for junction in self._engine.junctions.own if self._links else ():
@@ -70,8 +74,17 @@ class Promises:
             if ended:
                 sent += self._to(name, Copy(self._frame(name, end=True)))
                 self._told_us.pop(name, None)
-        self._silent = self._silent and not sent
+        if not sent and not passive:
+            return self.wake()
+        self._said = "awake" if sent else self._said
         return sent
+
+    def wake(self) -> list[Sent]:
+        """Reports that this domain's rules have a source that is not idle, if it was not said."""
+        if self._said == "awake":
+            return []
+        self._said = "awake"
+        return [sent for name in self._links for sent in self._to(name, Copy(self._frame(name)))]
 
     @property
     def pending(self) -> bool:
@@ -84,14 +97,10 @@ class Promises:
 
     def silence(self, *, again: bool) -> list[Sent]:
         """Reports that this domain's rules have no source that is not idle, if it was not said or ``again``."""
-        if self._silent and not again:
+        if self._said == "silent" and not again:
             return []
-        self._silent = True
-        return [
-            Sent(link, Copy(self._frame(name, end=True), silent=True))
-            for name, links in self._links.items()
-            for link in links
-        ]
+        self._said = "silent"
+        return [sent for name in self._links for sent in self._to(name, Copy(self._frame(name, end=True), silent=True))]
 
     def _to(self, junction: str, copy: Copy) -> list[Sent]:
         return [Sent(link, copy) for link in self._links.get(junction, ())]

@@ -339,6 +339,15 @@ class Watermarks:
                 del self._ended[peer]
                 self.announce(peer)
 
+    def wait_for_all(self, topics: Collection[str]) -> None:
+        """Wait again for all sources of these topics, whether they were reported as silent or have ended."""
+        for source, state in self._sources.items():
+            if source.topic in topics:
+                state.silent = state.idle = False
+        for source in [source for source in self._ended if source.topic in topics]:
+            del self._ended[source]
+            self.announce(source)
+
     def mark_all_idle(self, until_us: int | None = None, *, beside: Collection[str] = ()) -> None:
         """No source sends events: the domain advances to its furthest source's watermark, or to ``until_us``.
 

@@ -230,7 +230,7 @@ class Correlator:
             place = TopicPartition(chunk.topic, chunk.partition)
             await self._begin_life(part)
             sources = part.sources
-            silence = chunk.topic in part.domain.copies and all(is_silence(record) for record in chunk.records)
+            silence = chunk.topic in part.domain.copies and all(map(is_silence, chunk.records))
             if sources.idle and not silence and chunk.topic not in part.domain.linked:
                 active = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
                 await self._wait_again(part, sources.idle if sources.all_idle else active)
@@ -407,7 +407,7 @@ class Correlator:
     async def _begin_life(self, part: Partition) -> None:
         """Wait for topics that were assigned, whether or not they were idle before."""
         if part.assigned:
-            part.domain.activate(part.assigned)
+            await self._send_output(part, part.domain.activate(part.assigned, linked=part.restored))
             await self._record(part, active=sorted(part.assigned), restored=part.restored)
             part.assigned, part.restored = set(), False
             part.until_us = part.recorded_until_us = None
@@ -420,9 +420,9 @@ class Correlator:
         if not places:
             return
         sources = part.sources
-        everything = sources.all_idle
-        active = sorted(sources.idle if everything else places)
-        part.domain.activate(active, asserting=everything)
+        active = sorted(sources.idle if (everything := sources.all_idle) else places)
+        output = part.domain.activate(active, asserting=everything, linked=everything)
+        await self._send_output(part, output)
         await self._record(part, active=active, asserting=everything)
         if everything:
             sources.restart(self._monotonic())
