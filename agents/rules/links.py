@@ -36,8 +36,10 @@ def _emitted(rule: Rule) -> set[str]:
 
 
 def fields_of(junction: Junction, rules: Sequence[Rule]) -> set[str]:
-    """The fields that events of a junction may have, beside those that every event has."""
+    """The fields that events of a junction may have, beside those that every event has; none without rules."""
     feeding = _feeding(junction, rules)
+    if not feeding:
+        return set()
     return set(OF_MATCH).union(*(_emitted(rule) for rule in feeding), {rule.by for rule in feeding if rule.by})
 
 

@@ -215,7 +215,7 @@ class _Reader:
             window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]
         }
         fields |= {spec.name: {*spec.fields} for spec in parts["insight"]}
-        fields |= {each.name: fields_of(each, parts["rules"]) for each in parts["junctions"]}
+        fields |= {each.name: fields_of(each, parts["rules"]) or None for each in parts["junctions"]}
         fields |= {stream.name: _declared(stream) for stream in parts["streams"] if stream.fields}
         for section, index, stream in _entered(entrance):
             validator, entering = entrance[section][index], self.fields_of(stream, fields)
