@@ -131,7 +131,7 @@ class Lane:
         return [] if self.promises.pending and not stands else self.promises.silence(again=again)
 
     def run(self, step: Callable[[], EngineOutput], partition: int, *, ended: bool) -> tuple[EngineOutput, list[Sent]]:
-        """The output of a step of the lane's engine, and what its junctions tell. Raises OperatorFailed."""
+        """The output of a step of the lane's engine, and what its junctions send. Raises OperatorFailed."""
         before_us = NEVER_US if self.engine is None else self.engine.watermark_us
         by = self.name or "null"
         try:

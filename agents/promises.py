@@ -1,4 +1,4 @@
-"""What the junctions of a domain tell the domains to which they lead: events, and how far event time has come.
+"""What junctions send from a domain to those to which they lead: events, and how far event time has come.
 
 A receiver waits for every domain from which events may come. Each sends a watermark with its events and, where it has
 none, with frames without rows: no event of the junction from it is older. That is the watermark of the group whose
@@ -26,7 +26,7 @@ from astrocyte.schemas.times import CEILING_US, NEVER_US
 __all__ = ["Promises", "Sent"]
 
 STEP_US: Final = 100_000
-"""Least advance of event time that is told without an event: each costs a record on every partition."""
+"""Least advance of event time that is reported without an event: each costs a record on every partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Promises:
         self._links: dict[str, list[Link]] = {}
         for link in links:
             self._links.setdefault(link.junction, []).append(link)
-        self._told_us: dict[str, int] = {}
+        self._sent_us: dict[str, int] = {}
         """By junction: the newest watermark that was sent since event time began."""
         self._said: Literal["nothing", "awake", "silent"] = "nothing"
 
     def lead(self, made: Sequence[Led], *, ended: bool = False, passive: bool = False) -> list[Sent]:
-        """What a step of the engine has to tell. ``ended``: event time is over, and may begin anew.
+        """What there is to send after a step of the engine. ``ended``: event time is over, and may begin anew.
 
         ``passive``: nothing delays event time, so that no more is to be waited for than before.
         """
@@ -66,14 +66,14 @@ class Promises:
                 copied = Copied(self.partition, int(numbers[-1]), numbers)
                 sent += self._to(name, Copy(self._frame(name, led.frame, watermark_us=promised_us), copied))
             elif promised_us is not None:
-                if promised_us - self._told_us.get(name, NEVER_US) < STEP_US:
+                if promised_us - self._sent_us.get(name, NEVER_US) < STEP_US:
                     continue
                 sent += self._to(name, Copy(self._frame(name, watermark_us=promised_us)))
             if promised_us is not None:
-                self._told_us[name] = promised_us
+                self._sent_us[name] = promised_us
             if ended:
                 sent += self._to(name, Copy(self._frame(name, end=True)))
-                self._told_us.pop(name, None)
+                self._sent_us.pop(name, None)
         if not sent and not passive:
             return self.wake()
         self._said = "awake" if sent else self._said

@@ -13,7 +13,7 @@ from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.problems import RuleProblem
 from astrocyte.schemas.registry import did_you_mean
 
-__all__ = ["Link", "depths", "fields_of", "junction_problems", "junction_sources"]
+__all__ = ["Link", "depths", "fields_of", "junction_problems", "junction_sources", "not_led_lines"]
 
 _EVERY_EVENT: Final = frozenset({"timestamp", "key", "type"})
 
@@ -124,3 +124,14 @@ def _of_rules(junction: Junction, feeding: Sequence[Rule]) -> Iterator[tuple[str
                 "key",
                 (f"rule {rule.name!r} emits no {junction.key!r}{hint}"),
             )
+
+
+def not_led_lines(led: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Sentences on the matches that junctions dropped, by their counts (`agents.engine.junctions`)."""
+    reasons = {"weak": "below min_strength", "far": "beyond max_hops"}
+    return [
+        f"junction {name!r} did not lead on {counts[cause]:,} of {sum(counts.values()):,} matches: {reason}"
+        for name, counts in sorted(led.items())
+        for cause, reason in reasons.items()
+        if counts.get(cause)
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 
 START_MS = 1_759_017_600_000  # 2025-09-28T00:00:00Z
@@ -17,7 +18,7 @@ def main() -> None:
         rows.append((draw.uniform(6 * 60, 23 * 60), sender, receiver, round(draw.uniform(5, 900), 2)))
     # Money that is passed on within minutes, each time with a little less: four legs.
     chain = ("acc-05", "acc-17", "acc-28", "acc-31", "acc-02")
-    for leg, (sender, receiver) in enumerate(zip(chain, chain[1:], strict=False)):
+    for leg, (sender, receiver) in enumerate(pairwise(chain)):
         rows.append((613.0 + 9.5 * leg, sender, receiver, round(9_400 * 0.97**leg, 2)))
     # Salaries: large, and not passed on.
     rows += [(540.0 + number, "acc-39", f"acc-{number:02d}", 3_100.0) for number in range(6)]

@@ -26,7 +26,7 @@ from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Truste
 from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
-from astrocyte.pipeline.roles.output_records import copy_records, frame_records
+from astrocyte.pipeline.roles.output_records import copy_records, frame_records, led_of
 from astrocyte.pipeline.topology.plan import KeyGroup
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics, results_of
@@ -249,6 +249,15 @@ class OfflineRun:
         for domain in self._all_domains():
             for rule, counts in domain.unraised.items():
                 total.setdefault(rule, Counter()).update(counts)
+        return total
+
+    @property
+    def led(self) -> dict[str, Counter[str]]:
+        """By junction: matches that were led on, and those that were not, by cause."""
+        total: dict[str, Counter[str]] = {}
+        for domain in self._all_domains():
+            for name, counts in led_of(domain).items():
+                total.setdefault(name, Counter()).update(counts)
         return total
 
     @property

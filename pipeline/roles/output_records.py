@@ -30,6 +30,7 @@ __all__ = [
     "FRAME_HEADERS",
     "copy_records",
     "frame_records",
+    "led_of",
     "letter_record",
     "producer_records",
     "stats_record",
@@ -157,10 +158,20 @@ def waiting_of(domain: Domain) -> int:
     return domain.waiting + sum(group.waiting for group in domain.groups_time)
 
 
+def led_of(domain: Domain) -> dict[str, dict[str, int]]:
+    """By junction: matches that a domain led on, and those that it did not, by cause (`Junctions.counts`)."""
+    return {name: dict(counts) for group in domain.groups for name, counts in group.engine.junctions.counts.items()}
+
+
 def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
     """Counters of a domain of a role as they are now, and for what it waits."""
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
-    stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
+    stats |= {
+        "unused": domain.unused.as_json(),
+        "copies": domain.copies,
+        "unraised": domain.unraised,
+        "led": led_of(domain),
+    }
     stats["partition"] = domain.partition
     stats["keys"] = {
         topic: {"limit": sample.limit, "keys": sample.keys, "by": domain.placed_by.get(topic, "key")}
