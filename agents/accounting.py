@@ -22,6 +22,7 @@ from astrocyte.agents.ingest.unused.doubted_times import doubted_times
 from astrocyte.agents.ingest.unused.not_numbers import NumberFields
 from astrocyte.agents.ingest.unused.reasons import reason_kind
 from astrocyte.agents.ingest.validate import Passed
+from astrocyte.agents.promises import Sent
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import correlated_by, named_fields, number_reads_of
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -102,6 +103,8 @@ class DomainOutput:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     """Results of windows, and matches that other groups read, by their stream."""
+    led: list[Sent] = field(default_factory=list)
+    """What junctions lead to other domains, and how far event time has come for these."""
     unused: list[UnusedEvent] = field(default_factory=list)
     """Duplicates and events without a key, where the domain lists them."""
 

@@ -23,7 +23,6 @@ from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, is_silence, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
-from astrocyte.agents.ingest.faults import OperatorFailed, reason_of
 from astrocyte.agents.ingest.letters import dead_letter
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
@@ -32,14 +31,12 @@ from astrocyte.agents.lane import DomainGroup, GroupTime, Lane, push, push_late
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
-from astrocyte.schemas.times import NEVER_US, iso_from_us
+from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.topics import TopicPartition
 
 if TYPE_CHECKING:
-    from astrocyte.agents.engine.engine import Engine
     from astrocyte.agents.engine.output import EngineOutput
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
@@ -78,9 +75,12 @@ class Domain:
         copies: Mapping[str, str] | None = None,
         partitioned_by: Mapping[str, str] | None = None,
         placed_by: Mapping[str, str] | None = None,
+        linked: Iterable[str] = (),
         list_unused: bool = False,
     ) -> None:
         self.partition = partition
+        self.linked = frozenset(linked)
+        """Topics that junctions write: what they say of event time is all that is to be known of it."""
         self.groups = tuple(groups)
         self.lateness_us = lateness_us
         self._accounting = Accounting(partition, internal, catalog, listed=list_unused)
@@ -98,6 +98,8 @@ class Domain:
         self._decoders = decoders or Decoders(Contracts(catalog=catalog))
         self._clocks: ClockGuard[Waiter] = ClockGuard(tolerance_us=clock_tolerance_us, lateness_us=lateness_us)
         self._taken = CopiesOnce()
+        self._stirred = False
+        """Whether another domain has sent something through a junction since this one was last reported as silent."""
         self._copied_by = dict(copied_by or {})
         self.copies = dict(copies or {})
         self._partitioned_by = dict(partitioned_by or {})
@@ -105,12 +107,9 @@ class Domain:
         self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
-        engines: list[tuple[str, Engine | None, frozenset[str]]] = [
-            (group.field, group.engine, frozenset(group.topics.values())) for group in self.groups
-        ]
+        self._lanes = [Lane.of(group, partition, self._clock) for group in self.groups]
         if rest:
-            engines.append(("", None, rest))  # read only to be counted
-        self._lanes = [Lane(*parts, self._clock(parts[2])) for parts in engines]
+            self._lanes.append(Lane("", None, rest, self._clock(rest)))  # read only to be counted
         self._lanes_of: dict[str, list[Lane]] = {}
         for lane in self._lanes:
             for topic in lane.topics:
@@ -133,7 +132,8 @@ class Domain:
     @property
     def newest_us(self) -> int | None:
         """Newest event time of an open source; None without an open source."""
-        known = [time_us for lane in self._lanes for time_us in lane.watermarks.sources.values()]
+        every = (each for lane in self._lanes for each in lane.watermarks.sources.items())
+        known = [time_us for source, time_us in every if source.topic not in self.linked]
         return max(known) + self.lateness_us if known else None
 
     @property
@@ -163,7 +163,7 @@ class Domain:
     @property
     def asserting(self) -> bool:
         """Whether a producer that asserts watermarks determines event time."""
-        return any(lane.watermarks.asserting for lane in self._lanes)
+        return any(lane.watermarks.asserting_beside(self.linked) for lane in self._lanes)
 
     @property
     def unraised(self) -> dict[str, dict[str, int]]:
@@ -197,7 +197,7 @@ class Domain:
         for sourced in frames:
             if sourced.offset in silences:
                 for lane in self._lanes_of.get(topic, ()):
-                    lane.watermarks.silence(Source(topic, self.partition, sourced.frame.origin))
+                    lane.silenced(Source(topic, self.partition, sourced.frame.origin), sourced.frame)
                 continue
             whence = copied.get(sourced.offset)
             originals = Originals.of(source, whence, sourced) if whence and source else None
@@ -223,14 +223,21 @@ class Domain:
                 self._advance(lane, output)
         return output
 
-    def activate(self, places: Iterable[TopicPartition], *, asserting: bool = False) -> None:
+    def activate(
+        self, places: Iterable[TopicPartition], *, asserting: bool = False, linked: bool = False
+    ) -> DomainOutput:
         """The partitions are no longer known to be idle: event time waits for them again.
 
-        Producers that assert watermarks and were given up are waited for only with ``asserting``.
+        Producers that assert watermarks and were given up are waited for only with ``asserting``, the domains from
+        which junctions lead here with ``linked``. The output tells these that this one is awake.
         """
         places = list(places)
+        topics = {place.topic for place in places}
         for lane in self._lanes:
             lane.watermarks.activate((place for place in places if place.topic in lane.topics), asserting=asserting)
+            if linked:
+                lane.watermarks.wait_for_all(self.linked)
+        return DomainOutput(led=[sent for lane in self._lanes for sent in lane.wake(topics)])
 
     def trust(self, until_us: int | None = None, idle: Iterable[TopicPartition] = ()) -> DomainOutput:
         """Accept events that wait if a clock that shows ``until_us`` explains them, in idle places all of its past.
@@ -254,7 +261,7 @@ class Domain:
             if until_us is not None and newest_us is not None and sources and not lane.topics.isdisjoint(self.copies):
                 # What its original has beyond the newest copy is still to be copied: it must not be late then.
                 lane_us = until_us - (newest_us - self.lateness_us - max(sources.values()))
-            lane.watermarks.mark_all_idle(lane_us)
+            lane.watermarks.mark_all_idle(lane_us, beside=() if until_us is None else self.linked)
             self._advance(lane, output)
         return output
 
@@ -263,8 +270,22 @@ class Domain:
         output = self.trust()
         for lane in self._lanes:
             if lane.engine is not None:
-                self._step(lane, lane.engine.flush, output)
+                self._step(lane, lane.engine.flush, output, ended=True)
         return output
+
+    def report_silence(
+        self, idle: Iterable[TopicPartition], *, stands: bool = False, again: bool = True
+    ) -> DomainOutput:
+        """Tell the domains to which junctions lead that they need not wait for this one, where all sources are idle.
+
+        Not while a match may come by time alone, unless event time ``stands``. ``again``: also what was said before, if
+        another domain has sent something since: its receivers wait for all.
+        """
+        topics = {place.topic for place in idle} | self.linked
+        again = again and self._stirred
+        found = [sent for lane in self._lanes for sent in lane.silence(topics, stands=stands, again=again)]
+        self._stirred = self._stirred and not found
+        return DomainOutput(led=found)
 
     def _take(self, intake: Intake, stamps: KafkaTimes) -> None:
         frame, topic = intake.sourced.frame, intake.sourced.topic
@@ -364,29 +385,14 @@ class Domain:
 
     def _heard(self, lane: Lane, intake: Intake, kept: Frame) -> Observed:
         """Advance the watermarks of a lane by a frame of a source."""
-        topic = intake.sourced.topic
-        source = Source(topic, self.partition, kept.origin)
-        named = kept.end or not lane.watermarks.has_announced(source)
-        verdict = lane.watermarks.observe(
-            source,
-            kept.timestamps(),
-            watermark_us=kept.watermark_us,
-            end=kept.end,
-            one_by_one=intake.sourced.offsets is not None,
-            peers=self._peers(lane, kept, topic) if named else (),
-        )
-        if kept.origin == RETRY_ORIGIN:
-            # Old events, sent again one at a time: the partition's producers determine its event time.
-            lane.watermarks.mark_idle(source)
+        source = Source(intake.sourced.topic, self.partition, kept.origin)
+        singly = intake.sourced.offsets is not None
+        linked = source.topic in self.linked
+        self._stirred = self._stirred or (linked and kept.origin != str(self.partition))
+        verdict = lane.heard(source, kept, one_by_one=singly, linked=linked)
         if kept.end:
             self._clocks.forget(source)
         return verdict
-
-    def _peers(self, lane: Lane, frame: Frame, topic: str) -> list[Source]:
-        """Announce the peers of the frame's source, so that a slow start of one makes nothing late."""
-        prefix = topic.removesuffix(frame.stream)
-        named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
-        return [Source(name, self.partition, origin or frame.origin) for name, origin in named if name in lane.topics]
 
     def _advance(self, lane: Lane, output: DomainOutput) -> None:
         if lane.engine is None:
@@ -394,25 +400,14 @@ class Domain:
                 lane.watermarks.reset()
             return
         if lane.watermarks.finished:
-            self._step(lane, lane.engine.flush, output)
+            self._step(lane, lane.engine.flush, output, ended=True)
             lane.watermarks.reset()
         else:
             self._step(lane, partial(lane.engine.advance, lane.watermarks.watermark_us), output)
 
-    def _step(self, lane: Lane, step: Callable[[], EngineOutput], output: DomainOutput) -> None:
-        before_us = NEVER_US if lane.engine is None else lane.engine.watermark_us
-        by = lane.name or "null"
-        try:
-            result = step()
-        except Exception as error:
-            reason_of(f"correlating by {by}", error)
-            cause = str(error) if isinstance(error, AstrocyteError) else f"{type(error).__name__}: {error}"
-            raise OperatorFailed(
-                f"partition {self.partition}: rules and windows by {by} failed while they processed the events "
-                f"after {iso_from_us(before_us) if before_us > NEVER_US else 'the start'}: {cause}; their state is "
-                "not valid any more. Nothing of this was acknowledged: mend or remove the rule or window and start "
-                "again, from the last snapshot"
-            ) from error
+    def _step(self, lane: Lane, step: Callable[[], EngineOutput], output: DomainOutput, *, ended: bool = False) -> None:
+        result, led = lane.run(step, self.partition, ended=ended)
+        output.led += led
         if result:
             self._accounting.emitted(result, output)
 
@@ -439,6 +434,11 @@ class Domain:
         for lane in self._lanes:
             lane.update()
         self._note_rules()
+
+    def renumber(self, first: int) -> None:
+        """Number what junctions lead on from here, where the state that knew the numbers is lost."""
+        for group in self.groups:
+            group.engine.junctions.renumber(first)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state, with the next offset of every topic."""

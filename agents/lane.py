@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,23 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.accounting import Intake
-from astrocyte.agents.event_time.watermarks import Watermarks
-from astrocyte.agents.ingest.faults import apart, reason_of
+from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
+from astrocyte.agents.ingest.decode import RETRY_ORIGIN
+from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
+from astrocyte.agents.promises import Promises, Sent
+from astrocyte.agents.rules.links import Link
+from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import NEVER_US, iso_from_us
 
 if TYPE_CHECKING:
     from astrocyte.agents.engine.engine import Engine
+    from astrocyte.agents.engine.output import EngineOutput
 
 __all__ = ["DomainGroup", "GroupTime", "Lane", "push", "push_late"]
 
 
 @dataclass(frozen=True, slots=True)
 class DomainGroup:
-    """One engine of a domain and the topics that feed it, by stream."""
+    """One engine of a domain and the topics that feed it, by stream.
+
+    Its junctions have ``links`` to ``domains`` domains, each of which has the same group.
+    """
 
     field: str
     engine: Engine
     topics: Mapping[str, str]
+    links: Sequence[Link] = ()
+    domains: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +57,16 @@ class Lane:
     Every group has watermarks of its own, since a group that reads another's windows is always behind that one.
     """
 
-    def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], watermarks: Watermarks) -> None:
+    def __init__(
+        self,
+        name: str,
+        engine: Engine | None,
+        topics: frozenset[str],
+        watermarks: Watermarks,
+        promises: Promises | None = None,
+    ) -> None:
         self.name, self.engine, self.topics, self.watermarks = name, engine, topics, watermarks
+        self.promises = promises
         self.correlated: dict[str, str] = {}
         """By stream: the field by which rules correlate it. An event in which it is null takes part in none."""
         self.update()
@@ -56,6 +75,82 @@ class Lane:
         """Take over the engine's rules."""
         rules = () if self.engine is None else self.engine.rules
         self.correlated = {stream: rule.by for rule in rules if rule.by is not None for stream in rule.streams}
+
+    @classmethod
+    def of(cls, group: DomainGroup, partition: int, clock: Callable[[frozenset[str]], Watermarks]) -> Lane:
+        """The lane of a group in the domain of a partition; ``clock`` makes the watermarks of topics."""
+        topics, promises = frozenset(group.topics.values()), None
+        if group.links:
+            promises = Promises(partition, group.domains, group.engine, group.links)
+        return cls(group.field, group.engine, topics, clock(topics), promises)
+
+    def heard(self, source: Source, frame: Frame, *, one_by_one: bool, linked: bool) -> Observed:
+        """Advance the watermarks by a frame of a source; ``linked``: of a junction.
+
+        Its peers are announced, so that a slow start of one makes nothing late.
+        """
+        named = linked or frame.end or not self.watermarks.has_announced(source)
+        peers = self._peers(source, frame) if named else []
+        if linked:
+            self.watermarks.wake(source, peers)
+        verdict = self.watermarks.observe(
+            source,
+            frame.timestamps(),
+            watermark_us=frame.watermark_us,
+            end=frame.end,
+            one_by_one=one_by_one,
+            peers=peers,
+            trusted=linked,
+        )
+        if frame.origin == RETRY_ORIGIN:
+            # Old events, sent again one at a time: the partition's producers determine its event time.
+            self.watermarks.mark_idle(source)
+        return verdict
+
+    def silenced(self, source: Source, frame: Frame) -> None:
+        """Take over a report that a source is silent."""
+        self.watermarks.silence(source, self._peers(source, frame))
+
+    def _peers(self, source: Source, frame: Frame) -> list[Source]:
+        """The sources that a frame names as written by its producer, or as written like its source."""
+        prefix = source.topic.removesuffix(frame.stream)
+        named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
+        peers = [source._replace(topic=name, origin=origin or frame.origin) for name, origin in named]
+        return [peer for peer in peers if peer.topic in self.topics]
+
+    def wake(self, topics: Collection[str]) -> list[Sent]:
+        """Reports that the lane's junctions may lead something on, where sources of these topics are waited for."""
+        if self.promises is None or self.watermarks.passive or self.topics.isdisjoint(topics):
+            return []
+        return self.promises.wake()
+
+    def silence(self, topics: Collection[str], *, stands: bool, again: bool) -> list[Sent]:
+        """Reports that the lane's junctions lead nothing on, if its sources are of these topics and all are idle.
+
+        See `Domain.report_silence`.
+        """
+        if self.promises is None or not self.watermarks.passive or not self.topics.issubset(topics):
+            return []
+        return [] if self.promises.pending and not stands else self.promises.silence(again=again)
+
+    def run(self, step: Callable[[], EngineOutput], partition: int, *, ended: bool) -> tuple[EngineOutput, list[Sent]]:
+        """The output of a step of the lane's engine, and what its junctions send. Raises OperatorFailed."""
+        before_us = NEVER_US if self.engine is None else self.engine.watermark_us
+        by = self.name or "null"
+        try:
+            result = step()
+        except Exception as error:
+            reason_of(f"correlating by {by}", error)
+            cause = str(error) if isinstance(error, AstrocyteError) else f"{type(error).__name__}: {error}"
+            raise OperatorFailed(
+                f"partition {partition}: rules and windows by {by} failed while they processed the events "
+                f"after {iso_from_us(before_us) if before_us > NEVER_US else 'the start'}: {cause}; their state is "
+                "not valid any more. Nothing of this was acknowledged: mend or remove the rule or window and start "
+                "again, from the last snapshot"
+            ) from error
+        if self.promises is None:
+            return result, []
+        return result, self.promises.lead(result.led, ended=ended, passive=self.watermarks.passive)
 
     def time(self, engine: Engine) -> GroupTime:
         """Event time, and what waits for it in the lane's engine."""

@@ -8,6 +8,7 @@ from typing import Any
 from astrocyte.agents.cep.compiled import compiled
 from astrocyte.agents.ingest.decoders import DECODERS
 from astrocyte.agents.rules.circles import refuse_circles
+from astrocyte.agents.rules.links import junction_problems
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 from astrocyte.agents.rules.reading.yaml import read_rules
@@ -35,6 +36,7 @@ def _problems(ruleset: RuleSet) -> Iterator[RuleProblem]:
         refuse_circles(ruleset)
     except InvalidRules as error:
         yield from error.problems
+    yield from junction_problems(ruleset)
     for rule in ruleset.rules:
         try:
             compiled(rule)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from astrocyte.agents.ingest.decoders import register_decoder
     from astrocyte.agents.loading import load_rules
     from astrocyte.agents.matches.table import Match, MatchedEvent, MatchTable
+    from astrocyte.agents.rules.junctions import Junction
     from astrocyte.agents.rules.model import Rule, RuleSet, Stream
     from astrocyte.agents.rules.problems import InvalidRules
     from astrocyte.agents.rules.steps import Group, Step
@@ -76,6 +77,7 @@ _HOME = {
     "GeneticController": "agents.controllers.genetic",
     "Group": "agents.rules.steps",
     "InvalidRules": "agents.rules.problems",
+    "Junction": "agents.rules.junctions",
     "KarmaQueue": "pipeline.embed.karma",
     "Match": "agents.matches.table",
     "MatchTable": "agents.matches.table",
@@ -126,6 +128,7 @@ __all__ = [
     "GeneticController",
     "Group",
     "InvalidRules",
+    "Junction",
     "KarmaQueue",
     "Match",
     "MatchTable",

@@ -27,7 +27,8 @@ from astrocyte.agents.engine.alerts import AlertPacing
 from astrocyte.agents.engine.arrival.early import Early
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
-from astrocyte.agents.engine.output import EngineOutput, FailedRow
+from astrocyte.agents.engine.junctions import Junctions
+from astrocyte.agents.engine.output import EngineOutput, FailedRow, take_apart
 from astrocyte.agents.engine.strata import Stratum, revision, stratify
 from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.dedup import Delivered
@@ -35,7 +36,7 @@ from astrocyte.agents.event_time.event_store import EventStore, Origin, chosen_r
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
 from astrocyte.agents.ingest.declared import UnreadableEvent
 from astrocyte.agents.ingest.dicts import frame_of, is_plain, normalised, read_events
-from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
+from astrocyte.agents.ingest.faults import OperatorFailed
 from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Consistency, Rule, RuleSet, as_rule_set
 from astrocyte.agents.rules.named_fields import correlated_fields
@@ -56,10 +57,10 @@ class Engine:
     """Rules, windows and statistics of one domain with all of their state. Not thread-safe; reads no clock.
 
     Events pass the rule set's validators first, unless ``validated``: the caller has done so, and frames are `settled`.
-    ``consistency`` is that of rules that state none. ``exports`` names rules whose matches are also put out as frames.
-    ``immediate``: matches of rules over one event are in the output of the step that follows `push`, and final.
-    ``clock`` gives nanoseconds, by which the counters tell how long each rule takes (none: they stay 0). Raises
-    InvalidRule, InvalidSettings.
+    ``consistency`` is that of rules that state none. ``exports`` names rules whose matches are also put out as frames,
+    ``carriers`` streams of other engines whose events may have come through a junction. ``immediate``: matches of rules
+    over one event are in the output of the step that follows `push`, and final. ``clock`` gives nanoseconds, by which
+    the counters tell how long each rule takes (none: they stay 0). Raises InvalidRule, InvalidSettings.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Engine:
         consistency: Consistency = "strong",
         immediate: bool = False,
         exports: Collection[str] = (),
+        carriers: Collection[str] = (),
         validated: bool = False,
         catalog: Catalog = CATALOG,
         clock: Callable[[], int] | None = None,
@@ -85,6 +87,7 @@ class Engine:
         self._entrance = None if validated else Entrance(catalog)
         self._catalog = catalog
         self._clock = clock
+        self.junctions = Junctions(carriers)
         self._strata: list[Stratum] = []
         self._store = EventStore()
         self._delivered = Delivered()
@@ -120,9 +123,10 @@ class Engine:
         if self._entrance is not None:
             self._entrance.update(ruleset, self._contracts)
         self.ruleset = ruleset
+        self.junctions.update(ruleset)
         self._tables.update(ruleset.rules)
         self._ranks = {each.name: MADE_BY_WINDOW for each in (*ruleset.windows, *ruleset.insight)}
-        self._ranks |= {rule.name: MADE_BY_RULE for rule in ruleset.rules}
+        self._ranks |= dict.fromkeys([*(each.name for each in ruleset.rules), *self.junctions.names], MADE_BY_RULE)
         self._read = {stream: [stratum for stratum in self._strata if stream in stratum.streams]
                       for stream in {stream for stratum in self._strata for stream in stratum.streams}}  # fmt: skip
 
@@ -144,7 +148,7 @@ class Engine:
     @property
     def streams(self) -> frozenset[str]:
         """Streams to push: those that rules and windows read and none of them makes."""
-        return frozenset(self._read.keys() - self._ranks.keys())
+        return frozenset(self._read.keys() - (self._ranks.keys() - self.junctions.foreign))
 
     # -- input -------------------------------------------------------------------------------------------------------
 
@@ -197,7 +201,8 @@ class Engine:
             late, rows = frame.take(np.flatnonzero(is_late)), np.flatnonzero(~is_late)
             revise = revision(self._read[frame.stream], late)
             frame, origin = chosen_rows(frame, origin, ~is_late)
-        again = self._delivered.again(frame)
+        primary = self._ranks.get(frame.stream, PRIMARY) == PRIMARY  # others are known by where they were made
+        again = self._delivered.again(frame) if primary else None
         if again is not None:
             repeated = np.flatnonzero(again)
             frame, origin = chosen_rows(frame, origin, ~again)
@@ -205,7 +210,8 @@ class Engine:
             try:
                 self._take(frame, origin)
             except Exception:
-                self._delivered.undo()
+                if primary:
+                    self._delivered.undo()
                 raise
         if late is not None:
             revise()
@@ -310,16 +316,9 @@ class Engine:
             self._store.forget_last()
 
     def _take_made(self, frame: Frame) -> None:
-        """Take results of rules or windows that others read; rows that raise go to the next output as ``failed``."""
-
-        def attempt(first: int, last: int) -> None:
-            whole = last - first == frame.num_rows
-            self._take(frame if whole else frame.take(np.arange(first, last)), None)
-
-        def refuse(row: int, error: Exception) -> None:
-            self._failed.append(FailedRow(frame.take(np.array([row])), reason_of("reading a result", error)))
-
-        apart(frame.num_rows, attempt, refuse)
+        """Take results that others read, if any does; rows that raise go to the next output as ``failed``."""
+        if frame.stream in self._read:
+            self._failed += take_apart(frame, lambda part: self._take(part, None))
 
     # -- output ------------------------------------------------------------------------------------------------------
 
@@ -340,7 +339,7 @@ class Engine:
                 self._collect(number, batch, tables, frames)
                 for frame, final in stratum.close(watermark_us, self._store):
                     frames.append(frame)
-                    if final and frame.stream in self._read:
+                    if final:
                         self._take_made(frame)
             self._delivered.purge(watermark_us)
         output = self._output(tables, frames)
@@ -361,7 +360,7 @@ class Engine:
             self._collect(number, batch, tables, frames)
             for frame, final in [*made, *((frame, True) for frame in last)]:
                 frames.append(frame)
-                if final and frame.stream in self._read:
+                if final:
                     self._take_made(frame)
         output = self._output(tables, frames)
         self._store.clear()
@@ -382,12 +381,12 @@ class Engine:
         tables.append(table)
         for index in np.unique(table.rule).tolist():
             name = table.rules[index].name
-            if name in self.exports or name in self._read:
-                made, failed = table.frames_of(name)
+            if name in self.exports or name in self._read or name in self.junctions.rules:
+                made, failed = table.frames_of(name, self.junctions.carriers)
                 self._failed += failed
                 if name in self.exports:
                     frames += made
-                for frame in made if name in self._read else ():
+                for frame in (*made, *self.junctions.lead(name, made)):
                     self._take_made(frame)
 
     def _output(self, tables: list[MatchTable], frames: list[Frame]) -> EngineOutput:
@@ -396,7 +395,7 @@ class Engine:
         late, self._late = self._late, []
         failed, self._failed = self._failed, []
         refused = [] if self._entrance is None else self._entrance.take()
-        return EngineOutput(table, frames, late, refused, grouped, failed)
+        return EngineOutput(table, frames, late, refused, grouped, failed, self.junctions.take())
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -431,12 +430,12 @@ class Engine:
 
         Of rules of eventual consistency also the matches that were provisional, confirmed and retracted.
         """
-        found: dict[str, dict[str, int]] = {}
-        for stratum in self._strata:
-            for rule, counts in zip(stratum.matcher.rules, stratum.matcher.counters(), strict=True):
-                corrections = self._early.corrections.get(rule.name, {})
-                found[rule.name] = {**counts, **self.alerts.counts(rule.name), **corrections}
-        return found
+        matchers = [stratum.matcher for stratum in self._strata]
+        each = (pair for matcher in matchers for pair in zip(matcher.rules, matcher.counters(), strict=True))
+        more = self._early.corrections
+        return {
+            rule.name: {**counts, **self.alerts.counts(rule.name), **more.get(rule.name, {})} for rule, counts in each
+        }
 
     @property
     def corrections(self) -> Mapping[str, Mapping[str, int]]:
@@ -455,6 +454,7 @@ class Engine:
             "sequence": orjson.dumps(self._buffer.sequence),
             "rules": self.ruleset.model_dump_json().encode(),
             "alerts": self.alerts.snapshot(self.watermark_us),
+            "junctions": self.junctions.snapshot(),
             "late": pack_frames(self._late),
             "refused": b"" if self._entrance is None else self._entrance.pending(),
         }
@@ -496,4 +496,5 @@ class Engine:
                 self._delivered.again(block.frame.take(waiting))
         self._late, self._failed = unpack_frames(snapshot["late"]), []
         self.alerts.restore(bytes(snapshot["alerts"]))
+        self.junctions.restore(snapshot.get("junctions"))
         self._early.restore(snapshot, self._store)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from astrocyte.agents.engine.entrance import RefusedEvent
+from astrocyte.agents.engine.junctions import Led
+from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.table import FailedRow, MatchTable
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["EngineOutput", "FailedRow"]
+__all__ = ["EngineOutput", "FailedRow", "take_apart"]
 
 
 @dataclass(slots=True)
@@ -27,6 +32,23 @@ class EngineOutput:
     """Alerts of rules with ``group``: one for all of their matches within a time. `matches` have the other alerts."""
     failed: list[FailedRow] = field(default_factory=list)
     """Results of windows and rules that other rules read and that raised: they took part in nothing."""
+    led: list[Led] = field(default_factory=list)
+    """Events that junctions made of the matches."""
 
     def __bool__(self) -> bool:
-        return bool(len(self.matches) or self.frames or self.late or self.refused or self.grouped or self.failed)
+        several = (self.frames, self.late, self.refused, self.grouped, self.failed, self.led)
+        return bool(len(self.matches) or any(several))
+
+
+def take_apart(frame: Frame, take: Callable[[Frame], None]) -> list[FailedRow]:
+    """Give results of rules or windows to what reads them, in parts where a row raises; returns these rows."""
+    failed: list[FailedRow] = []
+
+    def attempt(first: int, last: int) -> None:
+        take(frame if last - first == frame.num_rows else frame.take(np.arange(first, last)))
+
+    def refuse(row: int, error: Exception) -> None:
+        failed.append(FailedRow(frame.take(np.array([row])), reason_of("reading a result", error)))
+
+    apart(frame.num_rows, attempt, refuse)
+    return failed

@@ -25,6 +25,7 @@ from astrocyte.agents.event_time.reorder import Pending, Reorder
 from astrocyte.agents.ingest.faults import OperatorFailed
 from astrocyte.agents.rules.circles import refuse_circles
 from astrocyte.agents.rules.insight import StatisticSpec
+from astrocyte.agents.rules.links import junction_sources
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import Catalog
@@ -45,10 +46,13 @@ def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[Maker]]]:
     refuse_circles(ruleset)
     sources: dict[str, Sequence[str]] = {window.name: [window.source] for window in ruleset.windows}
     sources |= {each.name: each.streams for each in (*ruleset.rules, *ruleset.insight)}
+    led = junction_sources(ruleset)
+    sources |= led
     sources = {name: [source for source in read if source in sources] for name, read in sources.items()}
     levels: dict[str, int] = {}
     for name in TopologicalSorter(sources).static_order():
-        levels[name] = max((levels[source] + 1 for source in sources[name]), default=0)
+        # A junction only renames the matches of its rules: it has their level.
+        levels[name] = max((levels[source] + (name not in led) for source in sources[name]), default=0)
     strata: list[tuple[list[Rule], list[Maker]]] = [([], []) for _ in range(max(levels.values(), default=0) + 1)]
     for rule in ruleset.rules:
         strata[levels[rule.name]][0].append(rule)

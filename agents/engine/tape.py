@@ -113,8 +113,8 @@ class Tape:
 class Player(Engine):
     """An engine that is given rows which were found to be on time, and new, before. Raises InvalidRule."""
 
-    def __init__(self, ruleset: RuleSet) -> None:
-        super().__init__(ruleset, validated=True)
+    def __init__(self, ruleset: RuleSet, *, carriers: Collection[str] = ()) -> None:
+        super().__init__(ruleset, carriers=carriers, validated=True)
 
     def take(self, frame: Frame, origin: Origin) -> None:
         """Let the rows wait; those on which a rule raises take no part, as in a domain."""
@@ -143,9 +143,15 @@ class Recorder(Engine):
     """
 
     def __init__(
-        self, ruleset: RuleSet, *, exports: Collection[str] = (), running: bool, most_rows: int = 2**62
+        self,
+        ruleset: RuleSet,
+        *,
+        exports: Collection[str] = (),
+        carriers: Collection[str] = (),
+        running: bool,
+        most_rows: int = 2**62,
     ) -> None:
-        super().__init__(ruleset, exports=exports, validated=True)
+        super().__init__(ruleset, exports=exports, carriers=carriers, validated=True)
         self.tape = Tape()
         self._running = running
         self._left = most_rows

@@ -9,7 +9,7 @@ sources.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -152,6 +152,17 @@ class Watermarks:
         """Whether a source whose producer asserts watermarks is active and so bounds the domain's watermark."""
         return any(state.asserts and not state.passive for state in self._sources.values())
 
+    def asserting_beside(self, topics: Collection[str]) -> bool:
+        """The same, of the sources of other topics."""
+        return any(
+            state.asserts and not state.passive for source, state in self._sources.items() if source.topic not in topics
+        )
+
+    @property
+    def passive(self) -> bool:
+        """Whether nothing delays the domain's watermark: every source, and every expected place, is idle or ended."""
+        return not self._missing() and all(state.passive for state in self._sources.values())
+
     @property
     def sources(self) -> dict[Source, int]:
         """Watermark of every open source, to display its lag."""
@@ -230,6 +241,7 @@ class Watermarks:
         end: bool = False,
         one_by_one: bool = False,
         peers: Sequence[Source] = (),
+        trusted: bool = False,
     ) -> Observed:
         """Classify the rows of one frame, then advance the watermarks.
 
@@ -238,7 +250,7 @@ class Watermarks:
         compared with the watermark after the rows before it, so that the result does not depend on how fetches
         divided the messages. ``watermark_us`` and ``end`` are the frame's, and so are ``peers``: the sources of
         the same origin, which are announced. An end without peers ends only this source, for example when the
-        caller gives up an inactive producer.
+        caller gives up an inactive producer. ``trusted``: an asserted watermark may be any time ahead.
         """
         if peers:
             self._announce_peers(source, peers, begins=len(timestamps) > 0 or not end)
@@ -267,7 +279,7 @@ class Watermarks:
             state.newest_us = max(state.newest_us, int(times.max()))
             state.watermark_us = max(state.watermark_us, state.newest_us - self.lateness_us)
         if watermark_us is not None:
-            self._punctuate(state, watermark_us)
+            self._punctuate(state, watermark_us, trusted=trusted)
         if end:
             del self._sources[source]
             self._closed += 1
@@ -290,11 +302,15 @@ class Watermarks:
         self._note_idle(place)
         self._advance()
 
-    def silence(self, source: Source) -> None:
-        """One that reads what the source sends reports that it is silent: it is idle until it sends a frame again.
+    def silence(self, source: Source, peers: Sequence[Source] = ()) -> None:
+        """A report that the source is silent, by itself or by one that reads it: it is idle until it sends a frame.
 
-        Its events stay open, because nobody said that its producer has ended. `activate` does not undo it.
+        Its events stay open, because nobody said that its producer has ended. `activate` does not undo it. ``peers``
+        are announced.
         """
+        for peer in peers:
+            if peer != source:
+                self.announce(peer)
         state = self._sources.get(source)
         if state is not None and state.watermark_us > NEVER_US:
             state.silent = True
@@ -304,15 +320,45 @@ class Watermarks:
         self._note_idle(source.place)
         self._advance()
 
-    def mark_all_idle(self, until_us: int | None = None) -> None:
+    def wake(self, source: Source, peers: Sequence[Source]) -> None:
+        """A source that was silent, or had ended, is about to send: wait for its peers again if nothing else was heard.
+
+        As `activate` does where all topics were idle: the first that sends must not make the others late. Each peer
+        sends in turn, or reports again that it is silent.
+        """
+        state = self._sources.get(source)
+        was_silent = source in self._ended if state is None else state.silent
+        if not was_silent or any(
+            known.place == source.place and not each.passive for known, each in self._sources.items()
+        ):
+            return
+        for peer in peers:
+            if peer in self._sources:
+                self._sources[peer].silent = self._sources[peer].idle = False
+            elif peer in self._ended:
+                del self._ended[peer]
+                self.announce(peer)
+
+    def wait_for_all(self, topics: Collection[str]) -> None:
+        """Wait again for all sources of these topics, whether they were reported as silent or have ended."""
+        for source, state in self._sources.items():
+            if source.topic in topics:
+                state.silent = state.idle = False
+        for source in [source for source in self._ended if source.topic in topics]:
+            del self._ended[source]
+            self.announce(source)
+
+    def mark_all_idle(self, until_us: int | None = None, *, beside: Collection[str] = ()) -> None:
         """No source sends events: the domain advances to its furthest source's watermark, or to ``until_us``.
 
         ``until_us`` is an event time that the caller knows to have passed; with it, absences and windows complete
-        although no event follows. A source whose producer asserts watermarks still delays the domain's watermark.
+        although no event follows. A source whose producer asserts watermarks still delays the domain's watermark, and
+        so do the places of the topics ``beside`` from which nothing has come.
         """
         for place in self._expected | {source.place for source in self._sources}:
-            self.mark_idle(place)
-        held = any(not state.passive for state in self._sources.values())
+            if place.topic not in beside:
+                self.mark_idle(place)
+        held = any(not state.passive for state in self._sources.values()) or bool(self._missing())
         if until_us is not None and not held and (self._sources or self._domain_us > NEVER_US):
             self._domain_us = max(self._domain_us, until_us)
 
@@ -390,8 +436,8 @@ class Watermarks:
         for peer in peers:
             self.announce(peer)
 
-    def _punctuate(self, state: _State, watermark_us: int) -> None:
-        limit = self.ceiling_us if state.newest_us == NEVER_US else state.newest_us + self.max_jump_us
+    def _punctuate(self, state: _State, watermark_us: int, *, trusted: bool) -> None:
+        limit = self.ceiling_us if trusted or state.newest_us == NEVER_US else state.newest_us + self.max_jump_us
         if watermark_us > min(limit, self.ceiling_us):
             self.refused_punctuation += 1
         else:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.arrow.stream import MOST_BYTES
 from astrocyte.schemas.errors import InvalidFrame
-from astrocyte.schemas.frames import decode_frame, encode_frame
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import ROW_BITS
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
 
@@ -29,6 +29,7 @@ __all__ = [
     "WAITED",
     "Copied",
     "CopiesOnce",
+    "Copy",
     "Originals",
     "end_of",
     "fitting",
@@ -104,6 +105,16 @@ class Copied:
         except (struct.error, zlib.error, ValueError) as error:
             raise ValueError(f"header {COPY_HEADER}: {error}") from None
         return cls(partition, through, numbers[count:], tuple(numbers[:count].tolist()))
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A frame for an internal topic, and from where its rows come; None in one that only speaks of event time."""
+
+    frame: Frame
+    copied: Copied | None = None
+    silent: bool = False
+    """Whether it says that its source is silent; it has no rows then."""
 
 
 def fitting(

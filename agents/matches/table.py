@@ -6,7 +6,7 @@ alert messages are computed for all matches of a rule at once, at their first us
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +20,7 @@ from astrocyte.agents.event_time.event_store import Located
 from astrocyte.agents.ingest.dicts import column_of
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.matches.grouped import after_pause
+from astrocyte.agents.matches.hops import inherited
 from astrocyte.agents.matches.outputs import Columns, outputs_of
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.arrow.columns import TEXT
@@ -267,7 +268,7 @@ class MatchTable:
 
         apart(len(mine), compute, refuse)
 
-    def frames_of(self, name: str) -> tuple[list[Frame], list[FailedRow]]:
+    def frames_of(self, name: str, carriers: Collection[str] = ()) -> tuple[list[Frame], list[FailedRow]]:
         """`frame_of`, in several frames where some match raises; such matches are returned apart.
 
         Matches without emitted values, because these raised, are in neither: `Outputs.failed` has them.
@@ -276,7 +277,8 @@ class MatchTable:
         failed: list[FailedRow] = []
 
         def attempt(first: int, last: int) -> None:
-            frame = (self if last - first == len(self) else self.take(np.arange(first, last))).frame_of(name)
+            part = self if last - first == len(self) else self.take(np.arange(first, last))
+            frame = part.frame_of(name, carriers=carriers)
             frames.extend([] if frame is None else [frame])
 
         def refuse(at: int, error: Exception) -> None:
@@ -285,10 +287,11 @@ class MatchTable:
         apart(len(self), attempt, refuse)
         return frames, failed
 
-    def frame_of(self, name: str, run: str = "") -> Frame | None:
+    def frame_of(self, name: str, run: str = "", *, carriers: Collection[str] = ()) -> Frame | None:
         """Matches of the rule ``name`` as events of a stream of that name; None if there are none.
 
-        Fields are the rule's emitted values, ``confidence`` and ``timed_out``; ``event_id`` is the match's id.
+        Fields are the rule's emitted values, ``confidence`` and ``timed_out``; ``event_id`` is the match's id. A rule
+        that reads one of the ``carriers``, streams whose events came through junctions, hands their fields on.
         """
         index = next((index for index, rule in enumerate(self.rules) if rule.name == name), -1)
         mine = np.flatnonzero((self.rule == index) & (self.status != RETRACTED))
@@ -313,6 +316,8 @@ class MatchTable:
         }
         columns["confidence"] = part.values.confidence
         columns["timed_out"] = part.timed_out
+        if not set(rule.streams).isdisjoint(carriers):
+            columns |= inherited(part.events, part.offsets, carriers)
         columns["event_id"] = pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(16), len(part), [None, pa.py_buffer(part.ids.astype(">u8").tobytes())]
         )

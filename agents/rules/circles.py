@@ -1,9 +1,10 @@
-"""Rules, windows and statistics that read one another in a circle, so that no result could be the first."""
+"""Rules, windows, statistics and junctions that feed one another in a circle, so that no result could be the first."""
 
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
 
+from astrocyte.agents.rules.links import junction_sources
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 
@@ -15,10 +16,13 @@ def refuse_circles(ruleset: RuleSet) -> None:
     groups = {window.name: window.by for window in ruleset.windows}
     groups |= {rule.name: rule.by or "null" for rule in ruleset.rules}
     groups |= {statistic.name: "run" for statistic in ruleset.insight}
+    groups |= {junction.name: junction.key for junction in ruleset.junctions}
     sources: dict[str, tuple[str, ...]] = {window.name: (window.source,) for window in ruleset.windows}
     windows = frozenset(sources)
     sources |= {statistic.name: statistic.streams for statistic in ruleset.insight}
     sources |= {rule.name: rule.streams for rule in ruleset.rules}
+    led = junction_sources(ruleset)
+    sources |= led
     try:
         TopologicalSorter(sources).prepare()
     except CycleError as error:
@@ -28,8 +32,13 @@ def refuse_circles(ruleset: RuleSet) -> None:
         circle = " -> ".join([*members, members[0]])
         fields = ", ".join(f"{name} by {groups[name]}" for name in members)
         message = f"rules and windows that read one another in a circle: {circle} ({fields}); break it at one place"
-        first = members[0]
-        if first in windows:
+        first = next((name for name in members if name in led), members[0])
+        if first in led:
+            message = (
+                f"the junction leads back to rules from which it comes: {circle} ({fields}); break it at one place"
+            )
+            problem = RuleProblem(message, rule=first, field="from", kind="junction")
+        elif first in windows:
             problem = RuleProblem(message, rule=first, field="from", kind="window")
         elif first not in {rule.name for rule in ruleset.rules}:
             problem = RuleProblem(message, rule=first, kind="statistic")

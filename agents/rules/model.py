@@ -32,6 +32,7 @@ from astrocyte.agents.expressions.parser import Node, parse, parse_template
 from astrocyte.agents.rules.alerts import Alert, AlertGroup, OnTimeout, group_of, on_timeout_of
 from astrocyte.agents.rules.contradictions import contradiction, implies, reads_step
 from astrocyte.agents.rules.insight import AnyStatisticSpec
+from astrocyte.agents.rules.junctions import Junction
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem, in_expression
 from astrocyte.agents.rules.steps import (
     Contiguity,
@@ -63,6 +64,7 @@ __all__ = [
     "Element",
     "Group",
     "InvalidRules",
+    "Junction",
     "MaxPartials",
     "OnTimeout",
     "Rule",
@@ -415,20 +417,23 @@ class Stream(Model, StreamDeclaration):
 
 
 class RuleSet(Model):
-    """Rules, windows and statistics that run together, with the validators of their streams; no two of one name."""
+    """Rules, windows, statistics and junctions that run together, and their streams' validators; no two of one name."""
 
     rules: tuple[Rule, ...] = ()
     windows: tuple[Window, ...] = ()
     insight: tuple[AnyStatisticSpec, ...] = ()
+    junctions: tuple[Junction, ...] = ()
     streams: tuple[Stream, ...] = ()
     validators: tuple[Validator, ...] = ()
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        names = [each.name for each in (*self.rules, *self.windows, *self.insight)]
+        names = [each.name for each in (*self.rules, *self.windows, *self.insight, *self.junctions)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"the name {twice!r} is given to two rules, windows or statistics; rename one of them")
+            raise ValueError(
+                f"the name {twice!r} is given to two rules, windows, statistics or junctions; rename one of them"
+            )
         streams = [stream.name for stream in self.streams]
         again = next((name for name in streams if streams.count(name) > 1), None)
         if again is not None:
@@ -445,8 +450,8 @@ class RuleSet(Model):
 
     @property
     def made(self) -> frozenset[str]:
-        """Streams that its rules, windows and statistics make."""
-        return frozenset(each.name for each in (*self.rules, *self.windows, *self.insight))
+        """Streams that its rules, windows, statistics and junctions make."""
+        return frozenset(each.name for each in (*self.rules, *self.windows, *self.insight, *self.junctions))
 
     @property
     def read(self) -> frozenset[str]:

@@ -111,7 +111,7 @@ class _Raising(ModelMetaclass):
         except ValidationError as error:
             fields: dict[str, Any] = vars(self)["__pydantic_fields__"]
             known = {field.serialization_alias or name for name, field in fields.items()}
-            labelled = self.__name__ in ("Rule", "Window")
+            labelled = self.__name__ in ("Rule", "Window", "Junction")
             rule = data.get("name") if labelled else None
             raise InvalidRules(
                 problems_of(error, rule=rule, kind=self.__name__.lower() if labelled else "rule", known=known)

@@ -111,6 +111,6 @@ class RepeatedDecisions:
             output.extend(domain.trust(entry["trusted_us"], idle))
         if entry.get("until_us") is not None:
             output.extend(domain.mark_all_idle(entry["until_us"]))
-        domain.activate(active, asserting=asserting)
+        output.extend(domain.activate(active, asserting=asserting))
         self._named.update(entry["positions"], (place.topic for place in active))
         return output

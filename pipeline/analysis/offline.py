@@ -18,6 +18,7 @@ from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
 from astrocyte.agents.ingest.unused.counts import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.promises import Sent
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.pipeline.analysis.decisions import RepeatedDecisions
@@ -25,7 +26,7 @@ from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Truste
 from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
-from astrocyte.pipeline.roles.output_records import copy_records, frame_records
+from astrocyte.pipeline.roles.output_records import copy_records, frame_records, led_of
 from astrocyte.pipeline.topology.plan import KeyGroup
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics, results_of
@@ -88,7 +89,11 @@ class OfflineRun:
         self._groups = _in_order(plan.groups)
         self.key_places = KeyPlaces(plan.groups, found.partitions, plan.copies)
         self._domains: list[list[RepeatedDecisions]] = []
+        self._silent: list[Sent] = []
+        """Reports of domains for which the log has nothing, to those behind junctions."""
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
+        linked = {link.topic for link in plan.links}
+        made |= linked
         self.partitioned_by: dict[str, str] = {
             topic: key for topic, key in plan.partitioned_by.items() if len(self._numbers.get(topic, ())) > 1
         }
@@ -115,6 +120,7 @@ class OfflineRun:
             clock_tolerance_us=clock_tolerance_us,
             copied_by=plan.copied_by,
             copies=plan.copies,
+            linked=linked,
             list_unused=list_unused,
             decoders=inputs.decoders,
         )
@@ -136,13 +142,19 @@ class OfflineRun:
             domains = []
             for number in range(self.partitions):
                 engine = (
-                    Engine(group.ruleset, consistency=consistency, exports=group.exports, validated=True)
+                    Engine(
+                        group.ruleset,
+                        consistency=consistency,
+                        exports=group.exports,
+                        carriers=group.carriers,
+                        validated=True,
+                    )
                     if make_engine is None
                     else make_engine(group)
                 )
                 domain = make_domain(
                     number,
-                    [DomainGroup(group.field, engine, group.topics)],
+                    [DomainGroup(group.name, engine, group.topics, group.links, self.partitions)],
                     topics=topics,
                     internal=internal,
                     validators=Validators(ruleset.validators),
@@ -156,6 +168,7 @@ class OfflineRun:
                 )
                 # Topics that the log does not hold for this partition delay event time nowhere.
                 domain.mark_idle(absent)
+                self._silent += domain.report_silence(absent).led
                 # Positions in copies and in results of windows are not those of the worker, whose frames were cut
                 # in other places: what it recorded is repeated for the groups that read events alone. It is not
                 # where topics have another number of partitions than there are domains: then all are copied.
@@ -239,6 +252,15 @@ class OfflineRun:
         return total
 
     @property
+    def led(self) -> dict[str, Counter[str]]:
+        """By junction: matches that were led on, and those that were not, by cause."""
+        total: dict[str, Counter[str]] = {}
+        for domain in self._all_domains():
+            for name, counts in led_of(domain).items():
+                total.setdefault(name, Counter()).update(counts)
+        return total
+
+    @property
     def fields(self) -> FieldsSeen:
         """Which fields of the rules came, in any domain."""
         total = FieldsSeen(named_fields(self.ruleset))
@@ -257,6 +279,8 @@ class OfflineRun:
 
     def feed(self, records: Iterable[ConsumedRecord]) -> Iterator[DomainOutput]:
         """Outputs of messages, after which more may follow."""
+        silent, self._silent = self._silent, []
+        yield from self._lead(silent)
         for batch in _batches(records):
             yield from self._feed(batch)
 
@@ -326,7 +350,8 @@ class OfflineRun:
                 yield DomainOutput(dead_letters=letters)
             for copy in copies:
                 frame = self._with_peers(copy.frame, repartition.source, partition)
-                yield from self._send(copy_records(repartition, replace(copy, frame=frame), self.partitions))
+                copy = replace(copy, frame=frame)
+                yield from self._send(copy_records(repartition, copy, self.partitions))
 
     def _trust(
         self, repartitioner: Repartitioner, partition: int | None, trusted: Trusted | None
@@ -348,6 +373,7 @@ class OfflineRun:
         """The output, and the outputs of the groups that read its frames."""
         if output:
             yield output
+        yield from self._lead(output.led)
         for frame in output.frames:
             topic = metrics_topic(frame.stream)
             if (
@@ -355,6 +381,11 @@ class OfflineRun:
                 or topic in self._repartitions
             ):
                 yield from self._send(frame_records(topic, frame, self.partitions))
+
+    def _lead(self, led: Iterable[Sent]) -> Iterator[DomainOutput]:
+        """Outputs of the groups to which junctions lead."""
+        for sent in led:
+            yield from self._send(copy_records(sent.link, sent.copy, self.partitions))
 
     def _send(self, records: Iterable[ProducerRecord]) -> Iterator[DomainOutput]:
         for record in records:
@@ -397,12 +428,16 @@ def _made_by(group: KeyGroup) -> set[str]:
     return {*results_of(group.ruleset), *group.exports}
 
 
+def _feeds(group: KeyGroup) -> set[str]:
+    return _made_by(group) | {link.junction for link in group.links}
+
+
 def _in_order(groups: Sequence[KeyGroup]) -> tuple[KeyGroup, ...]:
     """Groups so that each comes after those whose results it reads."""
     waiting, ordered = list(groups), []
     while waiting:
-        made = {name for group in waiting for name in _made_by(group)}
-        ready = [group for group in waiting if not set(group.topics) & (made - _made_by(group))]
+        made = {name for group in waiting for name in _feeds(group)}
+        ready = [group for group in waiting if not set(group.topics) & (made - _feeds(group))]
         ordered += ready or waiting[:1]
         waiting = [group for group in waiting if group not in ordered]
     return tuple(ordered)

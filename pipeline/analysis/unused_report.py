@@ -14,6 +14,7 @@ import orjson
 
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.ingest.unused.counts import line_of
+from astrocyte.agents.rules.links import not_led_lines
 from astrocyte.pipeline.analysis.offline import OfflineRun
 from astrocyte.schemas.contract import Contract, Contracts, read_event
 from astrocyte.schemas.errors import AstrocyteError
@@ -82,6 +83,7 @@ def report_lines(run: OfflineRun) -> list[str]:
         "which it did not read"
         for name, count in run.recognise_failed.items()
     ]
+    lines += not_led_lines(run.led)
     unread = _unread_topics(run)
     absent = [topic for topic in sorted(run.inputs) if not run.found.topics.get(topic)]
     for topic in absent:

@@ -225,13 +225,13 @@ async def _change_rules(
     ruleset: RuleSet, known: KnownTopics, plan: Plan, correlator: Correlator, settings: Settings
 ) -> None:
     changed = known.plan(ruleset)
-    if changed.topics != plan.topics or changed.repartitions != plan.repartitions or _fields(changed) != _fields(plan):
+    if (changed.topics, changed.repartitions, _groups(changed)) != (plan.topics, plan.repartitions, _groups(plan)):
         logger.warning("the changed rules read other topics; the worker exits, to be restarted with them")
         await correlator.stop()
         os._exit(RESTART_STATUS)
     await asyncio.to_thread(_warm, ruleset)
     await correlator.update(
-        {group.field: group.ruleset for group in changed.part(correlator.role).groups},
+        {group.name: group.ruleset for group in changed.part(correlator.role).groups},
         digest_of(ruleset, settings),
         Validators(ruleset.validators),
         decoders_of(contracts_of(ruleset, existing=known.partitions, streams=settings.streams)),
@@ -240,8 +240,9 @@ async def _change_rules(
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 
 
-def _fields(plan: Plan) -> list[str]:
-    return [f"{group.role} {group.field}" for group in plan.groups]
+def _groups(plan: Plan) -> list[tuple[object, ...]]:
+    """What a worker that runs cannot change of its groups."""
+    return [(group.role, group.name, group.links, group.carriers) for group in plan.groups]
 
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:

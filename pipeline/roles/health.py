@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from astrocyte.agents.ingest.unused.counts import Unused
+from astrocyte.agents.rules.links import not_led_lines
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.pipeline.kafka.client import admin_client, consumer_client, partition_counts, topic_partitions
 from astrocyte.pipeline.role_registry import role_names
@@ -119,8 +120,9 @@ async def correlate_health(broker: str, role: str = "correlate") -> dict[str, An
     ``copies`` are sentences on the streams that the rules read from repartitioned copies. ``waiting`` is the number of
     events that wait for event time, ``stalls`` what stalls (`pipeline.roles.stalls`), and ``waits`` says that in lines.
     ``unraised``: by rule the alerts that ``cool_down`` suppressed and ``group`` joined to earlier ones.
-    ``corrections``: by eventual rule the matches that were provisional, confirmed and retracted. ``skipped``: messages
-    that hold no event by their stream's declaration (tombstones).
+    ``corrections``: by eventual rule the matches that were provisional, confirmed and retracted. ``led``: by junction
+    the matches that it led on, and those that it did not, by cause. ``skipped``: messages that hold no event by their
+    stream's declaration (tombstones).
     """
     newest: dict[bytes, dict[str, Any]] = {}
     there = await topic_partitions(broker)
@@ -139,6 +141,7 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
     copies: dict[str, str] = {}
     unraised: dict[str, Counter[str]] = {}
     corrections: dict[str, Counter[str]] = {}
+    led: dict[str, Counter[str]] = {}
     doubted: Counter[str] = Counter()
     samples: dict[tuple[str, str], list[tuple[int, KeySample]]] = {}
     said = {stall["topic"] for stall in stalls if stall["why"] == "doubted"}
@@ -155,6 +158,8 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
             unraised.setdefault(rule, Counter()).update(counts)
         for rule, counts in stats.get("corrections", {}).items():
             corrections.setdefault(rule, Counter()).update(counts)
+        for junction, counts in stats.get("led", {}).items():
+            led.setdefault(junction, Counter()).update(counts)
     spread = [
         found.sentence(topic, by)
         for (topic, by), each in sorted(samples.items())
@@ -169,6 +174,7 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
         "absent": sorted(set.intersection(*absent)) if absent else [],
         "unraised": {rule: dict(counts) for rule, counts in sorted(unraised.items())},
         "corrections": {rule: dict(counts) for rule, counts in sorted(corrections.items())},
+        "led": {junction: dict(counts) for junction, counts in sorted(led.items())},
         "copies": [
             f"{source} ({there.get(source, 0)} partitions) is read repartitioned, from {topic} ({there.get(topic, 0)})"
             for topic, source in sorted(copies.items())
@@ -179,6 +185,7 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
             *([f"{skipped:,} tombstone{'' if skipped == 1 else 's'} skipped"] if skipped else []),
             *(_unraised_line(rule, counts) for rule, counts in sorted(unraised.items())),
             *(_corrections_line(rule, counts) for rule, counts in sorted(corrections.items()) if counts.total()),
+            *not_led_lines(led),
         ],
         "waiting": sum(stats.get("waiting", 0) for stats in reports),
         "stalls": stalls,

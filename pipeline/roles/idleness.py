@@ -15,6 +15,8 @@ __all__ = ["Idleness"]
 class Idleness:
     """When each topic was last active, and which topics are idle. Times are monotonic seconds.
 
+    Topics of junctions are not among them: whoever writes them says how far event time is.
+
     A topic is silent for as long as answered fetches found it at its end with nothing left to process. Neither the
     wall clock nor the age of its last chunk counts: both grow while this process is stopped or behind.
     """
@@ -58,7 +60,7 @@ class Idleness:
         if end is None or end.is_queued(self.handled.get(place)):
             return 0.0
         since_s = end.reading_since_s if place in self.moved else end.since_s
-        return max(0.0, end.until_s - max(since_s, self.heard_s[place]))
+        return max(0.0, end.until_s - max(since_s, self.heard_s.get(place, since_s)))
 
     def silent(self, timeout_s: float) -> set[TopicPartition]:
         """Topics that are known to be silent for so long."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 import pyarrow as pa
 
-from astrocyte.agents.ingest.copies import COPY_HEADER, SILENT_HEADER
+from astrocyte.agents.ingest.copies import COPY_HEADER, SILENT_HEADER, Copy
 from astrocyte.agents.ingest.letters import dead_letter
-from astrocyte.pipeline.topology.plan import Repartition
-from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
@@ -32,6 +30,7 @@ __all__ = [
     "FRAME_HEADERS",
     "copy_records",
     "frame_records",
+    "led_of",
     "letter_record",
     "producer_records",
     "stats_record",
@@ -79,19 +78,31 @@ def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRec
     ]
 
 
-def copy_records(repartition: Repartition, copy: Copy, partitions: int) -> list[ProducerRecord]:
-    """A repartitioned frame, one record for each partition that it concerns, with where its rows come from."""
-    topic, copied = repartition.topic, copy.copied
+class KeyedTopic(Protocol):
+    """An internal topic and the field by which it is partitioned."""
+
+    @property
+    def topic(self) -> str:
+        """Its name."""
+
+    @property
+    def field(self) -> str:
+        """The field; empty where all events come together."""
+
+
+def copy_records(to: KeyedTopic, copy: Copy, partitions: int) -> list[ProducerRecord]:
+    """A frame for an internal topic, one record for each partition that it concerns, with where its rows come from."""
+    topic, copied = to.topic, copy.copied
     if copied is None:
         records = frame_records(topic, copy.frame, partitions)
-        if not copy.is_silence:
+        if not copy.silent:
             return records
         return [each._replace(headers=(*each.headers, (SILENT_HEADER, b""))) for each in records]
     if not copy.frame.num_rows:
         return _everywhere(topic, copy.frame, partitions, (*FRAME_HEADERS, (COPY_HEADER, copied.pack())))
     marked = copy.frame.with_column(_POSITION, pa.array(copied.positions))
     records = []
-    for partition, part in split_by_partition(marked, partitions, by=repartition.field):
+    for partition, part in split_by_partition(marked, partitions, by=to.field):
         header = replace(copied, positions=part.column(_POSITION).to_numpy()).pack()
         frame = replace(part, batch=part.batch.drop_columns([_POSITION]))
         record = ProducerRecord(topic, encode_frame(frame), None, partition, (*FRAME_HEADERS, (COPY_HEADER, header)))
@@ -114,7 +125,8 @@ def producer_records(
 
     All records of a domain go to the partition of its own number: their keys hash to it anyway (a rule's key
     is the partition key), and so each partition has one writer. Only what the events of a repartitioned topic with more
-    partitions than there are domains cause, late events and dead letters, is divided over all.
+    partitions than there are domains cause, late events and dead letters, is divided over all, and so are the events of
+    junctions, whose origin names the domain.
     """
     batches: dict[tuple[str, int], list[ProducerRecord]] = {}
     partition %= partitions
@@ -135,6 +147,9 @@ def producer_records(
         topic = metrics_topic(frame.stream)
         for record in frame_records(topic, frame, partitions):
             batches.setdefault((topic, record.partition or 0), []).append(record)
+    for sent in output.led:
+        for record in copy_records(sent.link, sent.copy, partitions):
+            batches.setdefault((record.topic, record.partition or 0), []).append(record)
     return batches
 
 
@@ -143,12 +158,20 @@ def waiting_of(domain: Domain) -> int:
     return domain.waiting + sum(group.waiting for group in domain.groups_time)
 
 
+def led_of(domain: Domain) -> dict[str, dict[str, int]]:
+    """By junction: matches that a domain led on, and those that it did not, by cause (`Junctions.counts`)."""
+    return {name: dict(counts) for group in domain.groups for name, counts in group.engine.junctions.counts.items()}
+
+
 def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
     """Counters of a domain of a role as they are now, and for what it waits."""
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
-    stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
-    stats["corrections"] = {
-        rule: counts for group in domain.groups for rule, counts in group.engine.corrections.items()
+    stats |= {
+        "unused": domain.unused.as_json(),
+        "copies": domain.copies,
+        "unraised": domain.unraised,
+        "led": led_of(domain),
+        "corrections": {rule: counts for group in domain.groups for rule, counts in group.engine.corrections.items()},
     }
     stats["partition"] = domain.partition
     stats["keys"] = {

@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import orjson
 
+from astrocyte.agents.ingest.copies import Copy
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.output_records import copy_records, letter_record
 from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.telemetry.spans import chunk_span
-from astrocyte.pipeline.topology.repartition import Copy, Repartitioner
+from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 Why = Literal[
     "repartition", "paused", "unanswered", "behind", "queued", "unwritten", "asserts", "stands", "never", "silent",
-    "doubted", "others",
+    "doubted", "others", "upstream",
 ]  # fmt: skip
 
 _PASSING: Final[frozenset[Why]] = frozenset(("never", "silent", "others"))
@@ -276,6 +276,8 @@ class StallWatch:
         if end is not None and end.is_queued(sources.handled.get(place)):
             why: Why = "unwritten" if each.unwritten else "queued"
             return why, _OF_WORKER[why]
+        if place.topic in each.domain.linked:
+            return "upstream", _UPSTREAM.format(domain=holder.source.origin or "any")
         silent_s = sources.silent_s(place)
         begun = holder.watermark_us > NEVER_US
         if silent_s < min(self.idle_s, self.timeout_s) and (begun or holder.asserts):
@@ -338,7 +340,7 @@ class StallWatch:
 
 
 _ORDER: Final[tuple[Why, ...]] = (
-    "paused", "unanswered", "behind", "unwritten", "queued", "asserts", "stands", "never", "silent",
+    "paused", "unanswered", "behind", "unwritten", "queued", "asserts", "stands", "never", "silent", "upstream",
 )  # fmt: skip
 """Of several sources, the one that most needs someone is named."""
 _OF_UNREAD: Final = {
@@ -350,6 +352,9 @@ _OF_WORKER: Final[dict[Why, str]] = {
     "queued": "records that were read wait in this worker; look for what keeps it busy",
     "unwritten": "the broker does not confirm what this worker writes; look at the broker and its disk",
 }
+_UPSTREAM: Final = (
+    "the rules from which this junction comes are no further in domain {domain}; look at what is said of that partition"
+)
 _OF_TIMES: Final = (
     "its topic is not silent, but nothing with a later time comes from this source: look at the times of its events; a "
     "producer that has ended without saying so must be started again"

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from astrocyte.agents.controllers.base import CONTROLLERS, Controller, stepped
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.rules.links import junction_sources
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
@@ -140,6 +141,7 @@ def _needed(ruleset: RuleSet, names: Collection[str]) -> RuleSet:
     waiting = list(names)
     reads = {window.name: {window.source} for window in ruleset.windows}
     reads |= {rule.name: set(rule.streams) for rule in ruleset.rules}
+    reads |= {name: set(rules) for name, rules in junction_sources(ruleset).items()}
     while waiting:
         name = waiting.pop()
         if name in reads and name not in needed:
@@ -149,6 +151,7 @@ def _needed(ruleset: RuleSet, names: Collection[str]) -> RuleSet:
         update={
             "windows": tuple(window for window in ruleset.windows if window.name in needed),
             "rules": tuple(rule for rule in ruleset.rules if rule.name in needed),
+            "junctions": tuple(each for each in ruleset.junctions if each.name in needed),
             "insight": (),
         }
     )

@@ -11,7 +11,7 @@ from astrocyte.agents.rules.reading.yaml import KINDS
 __all__ = ["OWN_FILES", "Origins", "Override", "origin_changes", "origins_of", "overrides", "published_label"]
 
 OWN_FILES: Final = "the worker's own files"
-_NAMED: Final = ("rules", "windows", "insight", "streams")
+_NAMED: Final = ("rules", "windows", "insight", "junctions", "streams")
 """Lists of a rule file whose entries have names."""
 
 Origins = Mapping[tuple[str, str], tuple[str, ...]]
@@ -22,7 +22,7 @@ class Override(NamedTuple):
     """An entry that several files have: that of ``winner`` runs, those of ``losers`` do not."""
 
     kind: str
-    """``rule``, ``window``, ``statistic`` or ``stream``."""
+    """``rule``, ``window``, ``statistic``, ``junction`` or ``stream``."""
     name: str
     winner: str
     losers: tuple[str, ...]

@@ -2,7 +2,8 @@
 
 A domain is one partition number over all topics. Rules that share their ``by`` run in one group; where a stream's
 own key is not that field, or its topic has another number of partitions than there are domains, the stream first goes
-through an internal topic keyed by the field.
+through an internal topic keyed by the field. Rules behind a junction run in a group of their own: event time of such a
+group follows that of the groups from which the junction comes, which one group could not do.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Final
 
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.rules.circles import refuse_circles
+from astrocyte.agents.rules.links import Link, depths, junction_problems, junction_sources
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import correlated_fields
+from astrocyte.agents.rules.problems import InvalidRules
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts, shared_topics
@@ -58,7 +61,10 @@ class Repartition:
 
 @dataclass(frozen=True, slots=True)
 class KeyGroup:
-    """Rules and windows that share their correlation key, or the statistics, and the topics of what they read."""
+    """Rules and windows that share their correlation key, or the statistics, and the topics of what they read.
+
+    They also share their depth: the most junctions through which what they read may have come.
+    """
 
     field: str
     ruleset: RuleSet
@@ -68,6 +74,24 @@ class KeyGroup:
     """Rules whose matches another group reads as events."""
     role: str = "correlate"
     """Role that runs the group: ``insight`` for the statistics."""
+    depth: int = 0
+    links: tuple[Link, ...] = ()
+    """Where the junctions of the group's rules lead."""
+    carriers: frozenset[str] = frozenset()
+    """Rules of other groups that it reads, whose matches may hold events that came through a junction."""
+
+    @property
+    def name(self) -> str:
+        """Name of the group in its role: the field, and behind junctions their number."""
+        return f"{self.field}+{self.depth}" if self.depth else self.field
+
+    @property
+    def title(self) -> str:
+        """The group in a sentence, such as ``by key``."""
+        if self.role == "insight":
+            return "insight by run"
+        behind = "" if not self.depth else f" behind {'a junction' if self.depth == 1 else f'{self.depth} junctions'}"
+        return f"by {self.field or 'null'}{behind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +107,11 @@ class Plan:
     def copies(self) -> dict[str, str]:
         """The topic of which each internal one is a copy."""
         return {each.topic: each.source for each in self.repartitions}
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """Where junctions lead, of all groups."""
+        return tuple(link for group in self.groups for link in group.links)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -150,10 +179,22 @@ class Plan:
         lines = []
         for group in self.groups:
             makers = (*group.ruleset.rules, *group.ruleset.windows, *group.ruleset.insight)
-            what = "insight by run" if group.role == "insight" else f"by {group.field or 'null'}"
-            lines.append(f"{what}: {', '.join(each.name for each in makers)}")
+            lines.append(f"{group.title}: {', '.join(each.name for each in makers)}")
             lines += [f"  {stream} <- {topic}" for stream, topic in sorted(group.topics.items())]
-        return lines + self.describe_copies()
+        return lines + self.describe_junctions() + self.describe_copies()
+
+    def describe_junctions(self) -> list[str]:
+        """A line for each topic to which a junction leads, and for each that no rule reads."""
+        lines = []
+        for group in self.groups:
+            led = junction_sources(group.ruleset)
+            for junction in (each for each in group.ruleset.junctions if each.name in led):
+                rules = ", ".join(led[junction.name])
+                to = [link for link in group.links if link.junction == junction.name]
+                lines += [f"junction {link.junction}: {rules} -> {link.topic}" for link in to]
+                if not to:
+                    lines.append(f"junction {junction.name}: {rules} -> no rule reads it")
+        return lines
 
     def describe_copies(self) -> list[str]:
         """A line for each repartitioned stream."""
@@ -187,21 +228,27 @@ def make_plan(
     uneven = uneven or {}
     contracts = contracts_of(ruleset, catalog, existing=existing)
     refuse_circles(ruleset)
+    if problems := [*junction_problems(ruleset)]:
+        raise InvalidRules(problems)
     statistics = {spec.name for spec in ruleset.insight}
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
     made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
     keys = made | dict.fromkeys(statistics, RUN)
+    deep, junctions = depths(ruleset), {junction.name for junction in ruleset.junctions}
     declared = {
         each.name: contracts.of_stream(each.name).key_field if each.is_partitioned else None for each in ruleset.streams
     }
     groups = []
-    for field in dict.fromkeys(made.values()):
+    for field, depth in dict.fromkeys((field, deep[name]) for name, field in made.items()):
+        names = {name for name in made if (made[name], deep[name]) == (field, depth)}
         own = RuleSet(
-            rules=tuple(rule for rule in ruleset.rules if (rule.by or ALL_KEYS) == field),
-            windows=tuple(window for window in ruleset.windows if window.by == field),
+            rules=tuple(rule for rule in ruleset.rules if rule.name in names),
+            windows=tuple(window for window in ruleset.windows if window.name in names),
             streams=ruleset.streams,
         )
-        groups.append((KeyGroup(field, own, {}), {name for name in made if made[name] == field}))
+        near = junction_sources(own.model_copy(update={"junctions": ruleset.junctions})).keys() | own.read
+        own = own.model_copy(update={"junctions": tuple(each for each in ruleset.junctions if each.name in near)})
+        groups.append((KeyGroup(field, own, {}, depth=depth), names))
     if statistics:
         own = RuleSet(insight=ruleset.insight, streams=ruleset.streams)
         groups.append((KeyGroup(RUN, own, {}, role="insight"), statistics))
@@ -210,6 +257,9 @@ def make_plan(
         field, topics = group.field, group.topics
         copied: set[str] = set()
         for stream in sorted(group.ruleset.read - own_made):  # what is made here is read in event-time order
+            if stream in junctions:
+                topics[stream] = keyed_topic(stream, field)
+                continue
             topics[stream] = metrics_topic(stream) if stream in keys else contracts.topic_of(stream)
             if stream not in keys and set("*?") & set(topics[stream]):
                 raise InvalidRule(
@@ -223,17 +273,29 @@ def make_plan(
                 keyed = False  # only in a copy are doubtful clocks judged already, as where the original is counted
             if not keyed or topics[stream] in uneven:
                 copied.add(stream)
-        copied |= _beside_copies({stream for stream in topics if stream not in keys}, copied, contracts, topics, uneven)
+        others = {stream for stream in topics if stream not in keys and stream not in junctions}
+        copied |= _beside_copies(others, copied, contracts, topics, uneven)
         for stream in sorted(copied):
             source, topics[stream] = topics[stream], keyed_topic(stream, field)
             copy = Repartition(stream, source, field, topics[stream], uneven.get(source))
             repartitions[copy.topic] = copy
     read = {stream for group, _ in groups for stream in group.topics}
-    exported = [
-        replace(group, exports=frozenset(rule.name for rule in group.ruleset.rules if rule.name in read))
+    links = {
+        Link(stream, group.field, topic): None
+        for group, _ in groups
+        for stream, topic in sorted(group.topics.items())
+        if stream in junctions
+    }
+    whole = [
+        replace(
+            group,
+            exports=frozenset(rule.name for rule in group.ruleset.rules if rule.name in read),
+            links=tuple(link for link in links if link.junction in junction_sources(group.ruleset)),
+            carriers=frozenset(name for name in group.topics if name in made and deep[name]),
+        )
         for group, _ in groups
     ]
-    return Plan(tuple(exported), tuple(repartitions.values()), contracts)
+    return Plan(tuple(whole), tuple(repartitions.values()), contracts)
 
 
 def refuse_topics(plan: Plan) -> Plan:
@@ -321,7 +383,7 @@ def checked_plan(ruleset: RuleSet, *, existing: Collection[str] = (), uneven: Ma
     plan = refuse_topics(make_plan(ruleset, existing=existing, uneven=uneven))
     decoders_of(plan.contracts)
     for group in plan.groups:
-        Engine(group.ruleset, exports=group.exports)
+        Engine(group.ruleset, exports=group.exports, carriers=group.carriers)
     return plan
 
 

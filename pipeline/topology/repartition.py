@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source
-from astrocyte.agents.ingest.copies import WAITED, Copied, end_of, positions_of
+from astrocyte.agents.ingest.copies import WAITED, Copied, Copy, end_of, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import apart, reason_of
@@ -28,20 +28,7 @@ from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.partitioning import partition_keys
 from astrocyte.schemas.times import NEVER_US, are_event_times
 
-__all__ = ["Copy", "Repartitioner"]
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A frame for the internal topic, and from where its rows come; None in one that only speaks of event time."""
-
-    frame: Frame
-    copied: Copied | None = None
-
-    @property
-    def is_silence(self) -> bool:
-        """Whether it says that its source is silent."""
-        return self.copied is None and self.frame.end
+__all__ = ["Repartitioner"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +290,7 @@ class Repartitioner:
             for origin in sorted(origin for origin, moment in heard.items() if moment <= proven_s):
                 del heard[origin]
                 self._newest_us.pop((number, origin), None)
-                frames.append(Copy(self._empty(origin, number, end=True)))
+                frames.append(Copy(self._empty(origin, number, end=True), silent=True))
         return frames
 
     def recheck(self, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> None:

@@ -22,6 +22,7 @@ from astrocyte.agents.rules.model import (
     Alert,
     AlertGroup,
     Group,
+    Junction,
     MaxPartials,
     OnTimeout,
     Rule,
@@ -239,7 +240,8 @@ def test_the_table_of_pairings_is_what_the_engine_gives(form, expected):
 
 
 @pytest.mark.parametrize(
-    "model", [Rule, Step, Group, Within, MaxPartials, Skip, Alert, AlertGroup, OnTimeout, Stream, Validator, Window]
+    "model",
+    [Rule, Step, Group, Within, MaxPartials, Skip, Alert, AlertGroup, OnTimeout, Stream, Validator, Window, Junction],
 )
 def test_every_option_of_the_language_is_on_the_page(model):
     for name, info in model.model_fields.items():

@@ -48,7 +48,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "statistics": "descent distributions followed genealogy rows series statistic",
     },
     "agents/rules": {
-        "reading": "insight model named_fields problems select steps validators windows",
+        "reading": "insight junctions links model named_fields problems select steps validators windows",
     },
     "agents/sinks": {
         "audit": "base sql",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from astrocyte.agents.cep.explain.automaton import MATCH, Automaton, GraphEdge, GraphNode, automaton
-from astrocyte.agents.rules.model import Rule
+from astrocyte.agents.rules.junctions import Junction
+from astrocyte.agents.rules.links import junction_sources
+from astrocyte.agents.rules.model import Rule, RuleSet, format_duration
 
-__all__ = ["mermaid"]
+__all__ = ["junctions_mermaid", "mermaid"]
 
 _SHAPES = {
     "start": '(["{}"])',
@@ -16,6 +19,7 @@ _SHAPES = {
     "stop": '{{{{"{}"}}}}',
     "all": '(("{}"))',
 }
+_NOBODY = "no_rule"
 _ARROWS = {"take": "-->", "time": "-->", "part": "-->", "none_of": "-. none of .-x"}
 
 
@@ -24,6 +28,42 @@ def mermaid(rule: Rule) -> str:
     graph = automaton(rule)
     title = [f"%% rule {rule.name}, version {rule.content_version}", *(f"%% {line}" for line in graph.remarks)]
     return "\n".join([*title, "flowchart LR", *_lines(graph)]) + "\n"
+
+
+def junctions_mermaid(ruleset: RuleSet) -> str:
+    """A flowchart of the junctions: which rules lead to which, and what is done on the way; empty without junctions."""
+    led = junction_sources(ruleset)
+    by = {rule.name: rule.by or "null" for rule in ruleset.rules}
+    by |= {window.name: f"{window.by}, a window" for window in ruleset.windows}
+    reads: list[tuple[str, Sequence[str]]] = [(rule.name, rule.streams) for rule in ruleset.rules]
+    reads += [(window.name, window.streams) for window in ruleset.windows]
+    arrows: list[tuple[str, str, str]] = []
+    for junction in (each for each in ruleset.junctions if each.name in led):
+        readers = [name for name, streams in reads if junction.name in streams] or [_NOBODY]
+        arrows += [(name, _way(junction), reader) for name in led[junction.name] for reader in readers]
+    if not arrows:
+        return ""
+    ends = {end for first, _, last in arrows for end in (first, last)}
+    boxes = [f'    {_id(name)}["{name}<br/>by {_escape(by[name])}"]' for name in by if name in ends]
+    boxes += [f'    {_NOBODY}(["no rule"])'] if _NOBODY in ends else []
+    lines = [f'    {_id(first)} -- "{_escape(way)}" --> {_id(last)}' for first, way, last in arrows]
+    return "\n".join(["%% junctions", "flowchart LR", *boxes, *lines]) + "\n"
+
+
+def _id(name: str) -> str:
+    """The name of a rule or window as that of a node."""
+    return re.sub(r"\W", "_", name)
+
+
+def _way(junction: Junction) -> str:
+    """Name of a junction and what it does."""
+    parts = [junction.name, f"key {junction.key}"]
+    parts += [f"delay {format_duration(junction.delay)}"] if junction.delay else []
+    parts += [f"damping {junction.damping:g}"] if junction.damping < 1 else []
+    parts += [f"from strength {junction.min_strength:g}"] if junction.min_strength else []
+    parts += [f"up to {junction.max_hops} hops"] if junction.max_hops is not None else []
+    parts += [junction.where] if junction.where is not None else []
+    return ", ".join(parts)
 
 
 def _lines(graph: Automaton) -> Iterator[str]:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from astrocyte.agents.expressions.kind_checks import kind_problems, types_of
 from astrocyte.agents.expressions.nodes import Aggregate, Field, Node, walk
 from astrocyte.agents.rules.insight import STATISTIC_SPECS, SeriesSpec, StatisticSpec, TargetSpec
+from astrocyte.agents.rules.junctions import Junction
+from astrocyte.agents.rules.links import fields_of
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
 from astrocyte.agents.rules.named_fields import expressions_of, reads_of
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
@@ -26,7 +28,7 @@ from astrocyte.schemas.registry import did_you_mean
 __all__ = ["KINDS", "read_rules"]
 
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
-    *(Rule, Step, Group, Window, Stream, Validator, RuleSet),
+    *(Rule, Step, Group, Window, Junction, Stream, Validator, RuleSet),
     *(TargetSpec, SeriesSpec),
 )
 _FIELDS: Final = sorted(
@@ -39,9 +41,8 @@ _FIELDS: Final = sorted(
 )
 _ENTRANCE: Final = ("validators", "saccules")
 """The key of the list of validators, and its older name."""
-KINDS: Final = {"rules": "rule", "windows": "window", "insight": "statistic", "streams": "stream"} | dict.fromkeys(
-    _ENTRANCE, "validator"
-)
+_MAKERS: Final = {"rules": "rule", "windows": "window", "insight": "statistic", "junctions": "junction"}
+KINDS: Final = _MAKERS | {"streams": "stream"} | dict.fromkeys(_ENTRANCE, "validator")
 """What an entry of each list is called in messages."""
 _IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
 
@@ -113,7 +114,8 @@ class _Reader:
             if key not in RuleSet.model_fields and key not in _ENTRANCE:
                 self.report(unknown(str(key), list(RuleSet.model_fields)), (key,), field=str(key))
         parts: dict[str, list[Any]] = {}
-        models: dict[str, Any] = {"rules": Rule, "windows": Window, "insight": None, "streams": Stream}
+        models: dict[str, Any] = {"rules": Rule, "windows": Window, "insight": None, "junctions": Junction}
+        models |= {"streams": Stream}
         for section, model in (models | dict.fromkeys(_ENTRANCE, Validator)).items():
             parts[section] = list(self.section(section, model, [] if data.get(section) is None else data[section]))
         entrance = {name: parts.pop(name) for name in _ENTRANCE}
@@ -183,9 +185,9 @@ class _Reader:
             first.setdefault(name, index)
 
     def check_named_once(self, data: Mapping[str, Any]) -> None:
-        """Report a name that two rules, windows or statistics have, with the places of both."""
+        """Report a name that two rules, windows, statistics or junctions have, with the places of both."""
         first: dict[str, tuple[str, int]] = {}
-        for section in ("rules", "windows", "insight"):
+        for section in _MAKERS:
             items = data.get(section)
             for index, item in enumerate(items if isinstance(items, list) else ()):
                 name = item.get("name") if isinstance(item, Mapping) else None
@@ -194,7 +196,8 @@ class _Reader:
                 if name in first:
                     where = self.both_places(first[name], (section, index))
                     message = (
-                        f"the name {name!r} is given to two rules, windows or statistics, {where}; rename one of them"
+                        f"the name {name!r} is given to two rules, windows, statistics or junctions, {where}; "
+                        "rename one of them"
                     )
                     self.report(message, (section, index, "name"), rule=name, field="name")
                 first.setdefault(name, (section, index))
@@ -207,11 +210,12 @@ class _Reader:
         )
 
     def check_streams(self, parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]) -> None:
-        made = {item.name for section in ("rules", "windows", "insight", "streams") for item in parts[section]}
+        made = {item.name for section in (*_MAKERS, "streams") for item in parts[section]}
         fields: dict[str, set[str] | None] = {
             window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]
         }
         fields |= {spec.name: {*spec.fields} for spec in parts["insight"]}
+        fields |= {each.name: fields_of(each, parts["rules"]) or None for each in parts["junctions"]}
         fields |= {stream.name: _declared(stream) for stream in parts["streams"] if stream.fields}
         for section, index, stream in _entered(entrance):
             validator, entering = entrance[section][index], self.fields_of(stream, fields)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from astrocyte.agents.rules.links import junction_sources
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.history.results import RuleMatches, find_matches
 from astrocyte.pipeline.analysis.history.tapes import History, Tapes
@@ -58,12 +59,19 @@ def differing(before: RuleSet, after: RuleSet) -> set[str]:
 
     A rule whose ``version`` is set by hand is compared by its content as well.
     """
-    sides = [{each.name: each for each in (*side.rules, *side.windows, *side.insight)} for side in (before, after)]
+    sides: list[dict[str, object]] = [
+        {each.name: each for each in (*side.rules, *side.windows, *side.insight)}
+        | {each.name: each for each in side.junctions}
+        for side in (before, after)
+    ]
     found = {name for name in sides[0].keys() | sides[1].keys() if sides[0].get(name) != sides[1].get(name)}
-    makers = [maker for side in sides for maker in side.values()]
+    reads: list[tuple[str, Sequence[str]]] = []
+    for side in (before, after):
+        reads += [(each.name, each.streams) for each in (*side.rules, *side.windows, *side.insight)]
+    reads += [each for side in (before, after) for each in junction_sources(side).items()]
     grown = True
     while grown:
-        more = {each.name for each in makers if not found.isdisjoint(each.streams)}
+        more = {name for name, streams in reads if not found.isdisjoint(streams)}
         grown = not more <= found
         found |= more
     return found

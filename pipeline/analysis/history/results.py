@@ -14,6 +14,7 @@ from astrocyte.agents.engine.tape import Player
 from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.lineage import alert_ids, lineages, multi_event_records
 from astrocyte.agents.matches.table import MatchTable
+from astrocyte.agents.rules.links import depths
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.pipeline.analysis.backtest import Made
 from astrocyte.pipeline.analysis.explain import Explained, SourceEvent
@@ -145,7 +146,7 @@ def find_matches(
         if not needed.rules:
             continue
         for tape in each.tapes:
-            engine = Player(needed)
+            engine = Player(needed, carriers=each.group.carriers)
             for output in tape.replay(engine):
                 for name, table in _by_rule(output.matches, found.keys()):
                     left -= len(table)
@@ -169,8 +170,10 @@ def _needed(ruleset: RuleSet, group: KeyGroup, names: Collection[str]) -> RuleSe
     if group.role == "insight":
         own: dict[str, Any] = {each.name: each for each in ruleset.insight}
     else:
+        deep = depths(ruleset)
         own = {rule.name: rule for rule in ruleset.rules if (rule.by or ALL_KEYS) == group.field}
         own |= {window.name: window for window in ruleset.windows if window.by == group.field}
+        own = {name: each for name, each in own.items() if deep[name] == group.depth}
     wanted: set[str] = set()
     todo = [name for name in names if name in own]
     while todo:
@@ -182,6 +185,7 @@ def _needed(ruleset: RuleSet, group: KeyGroup, names: Collection[str]) -> RuleSe
         rules=tuple(each for each in ruleset.rules if each.name in wanted),
         windows=tuple(each for each in ruleset.windows if each.name in wanted),
         insight=tuple(each for each in ruleset.insight if each.name in wanted),
+        junctions=group.ruleset.junctions,
         streams=ruleset.streams,
     )
 

@@ -110,6 +110,7 @@ class History:
             recorder = Recorder(
                 group.ruleset,
                 exports=group.exports,
+                carriers=group.carriers,
                 running=bool(_read_elsewhere(group, plan)),
                 most_rows=self.most_events,
             )
@@ -155,14 +156,14 @@ def _watched(
 
 def _read_elsewhere(group: KeyGroup, plan: Plan) -> set[str]:
     """What a group makes and another one reads."""
-    made = {*results_of(group.ruleset), *group.exports}
+    made = {*results_of(group.ruleset), *group.exports, *(link.junction for link in group.links)}
     return {stream for other in plan.groups if other is not group for stream in other.topics} & made
 
 
 def _name(ruleset: RuleSet, plan: Plan) -> Hashable:
     """What decides which events the engines take, and where event time stands between them."""
     entrance = RuleSet(streams=ruleset.streams, validators=ruleset.validators).model_dump_json()
-    groups = tuple((each.field, each.role, tuple(sorted(each.topics.items()))) for each in plan.groups)
+    groups = tuple((each.name, each.role, tuple(sorted(each.topics.items()))) for each in plan.groups)
     correlated = tuple((stream, tuple(sorted(by))) for stream, by in sorted(correlated_fields(ruleset).items()))
     makers = tuple(each.ruleset.model_dump_json() for each in plan.groups if _read_elsewhere(each, plan))
     return entrance, groups, plan.repartitions, correlated, makers

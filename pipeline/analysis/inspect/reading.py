@@ -59,11 +59,12 @@ class _Lags(Watermarks):
         end: bool = False,
         one_by_one: bool = False,
         peers: Sequence[Source] = (),
+        trusted: bool = False,
     ) -> Observed:
         """As `Watermarks.observe`, with the lateness that each row needs in ``lags_us``."""
         times = np.asarray(timestamps, np.int64)
         observed = super().observe(
-            source, times, watermark_us=watermark_us, end=end, one_by_one=one_by_one, peers=peers
+            source, times, watermark_us=watermark_us, end=end, one_by_one=one_by_one, peers=peers, trusted=trusted
         )
         self.lags_us.append(np.where(observed.late, observed.limits_us - times, 0))
         late = np.zeros(len(times), np.bool_)

@@ -259,6 +259,7 @@ def _rules_with_shipped(rules: list[str] | None) -> RuleSet:
             rules=found.rules,
             windows=(*found.windows, *windows),
             insight=(*found.insight, *statistics),
+            junctions=found.junctions,
             validators=(*found.validators, *validators),
             streams=found.streams,
         )
@@ -336,6 +337,7 @@ def check_command(
     """Check rule files; show which topics they need and which streams are repartitioned."""
     import asyncio
 
+    from astrocyte.agents.rules.links import junction_sources
     from astrocyte.pipeline.kafka.client import topic_partitions
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.rule_files import misspelt_streams
@@ -351,6 +353,15 @@ def check_command(
                 "rules": [{"name": rule.name, "version": rule.content_version} for rule in ruleset.rules],
                 "windows": [window.name for window in ruleset.windows],
                 "insight": [{"name": spec.name, "statistic": spec.statistic} for spec in ruleset.insight],
+                "junctions": [
+                    {
+                        "name": junction.name,
+                        "from": list(junction_sources(ruleset)[junction.name]),
+                        "key": junction.key,
+                        "to": [link.topic for link in plan.links if link.junction == junction.name],
+                    }
+                    for junction in ruleset.junctions
+                ],
                 "topics": list(plan.topics),
                 "repartitions": [
                     {"from": each.source, "by": each.field or None, "to": each.topic, "partitions": each.partitions}
@@ -362,6 +373,8 @@ def check_command(
     statistics = f" and {counted(len(ruleset.insight), 'statistic')}" if ruleset.insight else ""
     parts = [counted(len(ruleset.rules), "rule"), counted(len(ruleset.windows), "window")]
     sys.stdout.write(f"{(', ' if statistics else ' and ').join(parts)}{statistics}: valid\n")
+    if ruleset.junctions:
+        sys.stdout.write(f"{counted(len(ruleset.junctions), 'junction')}\n")
     for line in plan.describe():
         sys.stdout.write(line + "\n")
     for line in (*misspelt_streams(ruleset, there), *published_before):
@@ -386,8 +399,8 @@ def rules_explain_command(
     files: RuleFiles,
     rule: Annotated[str | None, typer.Option("--rule", "-r", help="Only this rule.")] = None,
 ) -> None:
-    """Print the state graph of each rule as Mermaid text."""
-    from astrocyte.agents.cep.explain.mermaid import mermaid
+    """Print the state graph of each rule, and that of the junctions between them, as Mermaid text."""
+    from astrocyte.agents.cep.explain.mermaid import junctions_mermaid, mermaid
 
     ruleset = read(*files)
     chosen = [each for each in ruleset.rules if rule in (None, each.name)]
@@ -396,6 +409,8 @@ def rules_explain_command(
         raise InvalidSettings(f"no rule {rule!r} in {', '.join(files)}; the rules are {names}")
     for each in chosen:
         sys.stdout.write(mermaid(each).rstrip("\n") + "\n")
+    if rule is None:
+        sys.stdout.write(junctions_mermaid(ruleset))
 
 
 def _default_rules() -> tuple[str, ...]:

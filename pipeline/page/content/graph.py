@@ -37,14 +37,18 @@ def graph_of(ruleset: RuleSet, settings: Settings | None) -> dict[str, Any]:
         role = node("role:repartition", "role", 1, label="repartition")
         label = f"{copy.stream} by {copy.field or 'nothing'}"
         edges += [(node(copy.source, "topic", 0), role), (role, node(copy.topic, "topic", 2, label=label))]
+    for link in plan.links:  # before the groups that read them, which stand in the column before
+        node(link.topic, "topic", 4, label=f"{link.junction} by {link.field or 'nothing'}")
     for number, group in enumerate(plan.groups):
         made = (*group.ruleset.rules, *group.ruleset.windows, *group.ruleset.insight)
-        about = {"label": group.role, "by": group.field or "all keys", "rules": [each.name for each in made]}
+        by = group.title.removeprefix("by ") if group.depth else group.field or "all keys"
+        about = {"label": group.role, "by": by, "rules": [each.name for each in made]}
         place = node(f"domains:{number}", "domains", 3, role=group.role, **about)
         edges += [(node(topic, "topic", 0), place) for topic in group.topics.values()]
         outputs = _outputs(plan, number)
         edges += [(place, node(topic, "topic", 4)) for topic in outputs if not topic.startswith(METRICS_PREFIX)]
         results = [topic for topic in outputs if topic.startswith(METRICS_PREFIX)]
+        edges += [(place, link.topic) for link in group.links]
         if results:
             # Each would be a box of its own, with the same lines to and from it.
             label = f"{METRICS_PREFIX}* of {group.role} by {group.field or 'all keys'}"

@@ -135,8 +135,9 @@ class Correlator:
                 if tp.partition != partition:
                     continue
                 place = TopicPartition(tp.topic, tp.partition)
-                part.sources.assigned(place, now_s)
-                part.assigned.add(place)
+                if place.topic not in part.domain.linked:
+                    part.sources.assigned(place, now_s)
+                    part.assigned.add(place)
                 start = positions.get(tp.topic, offset)
                 if start is not None:
                     starts[tp] = positions[tp.topic] = start
@@ -160,6 +161,7 @@ class Correlator:
             elif done:
                 # Nothing is committed before a snapshot holds it.
                 self._lost.found(f"partition {partition}", done)
+                part.domain.renumber(self._now_us())
         except (MemoryError, SnapshotsLost, TransientError):
             raise
         except Exception as error:  # noqa: BLE001  whatever damaged bytes cause
@@ -168,6 +170,7 @@ class Correlator:
             self._lost.damaged(f"partition {partition}", f"{named}{str(error)[:_SHOWN]}")
             part = self._new(partition)
             part.number = number
+            part.domain.renumber(self._now_us())
         self._domains[partition] = part
         return part
 
@@ -227,8 +230,8 @@ class Correlator:
             place = TopicPartition(chunk.topic, chunk.partition)
             await self._begin_life(part)
             sources = part.sources
-            silence = chunk.topic in part.domain.copies and all(is_silence(record) for record in chunk.records)
-            if sources.idle and not silence:
+            silence = chunk.topic in part.domain.copies and all(map(is_silence, chunk.records))
+            if sources.idle and not silence and chunk.topic not in part.domain.linked:
                 active = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
                 await self._wait_again(part, sources.idle if sources.all_idle else active)
             domain, before = part.domain, dict(part.domain.positions)
@@ -241,7 +244,7 @@ class Correlator:
                 await self._record(part)
             if silence:
                 sources.reported_silent(place, chunk.next_offset)
-            else:
+            elif chunk.topic not in domain.linked:
                 sources.processed(place, chunk.next_offset, self._monotonic())
             part.deliveries[chunk.topic] = delivery
             part.dirty = True
@@ -351,8 +354,8 @@ class Correlator:
                 output.extend(part.domain.mark_idle(sorted(gone), asserting=True))
                 await self._record(part, idle=sorted(gone), asserting=True)
             output.extend(await self._trust_clock(part))
-            newest_us = part.domain.newest_us
-            if len(silent) == len(sources.heard_s) and newest_us is not None and not part.domain.asserting:
+            by_clock = len(silent) == len(sources.heard_s) and not part.domain.asserting
+            if by_clock and (newest_us := part.domain.newest_us) is not None:
                 # Event time advances with the clock, so that windows close although no event follows. Later events may
                 # be out of order by the lateness, as always.
                 elapsed_s = min(sources.silent_s(place) for place in sources.heard_s)
@@ -363,6 +366,9 @@ class Correlator:
             if output or waiting_of(part.domain) != waiting:
                 part.dirty = True
             await self._send_output(part, output)
+            if part.domain.linked:
+                silence = part.report_silence(self._monotonic(), self._idle_s, stands=not by_clock)
+                await self._send_output(part, silence)
 
     async def _trust_clock(self, part: Partition) -> DomainOutput:
         """Accept events that wait because no other key has come so far, if this machine's clock has."""
@@ -400,7 +406,7 @@ class Correlator:
     async def _begin_life(self, part: Partition) -> None:
         """Wait for topics that were assigned, whether or not they were idle before."""
         if part.assigned:
-            part.domain.activate(part.assigned)
+            await self._send_output(part, part.domain.activate(part.assigned, linked=part.restored))
             await self._record(part, active=sorted(part.assigned), restored=part.restored)
             part.assigned, part.restored = set(), False
             part.until_us = part.recorded_until_us = None
@@ -413,9 +419,9 @@ class Correlator:
         if not places:
             return
         sources = part.sources
-        everything = sources.all_idle
-        active = sorted(sources.idle if everything else places)
-        part.domain.activate(active, asserting=everything)
+        active = sorted(sources.idle if (everything := sources.all_idle) else places)
+        output = part.domain.activate(active, asserting=everything, linked=everything)
+        await self._send_output(part, output)
         await self._record(part, active=active, asserting=everything)
         if everything:
             sources.restart(self._monotonic())

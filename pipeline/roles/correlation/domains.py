@@ -41,15 +41,18 @@ def domain_of(
     # A topic with more partitions than there are domains is copied: what has no domain is only counted.
     groups = [
         DomainGroup(
-            each.field,
+            each.name,
             Engine(
                 each.ruleset,
                 consistency=settings.consistency,
                 immediate=True,
                 exports=each.exports,
+                carriers=each.carriers,
                 validated=True,
             ),
             each.topics,
+            each.links,
+            settings.partitions,
         )
         for each in plan.groups
         if partition < settings.partitions
@@ -63,6 +66,7 @@ def domain_of(
         internal=set(plan.topics) - set(whole.inputs),
         copied_by=plan.copied_by,
         copies=plan.copies,
+        linked={link.topic for link in whole.links},
         partitioned_by=plan.partitioned_by if settings.partitions > 1 else {},
         placed_by=plan.placed_by if settings.partitions > 1 else {},
         validators=Validators(ruleset.validators),

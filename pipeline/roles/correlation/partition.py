@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from astrocyte.agents.domain import Domain
+from astrocyte.agents.domain import Domain, DomainOutput
 from astrocyte.pipeline.roles.idleness import Idleness
+from astrocyte.pipeline.roles.output_records import waiting_of
 from astrocyte.pipeline.state.snapshot_schedule import SnapshotSchedule
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.schemas.topics import TopicPartition
@@ -49,6 +50,8 @@ class Partition:
     writing: asyncio.Task[None] | None = None
     unproven: bool = False
     """Sources are silent, but the broker has not shown that it takes records."""
+    reported_s: float = -math.inf
+    """When it was last said again that the domain is silent."""
     dirty: bool = False
     owes: bool = False
     """Work was cut off before all that came of it was handed over: no snapshot may hold this state."""
@@ -66,3 +69,14 @@ class Partition:
     def holds_back(self) -> bool:
         """Whether so much output awaits confirmation that the domain waits."""
         return sum(size for future, size in self.unconfirmed if not future.done()) > _MOST_UNCONFIRMED
+
+    def report_silence(self, now_s: float, idle_s: float, *, stands: bool) -> DomainOutput:
+        """What tells receivers of junctions, once and then regularly, that they need not wait for this domain.
+
+        ``stands``: event time does not advance by the clock, so that nothing comes of what waits until events follow.
+        """
+        again = now_s - self.reported_s >= idle_s
+        self.reported_s = now_s if again else self.reported_s
+        # Before what waits is left to the next events, topics have time to become idle one after the other.
+        idle = self.sources.silent(2 * idle_s if stands and waiting_of(self.domain) else idle_s)
+        return self.domain.report_silence(idle, stands=stands, again=again)

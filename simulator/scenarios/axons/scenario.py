@@ -9,7 +9,8 @@ The rate is constant within a tick and spikes have their own microsecond in it: 
 mean rate is base / (1 - branching) exactly (Hawkes 1971).
 
 A planted coincidence is a spike of type A on axon 1 and one of type B on axon 2 in one domain, in either order, less
-than ``plant_within_us`` apart, of high and nearly equal values. The ``truth`` stream says which rows they are.
+than ``plant_within_us`` apart, of high and nearly equal values. The ``truth`` stream says which rows they are. Waves
+over several domains (``wave_hz``) are in `simulator.scenarios.axons.waves`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from astrocyte.simulator.context import Context
 from astrocyte.simulator.event_spec import Column, EventSpec, HostRow
 from astrocyte.simulator.population import compact
 from astrocyte.simulator.scenario import Interval, Scenario
+from astrocyte.simulator.scenarios.axons.waves import wave_events, wave_params, wave_start, wave_step, wave_truth
 
 __all__ = ["AXONS", "Axons", "AxonsConfig", "AxonsStatic"]
 
@@ -54,6 +56,10 @@ class AxonsConfig(ScenarioConfig):
     plant_hz: float = Field(default=0.01, ge=0.0, le=100.0, description="rate of planted coincidences per domain")
     plant_within_us: int = Field(default=1_500_000, ge=1, le=1_000_000_000, description="largest gap of planted pairs")
 
+    wave_hz: float = Field(default=0.0, ge=0.0, le=100.0, description="rate of waves that start in a domain")
+    wave_domains: int = Field(default=4, ge=2, le=64, description="domains that a wave reaches, one after the other")
+    wave_delay_us: int = Field(default=300_000, ge=1, le=1_000_000_000, description="time of a wave to the next domain")
+
     @model_validator(mode="after")
     def _in_range(self) -> AxonsConfig:
         for name, low, high in (("rate_hz", 0.0, 1e4), ("branching", 0.0, 0.95), ("decay_hz", 1e-3, 1e4)):
@@ -62,6 +68,8 @@ class AxonsConfig(ScenarioConfig):
                     raise ValueError(
                         f"{name} of axon {number}: expected a number from {low:g} to {high:g}, got {value}"
                     )
+        if self.wave_hz and self.wave_delay_us < self.tick_us:
+            raise ValueError(f"wave_delay_us: expected at least a tick, {self.tick_us}, got {self.wave_delay_us}")
         return self
 
 
@@ -72,6 +80,7 @@ class AxonsStatic:
     island_domains: int
     domains: int
     tick_us: int
+    waves: bool = False
 
 
 class Axons(Scenario):
@@ -87,7 +96,7 @@ class Axons(Scenario):
     def static(self, config: AxonsConfig) -> AxonsStatic:
         """Islands are equal blocks of domains; the last may be partly empty."""
         block = -(-config.domains // self.islands(config))
-        return AxonsStatic(-(-block // 32) * 32, config.domains, config.tick_us)
+        return AxonsStatic(-(-block // 32) * 32, config.domains, config.tick_us, config.wave_hz > 0)
 
     def islands(self, config: AxonsConfig) -> int:
         """One for every 8,192 domains."""
@@ -102,7 +111,9 @@ class Axons(Scenario):
         dt_s = config.tick_us * 1e-6
         keep = np.exp(-np.array(config.decay_hz) * dt_s)
         jump_hz = np.array(config.branching) * (1.0 - keep) / dt_s
+        waves = wave_params(config) if config.wave_hz else {}
         return {
+            **waves,
             "base": np.float32(np.array(config.rate_hz) * 1e-6),
             "jump": np.float32(jump_hz * 1e-6),
             "keep": np.float32(keep),
@@ -118,7 +129,8 @@ class Axons(Scenario):
     def largest(self, static: AxonsStatic) -> Mapping[str, int]:
         """All (axon, domain) active, each with several times the usual number of spikes."""
         most = AXON_COUNT * static.island_domains
-        return {"layers": 16, "active": most} | {f"axon_{number}": most for number in range(1, AXON_COUNT + 1)}
+        found = {"layers": 16, "active": most} | {f"axon_{number}": most for number in range(1, AXON_COUNT + 1)}
+        return found | {spec.kind: static.island_domains for spec in self.events(static)[AXON_COUNT:]}
 
     def events(self, static: AxonsStatic) -> tuple[EventSpec, ...]:
         """One kind per axon."""
@@ -140,7 +152,7 @@ class Axons(Scenario):
                 timed=True,
             )
             for number in range(1, AXON_COUNT + 1)
-        )
+        ) + (wave_events(64) if static.waves else ())
 
     def init(self, static: AxonsStatic, params: Mapping[str, Array], ctx: Context) -> dict[str, Any]:
         """No excitation, nothing planted. Rows of ``excitation`` are axons."""
@@ -150,6 +162,7 @@ class Axons(Scenario):
             "due_us": jnp.full(n, _IDLE, jnp.int32),
             "due_axon": jnp.zeros(n, jnp.int32),
             "due_value": jnp.zeros(n, jnp.float32),
+            **(wave_start(n) if static.waves else {}),
         }
 
     def step(
@@ -180,6 +193,9 @@ class Axons(Scenario):
                 spike_type=jnp.concatenate([code.ravel(), jnp.full(tail, axon, jnp.int32)]),
             )
         extra = sum(jnp.sum(mask, dtype=jnp.int32) for own in planted for mask, _, _ in own)
+        if static.waves:
+            waves, spread = wave_step(params, state, ctx, domain, jnp.int32(static.domains), static.tick_us)
+            state, extra = {**state, **waves}, extra + spread
         ctx.metric("spikes", jnp.sum(spikes.fired, dtype=jnp.int32) + extra)
         return {**state, "excitation": excitation}
 
@@ -188,7 +204,7 @@ class Axons(Scenario):
         return (TRUTH,)
 
     def report(self, config: AxonsConfig, interval: Interval, memory: dict[str, Any]) -> Iterator[HostRow]:
-        """The truth: each planted pair, with the time of its second spike, so that it is in order."""
+        """The truth: each planted pair, with the time of its second spike, and each wave, in order."""
         found = []
         for number in range(1, AXON_COUNT + 1):
             rows = interval.rows[f"axon_{number}"]
@@ -197,6 +213,7 @@ class Axons(Scenario):
                 domain = int(rows.columns["domain"][row])
                 found.append((int(rows.timestamps[row]), domain, f"axon_{number}", int(rows.sequences[row])))
         pending: dict[str, Any] = memory.setdefault("pending", {})
+        rows_of_truth: list[HostRow] = []
         for time_us, domain, stream, sequence in sorted(found):
             key = f"d{domain:05d}"
             first = pending.pop(key, None)
@@ -210,7 +227,10 @@ class Axons(Scenario):
                 "members": json.dumps([first, [stream, sequence]]),
             }
             tick = (time_us - config.epoch_us) // config.tick_us
-            yield HostRow(TRUTH, tick, "planted", values, key=key, timestamp_us=time_us)
+            rows_of_truth.append(HostRow(TRUTH, tick, "planted", values, key=key, timestamp_us=time_us))
+        if config.wave_hz:
+            rows_of_truth += wave_truth(config, interval)
+        yield from sorted(rows_of_truth, key=lambda row: row.timestamp_us or 0)
 
     def violations(self, config: AxonsConfig, state: Any, interval: Interval) -> Iterator[str]:
         """Excitation is never negative and a planted spike is never overdue."""

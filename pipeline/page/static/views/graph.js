@@ -51,7 +51,12 @@ export function graphView(open) {
     };
     edges.replaceChildren(...graph.edges.map(([from, to]) => {
       const [a, b] = [place(from), place(to)];
-      if (!a || !b || a.right > b.left) return null;
+      if (!a || !b) return null;
+      if (a.left > b.right) { // a junction leads back from what one group wrote to another
+        const back = (a.left - b.right) / 2;
+        return s("path", { d: `M${a.left} ${a.middle}C${a.left - back} ${a.middle} ${b.right + back} ${b.middle} ${b.right} ${b.middle}` });
+      }
+      if (a.right > b.left) return null;
       const bend = (b.left - a.right) / 2;
       return s("path", { d: `M${a.right} ${a.middle}C${a.right + bend} ${a.middle} ${b.left - bend} ${b.middle} ${b.left} ${b.middle}` });
     }).filter(Boolean));

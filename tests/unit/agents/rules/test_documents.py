@@ -160,7 +160,7 @@ windows:
 """
     ((line, message),) = problems(text)
     assert line == 5
-    assert "'r' is given to two rules, windows or statistics, in line 2 and in line 5; rename one of them" in message
+    assert "two rules, windows, statistics or junctions, in line 2 and in line 5; rename one of them" in message
 
 
 def test_a_name_of_a_field_that_yaml_reads_as_a_boolean_is_explained_in_words():

@@ -8,14 +8,13 @@ import pytest
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.ingest.copies import Copied
+from astrocyte.agents.ingest.copies import Copied, Copy
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.roles.stalls import StallWatch, Standing
 from astrocyte.pipeline.topology.plan import Repartition
-from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records
 from astrocyte.schemas.topics import TopicPartition

@@ -1,13 +1,13 @@
 import numpy as np
 
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.copies import Copied
+from astrocyte.agents.ingest.copies import Copied, Copy
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import Repartition, make_plan
-from astrocyte.pipeline.topology.repartition import Copy, Repartitioner
+from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame

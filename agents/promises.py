@@ -1,0 +1,117 @@
+"""What junctions send from a domain to those to which they lead: events, and how far event time has come.
+
+A receiver waits for every domain from which events may come. Each sends a watermark with its events and, where it has
+none, with frames without rows: no event of the junction from it is older. That is the watermark of the group whose
+rules are led on, plus the junction's delay (the lookahead of conservative simulation; Chandy and Misra 1979, where
+such frames are called null messages). A domain whose sources are all idle reports that it is silent, as the repartition
+role does, and then that it is awake, before it knows how far event time will be. Events are numbered, so that a
+receiver takes each once although a domain repeats itself after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+
+from astrocyte.agents.ingest.copies import Copied, Copy
+from astrocyte.agents.rules.links import Link
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import CEILING_US, NEVER_US
+
+if TYPE_CHECKING:
+    from astrocyte.agents.engine.engine import Engine
+    from astrocyte.agents.engine.junctions import Led
+
+__all__ = ["Promises", "Sent"]
+
+STEP_US: Final = 100_000
+"""Least advance of event time that is reported without an event: each costs a record on every partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One frame for the topic of a link."""
+
+    link: Link
+    copy: Copy
+
+
+class Promises:
+    """The junctions that lead out of one group of domain ``partition``, of ``domains`` that each have the group."""
+
+    def __init__(self, partition: int, domains: int, engine: Engine, links: Sequence[Link]) -> None:
+        self.partition = partition
+        self.domains = domains
+        self._engine = engine
+        self._links: dict[str, list[Link]] = {}
+        for link in links:
+            self._links.setdefault(link.junction, []).append(link)
+        self._sent_us: dict[str, int] = {}
+        """By junction: the newest watermark that was sent since event time began."""
+        self._said: Literal["nothing", "awake", "silent"] = "nothing"
+
+    def lead(self, made: Sequence[Led], *, ended: bool = False, passive: bool = False) -> list[Sent]:
+        """What there is to send after a step of the engine. ``ended``: event time is over, and may begin anew.
+
+        ``passive``: nothing delays event time, so that no more is to be waited for than before.
+        """
+        events = {each.junction.name: each for each in made}
+        sent: list[Sent] = []
+        for junction in self._engine.junctions.own if self._links else ():
+            name, reached_us, led = junction.name, self._engine.watermark_us, events.get(junction.name)
+            promised_us = None if ended or reached_us == NEVER_US else min(reached_us + junction.delay_us, CEILING_US)
+            if led is not None:
+                numbers = np.arange(led.first, led.first + led.frame.num_rows)
+                copied = Copied(self.partition, int(numbers[-1]), numbers)
+                sent += self._to(name, Copy(self._frame(name, led.frame, watermark_us=promised_us), copied))
+            elif promised_us is not None:
+                if promised_us - self._sent_us.get(name, NEVER_US) < STEP_US:
+                    continue
+                sent += self._to(name, Copy(self._frame(name, watermark_us=promised_us)))
+            if promised_us is not None:
+                self._sent_us[name] = promised_us
+            if ended:
+                sent += self._to(name, Copy(self._frame(name, end=True)))
+                self._sent_us.pop(name, None)
+        if not sent and not passive:
+            return self.wake()
+        self._said = "awake" if sent else self._said
+        return sent
+
+    def wake(self) -> list[Sent]:
+        """Reports that this domain's rules have a source that is not idle, if it was not said."""
+        if self._said == "awake":
+            return []
+        self._said = "awake"
+        return [sent for name in self._links for sent in self._to(name, Copy(self._frame(name)))]
+
+    @property
+    def pending(self) -> bool:
+        """Whether a match may still come of what is here, by time alone."""
+        if self._engine.size()["waiting"]:
+            return True
+        rules = self._engine.ruleset
+        timed = bool(rules.windows) or any(rule.ends_by_absence or rule.on_timeout for rule in rules.rules)
+        return timed and self._engine.low_water_us() is not None
+
+    def silence(self, *, again: bool) -> list[Sent]:
+        """Reports that this domain's rules have no source that is not idle, if it was not said or ``again``."""
+        if self._said == "silent" and not again:
+            return []
+        self._said = "silent"
+        return [sent for name in self._links for sent in self._to(name, Copy(self._frame(name, end=True), silent=True))]
+
+    def _to(self, junction: str, copy: Copy) -> list[Sent]:
+        return [Sent(link, copy) for link in self._links.get(junction, ())]
+
+    def _frame(
+        self, junction: str, events: Frame | None = None, *, watermark_us: int | None = None, end: bool = False
+    ) -> Frame:
+        if events is None:
+            columns: Mapping[str, list[object]] = {"timestamp": [], "key": []}
+            events = Frame.from_columns(junction, "", columns)
+        peers = tuple(f"{junction}@{number}" for number in range(self.domains))
+        return replace(events, origin=str(self.partition), watermark_us=watermark_us, end=end, peers=peers)

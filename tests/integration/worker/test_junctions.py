@@ -1,0 +1,77 @@
+"""Rules behind junctions: live workers find what the offline run finds, on several partitions, also after kill -9."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support.live_cases import Case, check_case
+
+RULES = """
+rules:
+  - name: pair
+    by: key
+    within: 2s
+    all:
+      - {as: a, stream: axon_1, where: "type == 'A'"}
+      - {as: b, stream: axon_2, where: "type == 'B'"}
+    emit: {level: "a.value + b.value", confidence: "min(a.value, b.value) / max(a.value, b.value)"}
+  - name: unanswered
+    by: key
+    within: 1s
+    seq:
+      - {as: a, stream: axon_1, where: "value > 12"}
+      - not: {as: b, stream: axon_2}
+    emit: {level: "a.value"}
+  - name: echo                       # the same level in two domains, whatever their keys
+    by: key
+    within: 3s
+    seq:
+      - {as: first, stream: levels}
+      - {as: second, stream: levels}
+    emit: {value: "first.level", left: "second.strength"}
+  - name: met                        # behind two junctions, with events that are repartitioned by their value
+    by: value
+    within: 5s
+    all:
+      - {as: far, stream: echoes}
+      - {as: c, stream: axon_3}
+    emit: {hops: "far.hops + 0", near: "c.value"}
+    alert: {severity: info, message: "level {far.value:.0f} after {far.hops} junctions"}
+windows:
+  - {name: levels_per_second, from: levels, every: 1s, select: {events: "count()", strongest: "max(strength)"}}
+junctions:
+  - {name: levels, from: [pair, unanswered], key: level, where: "level > 3", delay: 200ms, damping: 0.9}
+  - {name: echoes, from: echo, key: value, delay: 50ms, damping: 0.5, min_strength: 0.02, max_hops: 3}
+"""
+CASES = (
+    Case("restarted", "short", 3, "frames", 2, scenarios=("axons",)),
+    Case("before", "default", 2, "json", 1, scenarios=("axons",)),
+)
+ON_KAFKA = Case("restarted", "short", 3, "frames", 2, "kafka", scenarios=("axons",))
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    path = tmp_path / "linked.yaml"
+    path.write_text(RULES)
+    return path
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_live_is_offline_behind_junctions(case, own_embedded, rules, tmp_path):
+    check_linked(check_case(case, own_embedded.address, tmp_path, [rules]))
+
+
+@pytest.mark.kafka
+def test_live_is_offline_behind_junctions_on_kafka(empty_kafka, rules, tmp_path):
+    check_linked(check_case(ON_KAFKA, empty_kafka.address, tmp_path, [rules]))
+
+
+def check_linked(found: Mapping[str, int]) -> None:
+    assert found["multi"] > 100
+    assert found["alerts"] > 0
+    assert found["windows"] > 0
+    assert found["late"] == found["dead"] == 0

@@ -1,0 +1,113 @@
+"""Junctions in rule files: what is refused, at its place, and how rules are grouped by the junctions before them."""
+
+import pytest
+
+from astrocyte import InvalidRules, load_rules
+from astrocyte.agents.cep.explain.mermaid import junctions_mermaid
+from astrocyte.agents.rules.links import depths
+from astrocyte.pipeline.topology.plan import make_plan
+
+RULES = """
+rules:
+  - {name: pair, within: 1s, all: [{as: a, stream: axon_1}, {as: b, stream: axon_2}], emit: {level: "a.value"}}
+  - {name: heard, seq: [{as: w, stream: wave, where: "level > 1"}], emit: {level: "w.level"}}
+windows:
+  - {name: rate, from: axon_1, every: 1s, select: {n: "count()"}}
+junctions:
+  - {name: wave, JUNCTION}
+"""
+
+
+def problems(junction: str, rules: str = RULES) -> list[tuple[int | None, str, str]]:
+    with pytest.raises(InvalidRules) as caught:
+        load_rules(rules.replace("JUNCTION", junction))
+    return [(each.line, each.field, each.message) for each in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("junction", "field", "message"),
+    [
+        ("from: piar", "from", "there is no rule 'piar' in the file; did you mean 'pair'?"),
+        ("from: 'wave_*'", "from", "no rule of the file has a name like 'wave_*'"),
+        ("from: rate", "from", "'rate' is a window; a junction leads matches on: name a rule that reads it"),
+        ("from: []", "from", "names no rule; name one, or a pattern such as wave_*"),
+        ("from: pair, key: place", "key", "rule 'pair' emits no 'place'; add it to its emit"),
+        ("from: pair, where: 'levle > 1'", "where", "events of the junction have no field 'levle'; did you mean"),
+        ("from: pair, where: 'level > '", "", "where: "),
+        ("from: pair, damping: 0", "damping", "expected a value greater than 0, got 0"),
+        ("from: pair, max_hops: 0", "max_hops", "expected a value greater than or equal to 1, got 0"),
+        ("from: pair, dampin: 0.5", "dampin", "unknown field 'dampin'; did you mean 'damping'?"),
+        ("from: heard", "from", "the junction leads back to rules from which it comes: heard -> wave -> heard"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_at_its_place(junction, field, message):
+    ((line, found, text),) = problems(junction)
+    assert line == 8
+    assert found == field
+    assert message in text
+
+
+def test_a_circle_through_two_junctions_is_refused():
+    text = RULES.replace("{name: wave, JUNCTION}", "{name: wave, from: echo}\n  - {name: back, from: heard}")
+    echo = "  - {name: echo, seq: [{as: b, stream: back}], emit: {level: 'b.level'}}\n"
+    with pytest.raises(InvalidRules, match="from which it comes: heard -> wave -> echo -> back -> heard"):
+        load_rules(text.replace("windows:", f"{echo}windows:"))
+
+
+def test_a_rule_whose_matches_wait_needs_eager():
+    held = RULES.replace("seq: [{as: w", "skip: past_last, seq: [{as: w").replace(
+        "rules:\n", "rules:\n  - {name: held, within: 1s, skip: past_last, seq: [{as: x, stream: axon_3}]}\n"
+    )
+    ((_, field, message),) = problems(
+        "from: held", held.replace(', where: "level > 1"', "").replace(', emit: {level: "w.level"}', "")
+    )
+    assert field == "from"
+    assert "rule 'held' has skip past_last" in message
+    assert "emit: eager" in message
+
+
+def test_a_rule_may_not_emit_what_the_junction_sets():
+    ((_, _, message),) = problems("from: pair", RULES.replace('{level: "a.value"}', '{level: "1", strength: "2"}'))
+    assert message == "rule 'pair' emits 'strength', which the junction sets; name it otherwise there"
+
+
+def test_the_rules_of_a_junction_share_their_by():
+    other = RULES.replace("windows:", "  - {name: other, by: value, seq: [{as: a, stream: axon_1}]}\nwindows:")
+    ((_, field, message),) = problems("from: [pair, other]", other)
+    assert field == "from"
+    assert "its rules correlate by different fields (pair by key, other by value)" in message
+
+
+def test_fields_of_its_events_are_known_to_rules_that_read_it():
+    ((_, _, message),) = problems("from: pair", RULES.replace("level > 1", "lvl > 1"))
+    assert message == "stream wave has no field 'lvl'; did you mean 'level'?"
+
+
+def test_rules_behind_junctions_have_groups_of_their_own():
+    text = RULES.replace("JUNCTION", "from: pair, key: level").replace(
+        "windows:", "  - {name: far, by: w, seq: [{as: x, stream: beyond}]}\nwindows:"
+    )
+    text = text.replace('{level: "w.level"}', '{w: "w.level"}')
+    text += "  - {name: beyond, from: heard, key: w, damping: 0.5, delay: 2s, max_hops: 4, min_strength: 0.1}\n"
+    ruleset = load_rules(text)
+    assert {name: depth for name, depth in depths(ruleset).items() if depth} == {"heard": 1, "beyond": 1, "far": 2}
+    plan = make_plan(ruleset)
+    assert [(group.name, sorted(rule.name for rule in group.ruleset.rules)) for group in plan.groups] == [
+        ("key", ["pair"]), ("key+1", ["heard"]), ("w+2", ["far"]),
+    ]  # fmt: skip
+    assert [tuple(link) for link in plan.links] == [
+        ("wave", "key", "keyed.key.wave"), ("beyond", "w", "keyed.w.beyond"),
+    ]  # fmt: skip
+    assert plan.repartitions == ()
+    assert plan.inputs == ("mono.axon_1", "mono.axon_2")
+    assert "junction beyond: heard -> keyed.w.beyond" in plan.describe()
+    drawn = junctions_mermaid(ruleset)
+    assert 'pair -- "wave, key level" --> heard' in drawn
+    assert "beyond, key w, delay 2s, damping 0.5, from strength 0.1, up to 4 hops" in drawn
+
+
+def test_a_statistic_reads_no_junction():
+    statistic = "{statistic: diversity, name: d, size: 1s, stream: wave, traits: [level], bounds: {level: [0, 1]}}"
+    text = RULES.replace("JUNCTION", "from: pair").replace('{level: "a.value"}', '{level: "a.value", cell_id: "1"}')
+    with pytest.raises(InvalidRules, match="make a window over it"):
+        load_rules(f"{text}insight:\n  - {statistic}\n")
