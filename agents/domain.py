@@ -235,7 +235,7 @@ class Domain:
         topics = {place.topic for place in places}
         for lane in self._lanes:
             lane.watermarks.activate((place for place in places if place.topic in lane.topics), asserting=asserting)
-            if linked:
+            if linked and self.linked:
                 lane.watermarks.wait_for_all(self.linked)
         return DomainOutput(led=[sent for lane in self._lanes for sent in lane.wake(topics)])
 

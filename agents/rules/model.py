@@ -166,7 +166,7 @@ class Rule(Model):
     """When matches come out: see docs/rules.md; None: as the engine's. No part of the version, as ids do not change."""
     at_end: Literal["decide", "ignore"] = "decide"
     """``ignore``: what only the end of the input decides, such as an absence whose time is not over, is no match."""
-    version: str | None = Field(default=None, exclude=True, max_length=40)
+    version: str | None = Field(default=None, max_length=40)
     """Part of the id of every match; by default a hash of the rule's content (`content_version`)."""
 
     @model_validator(mode="before")
