@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_column, frame_columns, non_finite_of
 from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, read_schema, read_stream
+from astrocyte.schemas.arrow.usual import has_columns_of, is_usual
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
@@ -331,7 +332,7 @@ def decode_frame(payload: bytes | memoryview, *, bounded: bool = True, exact: Co
             run=meta["run"],
             batch=_no_rows(schema.remove_metadata(), meta["stream"], columns)
             if batch is None
-            else _usual(batch, meta["stream"], columns),
+            else (batch if is_usual(batch, columns) else _usual(batch, meta["stream"], columns)),
             first_seq=_number(meta, "seq", _LEAST_SEQ, _MOST_SEQ, 0),
             version=_number(meta, "version", 0, _MOST_VERSION, 1),
             origin=meta.get("origin", ""),
@@ -430,9 +431,8 @@ def conform(frame: Frame, event_type: EventType) -> Frame:
     takes the type of the catalog where that loses nothing; a removed or retyped field raises SchemaMismatch naming both
     versions.
     """
-    schema = frame.batch.schema
     wanted = event_type.arrow_schema()
-    if schema.names == wanted.names and schema.types == wanted.types:
+    if has_columns_of(frame.batch.schema, event_type, in_run=bool(frame.run)):
         return replace(frame, version=event_type.version) if frame.version != event_type.version else frame
     frame = frame.settled()
     schema = frame.batch.schema

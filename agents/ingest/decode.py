@@ -20,6 +20,7 @@ from astrocyte.agents.ingest.decoders import ARROW, Decoder, Decoders, of_retrie
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import dead_letter, row_letter
 from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.schemas.arrow.usual import has_columns_of
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import InvalidEvent, TransientError
@@ -103,16 +104,19 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
 
     Raises SchemaMismatch for a column of which no row fits the catalog.
     """
-    frame, rows, reasons = sourced.frame, np.arange(sourced.frame.num_rows), dict[int, str]()
+    frame, reasons = sourced.frame, dict[int, str]()
+    rows: NDArray[np.int64] | None = None
 
     def leave(refused: dict[int, str]) -> None:
         nonlocal rows
-        reasons.update({int(rows[row]): reason for row, reason in refused.items()})
-        rows = np.delete(rows, list(refused))
+        if refused:
+            rows = np.arange(sourced.frame.num_rows) if rows is None else rows
+            reasons.update({int(rows[row]): reason for row, reason in refused.items()})
+            rows = np.delete(rows, list(refused))
 
     event_type = None if frame.has("window_start") else catalog.find(frame.stream)
     if event_type is not None:
-        if frame.num_rows:
+        if frame.num_rows and not has_columns_of(frame.batch.schema, event_type, in_run=bool(frame.run)):
             frame, refused = unmixed(frame, event_type.fields)
             leave(refused)
         frame = conform(frame, event_type)
@@ -123,7 +127,7 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
         row_letter(sourced, row, reason=reason, stage="decode", catalog=catalog)
         for row, reason in sorted(reasons.items())
     ]
-    return replace(sourced, frame=frame, numbers=rows if reasons else None), letters
+    return sourced if frame is sourced.frame else replace(sourced, frame=frame, numbers=rows), letters
 
 
 @dataclass(frozen=True, slots=True)

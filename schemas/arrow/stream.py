@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from astrocyte.schemas.arrow.known import KnownSchemas
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.values.foreign import is_binary
 
@@ -41,6 +42,10 @@ _HEAD: Final = struct.Struct("<iI")
 _END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 _I32, _U32, _U16, _I64 = struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<H"), struct.Struct("<q")
 _DICTIONARY, _BATCH = 2, 3
+_MESSAGE: Final = struct.Struct("<H4xHHH")
+"""Entries of a message's table: their size; after those of the table's size and the version the fields that are read."""
+_UNPACKED_ENTRIES: Final = 4 + 2 * 3
+"""Bytes of the entries of a batch's table that ends before how it is compressed."""
 _PACKED_ELSEWHERE: Final = -1
 """In place of a size: the buffer is not compressed."""
 
@@ -59,16 +64,16 @@ def read_stream(payload: bytes | memoryview, *, most_bytes: int | None) -> tuple
                     "divide it"
                 )
         reader = pa.ipc.open_stream(pa.py_buffer(payload))
-        batches = list(reader)
+        schema, batches = reader.schema, list(reader)
         for batch in batches:
             batch.validate(full=True)
-        if most_bytes is not None:
+        if most_bytes is not None and (claimed or not _is_small(schema, batches, len(payload), most_bytes)):
             _refuse_large(batches, most_bytes)
         if len(batches) == 1:
-            return reader.schema, batches[0]
-        table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
+            return schema, batches[0]
+        table = pa.Table.from_batches(batches, schema).combine_chunks()
         arrays = [column.combine_chunks() for column in table.columns]
-        return reader.schema, pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
+        return schema, pa.RecordBatch.from_arrays(arrays, schema=schema)
     except (pa.ArrowException, struct.error, IndexError, ValueError, OSError, EOFError) as error:
         raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
 
@@ -112,9 +117,7 @@ def unpacked_bytes(payload: bytes | memoryview) -> int:
             break
         start = at + _HEAD.size
         head = view[start : start + length]
-        table = _U32.unpack_from(head)[0]
-        kind, header = _field(head, table, 1), _field(head, table, 2)
-        size = _field(head, table, 3)
+        kind, header, size = _fields_of_message(head)
         body = _I64.unpack_from(head, size)[0] if size else 0
         at = start + length + body
         if body < 0 or at > len(view):
@@ -124,8 +127,28 @@ def unpacked_bytes(payload: bytes | memoryview) -> int:
             if head[kind] == _DICTIONARY:
                 inner = _field(head, batch, 1)
                 batch = inner + _U32.unpack_from(head, inner)[0]
-            total += _claimed(head, batch, view[start + length : at])
+            if _may_be_packed(head, batch):
+                total += _claimed(head, batch, view[start + length : at])
     return total
+
+
+def _fields_of_message(head: memoryview) -> tuple[int, int, int]:
+    """Positions of the kind of a message, of its header and of the size of its body; 0 for one that is not there."""
+    table = _U32.unpack_from(head)[0]
+    entries = table - int(_I32.unpack_from(head, table)[0])
+    if entries >= 0 and entries + _MESSAGE.size <= len(head):
+        size, kind, header, body = _MESSAGE.unpack_from(head, entries)
+        if size >= _MESSAGE.size and kind and header and body:
+            return table + kind, table + header, table + body
+    return _field(head, table, 1), _field(head, table, 2), _field(head, table, 3)
+
+
+def _may_be_packed(head: memoryview, batch: int) -> bool:
+    """Whether a batch has one of the last fields of its table: what says how it is compressed, or counts of views."""
+    entries = batch - int(_I32.unpack_from(head, batch)[0])
+    if entries < 0:
+        raise ValueError("a table before the begin of its message")
+    return int(_U16.unpack_from(head, entries)[0]) > _UNPACKED_ENTRIES
 
 
 def _field(data: memoryview, table: int, number: int) -> int:
@@ -167,6 +190,29 @@ def _claimed(head: memoryview, batch: int, body: memoryview) -> int:
 
 
 # -- after validation ------------------------------------------------------------------------------------------------
+
+
+def _is_small(schema: pa.Schema, batches: Sequence[pa.RecordBatch], size: int, most: int) -> bool:
+    """Whether it is known without a look at the columns that their values amount to at most ``most`` bytes.
+
+    ``size`` is that of the stream, which is not compressed: where each value is in it by itself, none is longer.
+    """
+    values = sum(batch.num_rows for batch in batches) * max(len(schema), 1)
+    return values * (_LEAST + size) <= most and _FLAT.holds(schema)
+
+
+def _is_flat(schema: pa.Schema) -> bool:
+    """Whether all columns are of numbers, text, or bytes of a fixed size: of types that hold no other values."""
+    return all(
+        kind.id in PLAIN_TYPES
+        or kind.id == _TEXT
+        or (kind.id == _ENCODED and kind.value_type.id == _TEXT)
+        or (pa.types.is_fixed_size_binary(kind) and not isinstance(kind, pa.BaseExtensionType))
+        for kind in schema.types
+    )
+
+
+_FLAT: Final = KnownSchemas(_is_flat)
 
 
 def _refuse_large(batches: Sequence[pa.RecordBatch], most: int) -> None:
