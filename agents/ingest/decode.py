@@ -27,6 +27,7 @@ from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.json.reader import KafkaRecord, is_retried, records_to_frame, retried_rows
+from astrocyte.schemas.small_frames import decode_small_frames
 from astrocyte.schemas.times import us_from_ms
 
 __all__ = ["RETRY_ORIGIN", "KafkaTimes", "decode_chunk", "placed"]
@@ -62,10 +63,13 @@ def decode_chunk(
             _read_json(_Run(topic, partition, run, contract, decoder.envelope), frames, letters)
             continue
         batch = _Batch(topic, partition, contract)
-        for record in run:
+        read: Sequence[Frame | None] = [None] * len(run)
+        if decoder is ARROW:
+            read = decode_small_frames([record.value for record in run], exact=exact)
+        for record, found in zip(run, read, strict=True):
             try:
                 made = (
-                    decode_frame(record.value or b"", exact=exact)
+                    found or decode_frame(record.value or b"", exact=exact)
                     if decoder is ARROW
                     else run_decoder(decoder, record, topic, partition)
                 )

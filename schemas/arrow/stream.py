@@ -22,7 +22,18 @@ from astrocyte.schemas.arrow.known import KnownSchemas
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.values.foreign import is_binary
 
-__all__ = ["ARROW_MAGIC", "MOST_BYTES", "PLAIN_TYPES", "holds_no_rows", "read_schema", "read_stream", "unpacked_bytes"]
+__all__ = [
+    "ARROW_MAGIC",
+    "MOST_BYTES",
+    "PLAIN_TYPES",
+    "field_place",
+    "holds_no_rows",
+    "may_be_packed",
+    "read_schema",
+    "read_stream",
+    "refuse_large",
+    "unpacked_bytes",
+]
 
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 """Continuation marker with which each message of an Arrow IPC stream begins; no JSON text can begin with it."""
@@ -43,7 +54,7 @@ _END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 _I32, _U32, _U16, _I64 = struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<H"), struct.Struct("<q")
 _DICTIONARY, _BATCH = 2, 3
 _MESSAGE: Final = struct.Struct("<H4xHHH")
-"""Entries of a message's table: their size; after those of the table's size and the version the fields that are read."""
+"""Begin of the entries of a message: their size, and the places of its kind, its header and the size of its body."""
 _UNPACKED_ENTRIES: Final = 4 + 2 * 3
 """Bytes of the entries of a batch's table that ends before how it is compressed."""
 _PACKED_ELSEWHERE: Final = -1
@@ -67,8 +78,8 @@ def read_stream(payload: bytes | memoryview, *, most_bytes: int | None) -> tuple
         schema, batches = reader.schema, list(reader)
         for batch in batches:
             batch.validate(full=True)
-        if most_bytes is not None and (claimed or not _is_small(schema, batches, len(payload), most_bytes)):
-            _refuse_large(batches, most_bytes)
+        if most_bytes is not None:
+            refuse_large(schema, batches, most_bytes, len(payload) if claimed == 0 else None)
         if len(batches) == 1:
             return schema, batches[0]
         table = pa.Table.from_batches(batches, schema).combine_chunks()
@@ -125,9 +136,9 @@ def unpacked_bytes(payload: bytes | memoryview) -> int:
         if kind and header and head[kind] in (_DICTIONARY, _BATCH):
             batch = header + _U32.unpack_from(head, header)[0]
             if head[kind] == _DICTIONARY:
-                inner = _field(head, batch, 1)
+                inner = field_place(head, batch, 1)
                 batch = inner + _U32.unpack_from(head, inner)[0]
-            if _may_be_packed(head, batch):
+            if may_be_packed(head, batch):
                 total += _claimed(head, batch, view[start + length : at])
     return total
 
@@ -140,18 +151,21 @@ def _fields_of_message(head: memoryview) -> tuple[int, int, int]:
         size, kind, header, body = _MESSAGE.unpack_from(head, entries)
         if size >= _MESSAGE.size and kind and header and body:
             return table + kind, table + header, table + body
-    return _field(head, table, 1), _field(head, table, 2), _field(head, table, 3)
+    return field_place(head, table, 1), field_place(head, table, 2), field_place(head, table, 3)
 
 
-def _may_be_packed(head: memoryview, batch: int) -> bool:
-    """Whether a batch has one of the last fields of its table: what says how it is compressed, or counts of views."""
+def may_be_packed(head: bytes | memoryview, batch: int) -> bool:
+    """Whether a batch has one of the last fields of its table: what says how it is compressed, or counts of views.
+
+    ``batch`` is its place in the head of its message. Raises ValueError and struct.error.
+    """
     entries = batch - int(_I32.unpack_from(head, batch)[0])
     if entries < 0:
         raise ValueError("a table before the begin of its message")
     return int(_U16.unpack_from(head, entries)[0]) > _UNPACKED_ENTRIES
 
 
-def _field(data: memoryview, table: int, number: int) -> int:
+def field_place(data: bytes | memoryview, table: int, number: int) -> int:
     """Position of a field of a flatbuffers table; 0 if the table does not have it."""
     entries = table - int(_I32.unpack_from(data, table)[0])
     place = 4 + 2 * number
@@ -165,16 +179,16 @@ def _field(data: memoryview, table: int, number: int) -> int:
 
 def _claimed(head: memoryview, batch: int, body: memoryview) -> int:
     """Bytes to which the compressed buffers of a batch claim to unpack."""
-    field = _field(head, batch, 2)
+    field = field_place(head, batch, 2)
     vector = field + int(_U32.unpack_from(head, field)[0]) if field else 0
     count = int(_U32.unpack_from(head, vector)[0]) if field else 0
-    variadic = _field(head, batch, 4)
+    variadic = field_place(head, batch, 4)
     if variadic:
         place = variadic + int(_U32.unpack_from(head, variadic)[0])
         counts = np.frombuffer(head, "<i8", int(_U32.unpack_from(head, place)[0]), place + 4)
         if ((counts < 0) | (counts > count)).any() or counts.sum() > count:
             raise ValueError(f"views into {counts.max()} buffers, of which the batch has {count}")
-    if not _field(head, batch, 3):
+    if not field_place(head, batch, 3):
         return 0
     places = np.frombuffer(head, "<i8", 2 * count, vector + 4).reshape(-1, 2)
     if (places < 0).any():
@@ -192,13 +206,23 @@ def _claimed(head: memoryview, batch: int, body: memoryview) -> int:
 # -- after validation ------------------------------------------------------------------------------------------------
 
 
-def _is_small(schema: pa.Schema, batches: Sequence[pa.RecordBatch], size: int, most: int) -> bool:
-    """Whether it is known without a look at the columns that their values amount to at most ``most`` bytes.
+def refuse_large(schema: pa.Schema, batches: Sequence[pa.RecordBatch], most: int, size: int | None) -> None:
+    """Raise InvalidFrame where the values of validated batches amount to more than ``most`` bytes.
 
-    ``size`` is that of the stream, which is not compressed: where each value is in it by itself, none is longer.
+    ``size`` is that of their messages if these are not compressed: text in them is not longer.
     """
     values = sum(batch.num_rows for batch in batches) * max(len(schema), 1)
-    return values * (_LEAST + size) <= most and _FLAT.holds(schema)
+    if size is not None and values * (_LEAST + size) <= most and _FLAT.holds(schema):
+        return
+    if _LEAST * values > most:
+        raise _too_large(values, most)
+    columns = [column for batch in batches for column in batch.columns]
+    if _exceeds(map(_most_bytes, columns), most) and _exceeds(
+        (float(_sizes(column, most).sum()) for column in columns), most
+    ):
+        raise InvalidFrame(
+            f"the values of a frame amount to more than {most:,} bytes, as it names some of them many times; divide it"
+        )
 
 
 def _is_flat(schema: pa.Schema) -> bool:
@@ -213,19 +237,6 @@ def _is_flat(schema: pa.Schema) -> bool:
 
 
 _FLAT: Final = KnownSchemas(_is_flat)
-
-
-def _refuse_large(batches: Sequence[pa.RecordBatch], most: int) -> None:
-    values = sum(batch.num_rows * max(batch.num_columns, 1) for batch in batches)
-    if _LEAST * values > most:
-        raise _too_large(values, most)
-    columns = [column for batch in batches for column in batch.columns]
-    if _exceeds(map(_most_bytes, columns), most) and _exceeds(
-        (float(_sizes(column, most).sum()) for column in columns), most
-    ):
-        raise InvalidFrame(
-            f"the values of a frame amount to more than {most:,} bytes, as it names some of them many times; divide it"
-        )
 
 
 def _exceeds(sizes: Iterable[float], most: int) -> bool:

@@ -12,11 +12,11 @@ from astrocyte.schemas.arrow.known import KnownSchemas
 from astrocyte.schemas.arrow.stream import PLAIN_TYPES
 from astrocyte.schemas.catalog import EventType
 
-__all__ = ["has_columns_of", "is_usual"]
+__all__ = ["IDENTIFIED", "has_columns_of", "is_usual", "is_usual_schema"]
 
 _NEEDED: Final = {"timestamp": pa.int64(), "key": TEXT, "type": TEXT}
 _IDENTIFYING: Final = {"seq": (pa.int64(),), "event_id": (pa.binary(16), pa.utf8())}
-_COMPLETE: Final = ("timestamp", *_IDENTIFYING)
+IDENTIFIED: Final = ("timestamp", *_IDENTIFYING)
 """Columns that have a value for each row."""
 _HIDDEN: Final = RESERVED[len(_NEEDED) :]
 
@@ -24,13 +24,18 @@ _HIDDEN: Final = RESERVED[len(_NEEDED) :]
 def is_usual(batch: pa.RecordBatch, exact: Collection[str] | None) -> bool:
     """Whether `schemas.arrow.columns.frame_columns` would give back each column as it is, and none is wrong.
 
-    It is so for any columns ``exact`` of numbers, booleans and dictionary-encoded text. False says nothing.
+    It is so of columns of numbers, booleans and text, and of lists of these, for any ``exact``. False says nothing.
     """
     schema = batch.schema
-    if not _USUAL.holds(schema) or (exact is not None and "event_id" in exact):
+    if not is_usual_schema(schema) or (exact is not None and "event_id" in exact):
         return False
-    indices = map(schema.get_field_index, _COMPLETE)
+    indices = map(schema.get_field_index, IDENTIFIED)
     return not any(batch.column(index).null_count for index in indices if index >= 0)
+
+
+def is_usual_schema(schema: pa.Schema) -> bool:
+    """Whether the columns of a schema have the form of frames, whatever their values."""
+    return _USUAL.holds(schema)
 
 
 def _has_usual_columns(schema: pa.Schema) -> bool:
@@ -39,8 +44,16 @@ def _has_usual_columns(schema: pa.Schema) -> bool:
         len(found) == len(schema.names)
         and all(found.get(name) == kind for name, kind in _NEEDED.items())
         and all(found[name] in kinds for name, kinds in _IDENTIFYING.items() if name in found)
-        and all(name in _IDENTIFYING or kind.id in PLAIN_TYPES or kind == TEXT for name, kind in found.items())
+        and all(name in _IDENTIFYING or _is_usual(kind) for name, kind in found.items())
     )
+
+
+def _is_usual(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return bool(pa.types.is_string(kind.value_type))
+    if pa.types.is_list(kind):
+        kind = kind.value_type
+    return kind.id in PLAIN_TYPES or bool(pa.types.is_string(kind))
 
 
 _USUAL: Final = KnownSchemas(_has_usual_columns)
