@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_column, frame_columns, non_finite_of
 from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, read_schema, read_stream
-from astrocyte.schemas.arrow.usual import has_columns_of, is_usual
+from astrocyte.schemas.arrow.usual import is_usual
 from astrocyte.schemas.catalog import EventType
+from astrocyte.schemas.conformed import has_columns_of
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
 from astrocyte.schemas.values.foreign import keeps_digits, plain_column

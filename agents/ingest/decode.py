@@ -20,8 +20,8 @@ from astrocyte.agents.ingest.decoders import ARROW, Decoder, Decoders, of_retrie
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import dead_letter, row_letter
 from astrocyte.agents.sinks.base import SourcedFrame
-from astrocyte.schemas.arrow.usual import has_columns_of
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.conformed import has_columns_of
 from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
