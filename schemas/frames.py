@@ -24,7 +24,6 @@ from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_co
 from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, read_schema, read_stream
 from astrocyte.schemas.arrow.usual import is_usual
 from astrocyte.schemas.catalog import EventType
-from astrocyte.schemas.conformed import has_columns_of
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
 from astrocyte.schemas.values.foreign import keeps_digits, plain_column
@@ -433,7 +432,7 @@ def conform(frame: Frame, event_type: EventType) -> Frame:
     versions.
     """
     wanted = event_type.arrow_schema()
-    if has_columns_of(frame.batch.schema, event_type, in_run=bool(frame.run)):
+    if event_type.has_columns(frame.batch.schema, in_run=bool(frame.run)):
         return replace(frame, version=event_type.version) if frame.version != event_type.version else frame
     frame = frame.settled()
     schema = frame.batch.schema

@@ -19,15 +19,14 @@ from astrocyte.agents.ingest.declared import enforce, unmixed
 from astrocyte.agents.ingest.decoders import ARROW, Decoder, Decoders, of_retried, row_ids, run_decoder
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import dead_letter, row_letter
+from astrocyte.agents.ingest.small_frames import decode_small_frames
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.conformed import has_columns_of
 from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.json.reader import KafkaRecord, is_retried, records_to_frame, retried_rows
-from astrocyte.schemas.small_frames import decode_small_frames
 from astrocyte.schemas.times import us_from_ms
 
 __all__ = ["RETRY_ORIGIN", "KafkaTimes", "decode_chunk", "placed"]
@@ -120,7 +119,7 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
 
     event_type = None if frame.has("window_start") else catalog.find(frame.stream)
     if event_type is not None:
-        if frame.num_rows and not has_columns_of(frame.batch.schema, event_type, in_run=bool(frame.run)):
+        if frame.num_rows and not event_type.has_columns(frame.batch.schema, in_run=bool(frame.run)):
             frame, refused = unmixed(frame, event_type.fields)
             leave(refused)
         frame = conform(frame, event_type)

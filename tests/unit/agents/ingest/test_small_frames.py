@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from astrocyte.agents.ingest.small_frames import decode_small_frames
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
-from astrocyte.schemas.small_frames import decode_small_frames
 
 HOUR_US = 3_600_000_000
 ATTRIBUTES = ("stream", "run", "first_seq", "version", "origin", "watermark_us", "end", "peers", "weight")
