@@ -13,6 +13,8 @@ from typing import Any, Final, Literal, get_args
 
 import pyarrow as pa
 
+from astrocyte.schemas.arrow.columns import RESERVED
+from astrocyte.schemas.arrow.known import KnownSchemas
 from astrocyte.schemas.errors import InvalidSettings, UnknownEventType
 from astrocyte.schemas.registry import Registry, described
 
@@ -24,6 +26,8 @@ WHOLE: Final = ("int64", "int32")
 NUMBERS: Final = (*WHOLE, "float64", "float32")
 """Types of numbers."""
 
+_HIDDEN: Final = tuple(name for name in RESERVED if name not in ("timestamp", "key", "type"))
+"""Columns that are no part of an event."""
 _ARROW: Mapping[str, pa.DataType] = {
     "int64": pa.int64(),
     "int32": pa.int32(),
@@ -81,6 +85,7 @@ class EventType:
     doc: str = ""
     about: Mapping[str, Field] = field(default_factory=dict)
     _schema: pa.Schema | None = field(default=None, init=False, repr=False, compare=False)
+    _known: KnownSchemas | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Fields that are defined in ``about`` need not be repeated."""
@@ -95,6 +100,25 @@ class EventType:
             columns += [(name, arrow_type(kind)) for name, kind in self.fields.items()]
             object.__setattr__(self, "_schema", pa.schema(columns))
         return self._schema
+
+    def has_columns(self, schema: pa.Schema, *, in_run: bool) -> bool:
+        """Whether the columns are those of this type in order, then those that are no part of an event.
+
+        Outside of a run the rows may name their own. `schemas.frames.conform` has nothing to do for such a frame.
+        """
+        if self._known is None:
+            object.__setattr__(self, "_known", KnownSchemas(self._has_columns))
+        assert self._known is not None
+        return self._known.holds(schema, in_run)
+
+    def _has_columns(self, schema: pa.Schema, in_run: bool) -> bool:
+        wanted = self.arrow_schema()
+        names, types = schema.names, schema.types
+        if names == wanted.names:
+            return bool(types == wanted.types)
+        hidden = _HIDDEN if in_run else (*_HIDDEN, "simulation_id")
+        ordered = [*wanted.names, *(name for name in hidden if name in names and name not in wanted.names)]
+        return names == ordered and types[: len(wanted)] == wanted.types and all(field.nullable for field in schema)
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.arrow.batches import usual_batch, usual_without_rows
 from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_column, frame_columns, non_finite_of
 from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, read_schema, read_stream
+from astrocyte.schemas.arrow.usual import is_usual
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
@@ -334,6 +335,8 @@ def decode_frame(
             run=meta["run"],
             batch=usual_without_rows(schema.remove_metadata(), meta["stream"], *columns)
             if batch is None
+            else batch
+            if is_usual(batch, columns[0])
             else usual_batch(batch, meta["stream"], *columns),
             first_seq=_number(meta, "seq", _LEAST_SEQ, _MOST_SEQ, 0),
             version=_number(meta, "version", 0, _MOST_VERSION, 1),
@@ -396,9 +399,8 @@ def conform(frame: Frame, event_type: EventType) -> Frame:
     takes the type of the catalog where that loses nothing; a removed or retyped field raises SchemaMismatch naming both
     versions.
     """
-    schema = frame.batch.schema
     wanted = event_type.arrow_schema()
-    if schema.names == wanted.names and schema.types == wanted.types:
+    if event_type.has_columns(frame.batch.schema, in_run=bool(frame.run)):
         return replace(frame, version=event_type.version) if frame.version != event_type.version else frame
     frame = frame.settled()
     schema = frame.batch.schema

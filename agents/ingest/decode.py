@@ -19,6 +19,7 @@ from astrocyte.agents.ingest.declared import enforce, unmixed
 from astrocyte.agents.ingest.decoders import ARROW, Decoder, Decoders, of_retried, row_ids, run_decoder
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import dead_letter, row_letter
+from astrocyte.agents.ingest.small_frames import decode_small_frames
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contract, Contracts
@@ -62,10 +63,13 @@ def decode_chunk(
             _read_json(_Run(topic, partition, run, contract, decoder.envelope), frames, letters)
             continue
         batch = _Batch(topic, partition, contract)
-        for record in run:
+        read: Sequence[Frame | None] = [None] * len(run)
+        if decoder is ARROW:
+            read = decode_small_frames([record.value for record in run], exact=exact)
+        for record, found in zip(run, read, strict=True):
             try:
                 made = (
-                    decode_frame(record.value or b"", exact=exact, typed=typed)
+                    found or decode_frame(record.value or b"", exact=exact, typed=typed)
                     if decoder is ARROW
                     else run_decoder(decoder, record, topic, partition)
                 )
@@ -112,17 +116,20 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
 
     Raises SchemaMismatch for a column of which no row fits the catalog.
     """
-    frame, rows, reasons = sourced.frame, np.arange(sourced.frame.num_rows), dict[int, str]()
+    frame, reasons = sourced.frame, dict[int, str]()
+    rows: NDArray[np.int64] | None = None
     nulled: Sequence[Nulled] = ()
 
     def leave(refused: dict[int, str]) -> None:
         nonlocal rows
-        reasons.update({int(rows[row]): reason for row, reason in refused.items()})
-        rows = np.delete(rows, list(refused))
+        if refused:
+            rows = np.arange(sourced.frame.num_rows) if rows is None else rows
+            reasons.update({int(rows[row]): reason for row, reason in refused.items()})
+            rows = np.delete(rows, list(refused))
 
     event_type = None if frame.has("window_start") else catalog.find(frame.stream)
     if event_type is not None:
-        if frame.num_rows:
+        if frame.num_rows and not event_type.has_columns(frame.batch.schema, in_run=bool(frame.run)):
             frame, refused = unmixed(frame, event_type.fields)
             leave(refused)
         frame = conform(frame, event_type)
@@ -135,7 +142,9 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
         row_letter(sourced, row, reason=reason, stage="decode", catalog=catalog)
         for row, reason in sorted(reasons.items())
     ]
-    return replace(sourced, frame=frame, numbers=rows if reasons else None, nulled=nulled), letters
+    if frame is not sourced.frame or nulled:
+        sourced = replace(sourced, frame=frame, numbers=rows, nulled=nulled)
+    return sourced, letters
 
 
 @dataclass(frozen=True, slots=True)

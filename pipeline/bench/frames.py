@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.ingest.small_frames import decode_small_frames
 from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
@@ -82,6 +83,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
     # Frames of the sizes that producers send: what all checks cost beside Arrow's reader alone, which has none.
     sent = {count: encode_frame(frame.slice(0, count)) for count in (1_000, 8_000)}
     silent = encode_frame(frame.slice(0, 0))
+    small = [encode_frame(_spikes(85, 1_000).numbered(first)) for first in range(0, 85 * 128, 85)]
     opened = [
         (name, partial(read, data), count, len(data))
         for count, data in sent.items()
@@ -99,6 +101,8 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
         ("decode_frame", lambda: decode_frame(payload), rows, len(payload)),
         *opened,
         ("decode_frame_without_rows", lambda: [decode_frame(silent) for _ in range(1_000)], 1_000, len(silent) * 1_000),
+        ("small_frames_one_by_one", lambda: list(map(decode_frame, small)), 85 * len(small), sum(map(len, small))),
+        ("small_frames_together", lambda: decode_small_frames(small), 85 * len(small), sum(map(len, small))),
         ("split_by_partition_8", lambda: split_by_partition(frame, 8), rows, len(payload)),
         ("frame_to_json", lambda: frame_to_records(some), len(records), sum(len(record.value) for record in records)),
         ("json_to_frame", lambda: records_to_frame("t", 0, "axon_1", sources), len(records), 0),

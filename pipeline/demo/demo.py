@@ -44,6 +44,8 @@ _START_S: Final = 60.0
 _LARGE: Final[Mapping[str, Mapping[str, Any]]] = {"axons": {"domains": 4096, "plant_hz": 0.002}}
 """Worlds of a demo that are larger than elsewhere, to be seen at work."""
 _FIRST: Final = ("repartition", "insight", "correlate")
+_STOP_S: Final = 20.0
+"""Time that the simulation has for ending its chunk."""
 _COUNTED: Final = (*OUTCOMES, "matches", "alerts")
 
 
@@ -100,6 +102,16 @@ class Demo:
 
     def _run(self, view: DemoView) -> tuple[Simulation, Mapping[str, int], float]:
         """The simulation that has ended, the counts, and the seconds from the first event until all were stored."""
+        # The world is compiled while broker and workers start.
+        self._simulation = simulation = Simulation(self._options, self._config)
+        simulation.start()
+        try:
+            return self._run_beside(simulation, view)
+        finally:
+            simulation.stop()
+            simulation.join(_STOP_S)
+
+    def _run_beside(self, simulation: Simulation, view: DemoView) -> tuple[Simulation, Mapping[str, int], float]:
         data = self._options.data
         view.stage("loading the rules")
         warm(read_rule_files(self._rules))  # here, where the user sees the notice, and before other processes run
@@ -119,8 +131,6 @@ class Demo:
             self._page = page = PageLink(settings, environment_of(settings), output=page_log, demo=data)
             with page, self._workers(settings, log) as workers:
                 view.note(f"look at the worlds, the findings and the pipeline while this runs: {page.address}")
-                self._simulation = simulation = Simulation(self._options, settings, self._config)
-                simulation.start()
                 counts = asyncio.run(self._watch(settings, simulation, workers, view))
                 sent_s = time.monotonic() - simulation.first_s if simulation.first_s is not None else 0.0
             view.stage("recording the topics")
@@ -183,7 +193,7 @@ class Demo:
                 self._look_after_page()
                 starting = [role for role in workers.starting if role in _FIRST]
                 if not starting or time.monotonic() > waits_until_s:
-                    simulation.begin()
+                    simulation.begin(settings)
                 if simulation.first_s is None:
                     workers_wait = [f"starting the workers ({', '.join(starting)})"] if starting else []
                     view.stage("; ".join([*workers_wait, *simulation.preparing]) or "sending the first events")
@@ -195,7 +205,7 @@ class Demo:
             await self._drain(settings, simulation, stats, workers, view)
         finally:
             simulation.stop()
-            await asyncio.to_thread(simulation.join, 20.0)
+            await asyncio.to_thread(simulation.join, _STOP_S)
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reading

@@ -18,11 +18,12 @@ __all__ = ["Simulation"]
 
 
 class Simulation(threading.Thread):
-    """Simulates in real time into Kafka, from `begin` on; before that it only compiles."""
+    """Simulates in real time into Kafka, from `begin` on; before that it only compiles, which needs no broker."""
 
-    def __init__(self, options: DemoOptions, settings: Settings, config: Any) -> None:
+    def __init__(self, options: DemoOptions, config: Any) -> None:
         super().__init__(name="simulation", daemon=True)
-        self._options, self._settings, self._config = options, settings, config
+        self._options, self._config = options, config
+        self._settings: Settings | None = None
         self.emitted = 0
         self.simulated_s = 0.0
         self.run_name = ""
@@ -55,8 +56,9 @@ class Simulation(threading.Thread):
         """When the first event was sent, by the monotonic clock."""
         return self.world.first_s if self.world is not None else None
 
-    def begin(self) -> None:
+    def begin(self, settings: Settings) -> None:
         """Send events from now on, or as soon as the world is compiled."""
+        self._settings = settings
         self._begin.set()
 
     def stop(self) -> None:
@@ -70,7 +72,7 @@ class Simulation(threading.Thread):
         from astrocyte.simulator.run import simulate
         from astrocyte.simulator.scenario import load_scenario
 
-        options, settings, config = self._options, self._settings, self._config
+        options, config = self._options, self._config
         world = load_scenario(options.scenario)
         static = world.static(config)
         if not is_compiled(world.name, static):
@@ -79,7 +81,8 @@ class Simulation(threading.Thread):
         note_compiled(world.name, static)
         self.preparing = ()
         self._begin.wait()
-        if self._stop_early.is_set():
+        settings = self._settings
+        if self._stop_early.is_set() or settings is None:
             return
         description = description_of(world, config, options.seed, settings.experiment)
         describe_run(settings.broker, description)

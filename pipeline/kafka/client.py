@@ -137,22 +137,24 @@ async def admin_client(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 @contextlib.asynccontextmanager
-async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """A connected consumer without a group and without assigned partitions. Raises BrokerUnavailable."""
+async def consumer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
+    """A connected consumer without a group and without assigned partitions. Raises BrokerUnavailable.
+
+    ``options`` are those of aiokafka's consumer.
+    """
     from aiokafka import AIOKafkaConsumer
 
     from astrocyte.pipeline.kafka.record_batches import unpack_answers
 
-    client = AIOKafkaConsumer(
-        bootstrap_servers=broker,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_bytes=64 << 20,
-        max_partition_fetch_bytes=4 << 20,
-        fetch_max_wait_ms=200,
-        isolation_level="read_committed",  # as workers read: events of an aborted transaction are none
-        **security_arguments(),
-    )
+    settings: dict[str, Any] = {
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "fetch_max_bytes": 64 << 20,
+        "max_partition_fetch_bytes": 4 << 20,
+        "fetch_max_wait_ms": 200,
+        "isolation_level": "read_committed",  # as workers read: events of an aborted transaction are none
+    }
+    client = AIOKafkaConsumer(bootstrap_servers=broker, **(settings | security_arguments() | options))
     await _started(client, broker)
     unpack_answers(client)
     try:

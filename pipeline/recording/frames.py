@@ -16,7 +16,7 @@ from typing import Final, Literal
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.sinks.base import SourcedFrame
-from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.catalog import CATALOG, Catalog
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _GROUP: Final = 1024
 """Number of messages decoded together; JSON records among them share a frame."""
+_GROUP_BYTES: Final = 1 << 20
 
 
 OnBad = Literal["raise", "skip"] | Callable[[DeadLetter], None]
@@ -81,15 +82,17 @@ def frames_of(
 
 
 def _groups(records: Iterable[ConsumedRecord], derived: bool) -> Iterator[list[ConsumedRecord]]:
-    """Groups of up to `_GROUP` messages; a frame holds thousands of events and ends its group."""
+    """Groups of up to `_GROUP` messages or `_GROUP_BYTES`: small frames are read many at once, a large one alone."""
     group: list[ConsumedRecord] = []
+    size = 0
     for record in records:
         if not derived and is_derived(record.topic):
             continue
         group.append(record)
-        if len(group) >= _GROUP or is_frame(record):
+        size += len(record.value or b"")
+        if len(group) >= _GROUP or size >= _GROUP_BYTES:
             yield group
-            group = []
+            group, size = [], 0
     if group:
         yield group
 

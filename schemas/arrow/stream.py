@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from astrocyte.schemas.arrow.known import KnownSchemas
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.values.foreign import is_binary
 
@@ -26,9 +27,12 @@ __all__ = [
     "MOST_BYTES",
     "PLAIN_TYPES",
     "arrow_reason",
+    "field_place",
     "holds_no_rows",
+    "may_be_packed",
     "read_schema",
     "read_stream",
+    "refuse_large",
     "unpacked_bytes",
 ]
 
@@ -50,6 +54,10 @@ _HEAD: Final = struct.Struct("<iI")
 _END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 _I32, _U32, _U16, _I64 = struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<H"), struct.Struct("<q")
 _DICTIONARY, _BATCH = 2, 3
+_MESSAGE: Final = struct.Struct("<H4xHHH")
+"""Begin of the entries of a message: their size, and the places of its kind, its header and the size of its body."""
+_UNPACKED_ENTRIES: Final = 4 + 2 * 3
+"""Bytes of the entries of a batch's table that ends before how it is compressed."""
 _PACKED_ELSEWHERE: Final = -1
 """In place of a size: the buffer is not compressed."""
 
@@ -68,16 +76,16 @@ def read_stream(payload: bytes | memoryview, *, most_bytes: int | None) -> tuple
                     "divide it"
                 )
         reader = pa.ipc.open_stream(pa.py_buffer(payload))
-        batches = list(reader)
+        schema, batches = reader.schema, list(reader)
         for batch in batches:
             batch.validate(full=True)
         if most_bytes is not None:
-            _refuse_large(batches, most_bytes)
+            refuse_large(schema, batches, most_bytes, len(payload) if claimed == 0 else None)
         if len(batches) == 1:
-            return reader.schema, batches[0]
-        table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
+            return schema, batches[0]
+        table = pa.Table.from_batches(batches, schema).combine_chunks()
         arrays = [column.combine_chunks() for column in table.columns]
-        return reader.schema, pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
+        return schema, pa.RecordBatch.from_arrays(arrays, schema=schema)
     except (pa.ArrowException, struct.error, IndexError, ValueError, OSError, EOFError) as error:
         raise InvalidFrame(
             f"expected an Arrow IPC stream, got {len(payload)} other bytes: {arrow_reason(error)}"
@@ -131,9 +139,7 @@ def unpacked_bytes(payload: bytes | memoryview) -> int:
             break
         start = at + _HEAD.size
         head = view[start : start + length]
-        table = _U32.unpack_from(head)[0]
-        kind, header = _field(head, table, 1), _field(head, table, 2)
-        size = _field(head, table, 3)
+        kind, header, size = _fields_of_message(head)
         body = _I64.unpack_from(head, size)[0] if size else 0
         at = start + length + body
         if body < 0 or at > len(view):
@@ -141,13 +147,36 @@ def unpacked_bytes(payload: bytes | memoryview) -> int:
         if kind and header and head[kind] in (_DICTIONARY, _BATCH):
             batch = header + _U32.unpack_from(head, header)[0]
             if head[kind] == _DICTIONARY:
-                inner = _field(head, batch, 1)
+                inner = field_place(head, batch, 1)
                 batch = inner + _U32.unpack_from(head, inner)[0]
-            total += _claimed(head, batch, view[start + length : at])
+            if may_be_packed(head, batch):
+                total += _claimed(head, batch, view[start + length : at])
     return total
 
 
-def _field(data: memoryview, table: int, number: int) -> int:
+def _fields_of_message(head: memoryview) -> tuple[int, int, int]:
+    """Positions of the kind of a message, of its header and of the size of its body; 0 for one that is not there."""
+    table = _U32.unpack_from(head)[0]
+    entries = table - int(_I32.unpack_from(head, table)[0])
+    if entries >= 0 and entries + _MESSAGE.size <= len(head):
+        size, kind, header, body = _MESSAGE.unpack_from(head, entries)
+        if size >= _MESSAGE.size and kind and header and body:
+            return table + kind, table + header, table + body
+    return field_place(head, table, 1), field_place(head, table, 2), field_place(head, table, 3)
+
+
+def may_be_packed(head: bytes | memoryview, batch: int) -> bool:
+    """Whether a batch has one of the last fields of its table: what says how it is compressed, or counts of views.
+
+    ``batch`` is its place in the head of its message. Raises ValueError and struct.error.
+    """
+    entries = batch - int(_I32.unpack_from(head, batch)[0])
+    if entries < 0:
+        raise ValueError("a table before the begin of its message")
+    return int(_U16.unpack_from(head, entries)[0]) > _UNPACKED_ENTRIES
+
+
+def field_place(data: bytes | memoryview, table: int, number: int) -> int:
     """Position of a field of a flatbuffers table; 0 if the table does not have it."""
     entries = table - int(_I32.unpack_from(data, table)[0])
     place = 4 + 2 * number
@@ -161,16 +190,16 @@ def _field(data: memoryview, table: int, number: int) -> int:
 
 def _claimed(head: memoryview, batch: int, body: memoryview) -> int:
     """Bytes to which the compressed buffers of a batch claim to unpack."""
-    field = _field(head, batch, 2)
+    field = field_place(head, batch, 2)
     vector = field + int(_U32.unpack_from(head, field)[0]) if field else 0
     count = int(_U32.unpack_from(head, vector)[0]) if field else 0
-    variadic = _field(head, batch, 4)
+    variadic = field_place(head, batch, 4)
     if variadic:
         place = variadic + int(_U32.unpack_from(head, variadic)[0])
         counts = np.frombuffer(head, "<i8", int(_U32.unpack_from(head, place)[0]), place + 4)
         if ((counts < 0) | (counts > count)).any() or counts.sum() > count:
             raise ValueError(f"views into {counts.max()} buffers, of which the batch has {count}")
-    if not _field(head, batch, 3):
+    if not field_place(head, batch, 3):
         return 0
     places = np.frombuffer(head, "<i8", 2 * count, vector + 4).reshape(-1, 2)
     if (places < 0).any():
@@ -188,8 +217,14 @@ def _claimed(head: memoryview, batch: int, body: memoryview) -> int:
 # -- after validation ------------------------------------------------------------------------------------------------
 
 
-def _refuse_large(batches: Sequence[pa.RecordBatch], most: int) -> None:
-    values = sum(batch.num_rows * max(batch.num_columns, 1) for batch in batches)
+def refuse_large(schema: pa.Schema, batches: Sequence[pa.RecordBatch], most: int, size: int | None) -> None:
+    """Raise InvalidFrame where the values of validated batches amount to more than ``most`` bytes.
+
+    ``size`` is that of their messages if these are not compressed: text in them is not longer.
+    """
+    values = sum(batch.num_rows for batch in batches) * max(len(schema), 1)
+    if size is not None and values * (_LEAST + size) <= most and _FLAT.holds(schema):
+        return
     if _LEAST * values > most:
         raise _too_large(values, most)
     columns = [column for batch in batches for column in batch.columns]
@@ -199,6 +234,20 @@ def _refuse_large(batches: Sequence[pa.RecordBatch], most: int) -> None:
         raise InvalidFrame(
             f"the values of a frame amount to more than {most:,} bytes, as it names some of them many times; divide it"
         )
+
+
+def _is_flat(schema: pa.Schema) -> bool:
+    """Whether all columns are of numbers, text, or bytes of a fixed size: of types that hold no other values."""
+    return all(
+        kind.id in PLAIN_TYPES
+        or kind.id == _TEXT
+        or (kind.id == _ENCODED and kind.value_type.id == _TEXT)
+        or (pa.types.is_fixed_size_binary(kind) and not isinstance(kind, pa.BaseExtensionType))
+        for kind in schema.types
+    )
+
+
+_FLAT: Final = KnownSchemas(_is_flat)
 
 
 def _exceeds(sizes: Iterable[float], most: int) -> bool:

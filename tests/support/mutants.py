@@ -77,6 +77,9 @@ def frames() -> tuple[str, list[RawRecord]]:
         with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
             writer.write_batch(batch)
         values.append(bytes(sink.getvalue()))
+    # Of these columns small frames are read together with others.
+    usual = _frame(50).batch.select(["timestamp", "key", "type", "x", "s"])
+    values.append(encode_frame(Frame("A", "run", usual, origin="o", watermark_us=5, peers=("a", "b"))))
     return "", [RawRecord(0, TIME_MS, None, value) for value in values]
 
 

@@ -1,9 +1,9 @@
 """What a live page costs beside a pipeline: 10,000 events a second, with no browser, one and fifty of them.
 
 The broker, the world and the page are processes of their own, and the browsers are connections that read everything.
-By itself, for as long as one likes with each number of browsers:
+By itself, for as long as one likes with each number of browsers; then with a tab of Chromium, whose memory is measured:
 
-    python -m astrocyte.pipeline.bench.page.live --seconds 3600
+    python -m astrocyte.pipeline.bench.page.live --seconds 3600 --browsers 1 --tab
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, Final
 import aiohttp
 import numpy as np
 
+from astrocyte.pipeline.bench.page.tab import Tab, browser_program, open_tab
 from astrocyte.pipeline.bench.processes import resident_mb, used_s
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.roles.parent import killed_with_parent
@@ -38,10 +39,10 @@ _SAMPLE_S: Final = 1.0
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
     """One figure for each number of browsers: the page's share of a core, its memory, and what each browser is sent."""
-    yield from _measured(5 if quick else 120)
+    yield from _measured(5 if quick else 120, _BROWSERS, browser_program() if not quick else None)
 
 
-def _measured(seconds: float) -> Iterator[dict[str, Any]]:
+def _measured(seconds: float, numbers: Sequence[int], program: str | None) -> Iterator[dict[str, Any]]:
     with TemporaryDirectory(prefix="astrocyte-bench-") as folder, BrokerProcess(Path(folder) / "broker") as broker:
         simulate = ["simulate", "axons", "--size", str(_SIZE), "--realtime", "--seconds", "86400"]
         with (
@@ -49,8 +50,10 @@ def _measured(seconds: float) -> Iterator[dict[str, Any]]:
             _command(["page", "--broker", broker.address, "--port", "0"], Path(folder, "page.log")) as page,
         ):
             address = _address(page, Path(folder, "page.log"))
-            for browsers in _BROWSERS:
+            for browsers in numbers:
                 yield asyncio.run(_figure(address, page.pid, browsers, seconds))
+            if program is not None:
+                yield asyncio.run(_tab_figure(program, address, page.pid, seconds))
 
 
 @contextmanager
@@ -79,26 +82,45 @@ async def _figure(address: str, process: int, browsers: int, seconds: float) -> 
         taken = [0] * browsers
         reading = [asyncio.create_task(_browse(session, address, taken, number)) for number in range(browsers)]
         await asyncio.sleep(min(10.0, seconds))  # snapshots of what was before
-        began_s, used_before_s, sent = time.monotonic(), used_s(process), sum(taken)
-        memory = []
-        while time.monotonic() < began_s + seconds:
-            memory.append((time.monotonic() - began_s, resident_mb(process)))
-            await asyncio.sleep(_SAMPLE_S)
-        passed_s = time.monotonic() - began_s
-        share, sent = (used_s(process) - used_before_s) / passed_s, sum(taken) - sent
+        sent = sum(taken)
+        figure = await _watched(process, seconds)
+        sent = sum(taken) - sent
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
-    times_s, sizes_mb = np.array(memory).T
-    return {
-        "bench": "page_live",
-        "browsers": browsers,
+    rate = sent / figure["seconds"] / 1e3 / browsers if browsers else 0.0
+    return {"bench": "page_live", "browsers": browsers, "kb_per_s_and_browser": rate, **figure}
+
+
+async def _tab_figure(program: str, address: str, process: int, seconds: float) -> dict[str, Any]:
+    async with open_tab(program, address) as tab:
+        await asyncio.sleep(min(10.0, seconds))
+        figure = await _watched(process, seconds, tab)
+    return {"bench": "page_live_tab", "browsers": 1, **figure}
+
+
+async def _watched(process: int, seconds: float, tab: Tab | None = None) -> dict[str, Any]:
+    """Use and memory of the server, and of a tab, over some time; slopes are those of straight lines through them."""
+    began_s, used_before_s = time.monotonic(), used_s(process)
+    server, heap = [], []
+    while time.monotonic() < began_s + seconds:
+        server.append((time.monotonic() - began_s, resident_mb(process)))
+        if tab is not None:
+            heap.append((time.monotonic() - began_s, await tab.heap_mb()))
+        await asyncio.sleep(_SAMPLE_S)
+    passed_s = time.monotonic() - began_s
+    figure = {
         "seconds": passed_s,
-        "share_of_core": share,
-        "kb_per_s_and_browser": sent / passed_s / 1e3 / browsers if browsers else 0.0,
-        "resident_mb": sizes_mb[-1],
-        "slope_mb_per_hour": float(np.polyfit(times_s, sizes_mb, 1)[0] * 3600),
+        "share_of_core": (used_s(process) - used_before_s) / passed_s,
+        "resident_mb": server[-1][1],
+        "slope_mb_per_hour": _slope(server),
     }
+    return figure | ({"heap_mb": heap[-1][1], "heap_slope_mb_per_hour": _slope(heap)} if heap else {})
+
+
+def _slope(sizes: Sequence[tuple[float, float]]) -> float:
+    times_s, sizes_mb = np.array(sizes).T
+    return float(np.polyfit(times_s, sizes_mb, 1)[0] * 3600)
 
 
 async def _browse(session: aiohttp.ClientSession, address: str, taken: list[int], number: int) -> None:
@@ -112,7 +134,13 @@ async def _browse(session: aiohttp.ClientSession, address: str, taken: list[int]
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120.0, help="with each number of browsers")
-    for figure in _measured(parser.parse_args().seconds):
+    parser.add_argument("--browsers", type=int, nargs="*", default=_BROWSERS, help="numbers of browsers")
+    parser.add_argument("--tab", action="store_true", help="at last a tab of Chromium")
+    given = parser.parse_args()
+    program = browser_program() if given.tab else None
+    if given.tab and program is None:
+        parser.error("neither chromium nor google-chrome is installed; leave --tab out")
+    for figure in _measured(given.seconds, given.browsers, program):
         sys.stdout.write(json.dumps(figure) + "\n")
 
 

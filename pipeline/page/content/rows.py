@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
@@ -41,11 +41,19 @@ class Rows:
         if measure.by is None:
             return None
         known = pa.array(measure.groups, pa.utf8())
-        return np.concatenate([_codes(frame, measure.by, known) for frame in self.frames])
+        return np.concatenate([_codes(column, rows, known) for column, rows in self._columns(measure.by)])
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Values of a field; NaN where it is null, no number, or not there."""
-        return np.concatenate([_numbers(frame, name) for frame in self.frames])
+        return np.concatenate([_numbers(column, rows) for column, rows in self._columns(name)])
+
+    def _columns(self, name: str) -> Iterator[tuple[pa.ChunkedArray | None, int]]:
+        """A field in frames in which it has one type, and the number of their rows: many small frames cost as one."""
+        given = ((frame.column(name) if frame.has(name) else None, frame.num_rows) for frame in self.frames)
+        for kind, same in groupby(given, lambda each: None if each[0] is None else each[0].type):
+            found = list(same)
+            columns = None if kind is None else pa.chunked_array([column for column, _ in found], kind)
+            yield columns, sum(rows for _, rows in found)
 
 
 def rows_of(frames: Iterable[tuple[Frame, NDArray[np.int64]]]) -> dict[tuple[str, str], Rows]:
@@ -57,26 +65,23 @@ def rows_of(frames: Iterable[tuple[Frame, NDArray[np.int64]]]) -> dict[tuple[str
     return {place: Rows.of(each) for place, each in parts.items()}
 
 
-def _codes(frame: Frame, name: str, known: pa.Array) -> NDArray[np.int64]:
-    if not frame.has(name):
-        return np.full(frame.num_rows, -1)
-    column: Any = frame.column(name)
-    if pa.types.is_dictionary(column.type):
-        codes = pc.index_in(column.dictionary.cast(pa.utf8()), known)
-        found = codes.take(column.indices)
-    elif pa.types.is_string(column.type):
+def _codes(column: pa.ChunkedArray | None, rows: int, known: pa.Array) -> NDArray[np.int64]:
+    if column is not None and pa.types.is_dictionary(column.type):
+        column = column.unify_dictionaries()
+        codes = pc.index_in(column.chunk(0).dictionary.cast(pa.utf8()), known)
+        found = codes.take(pa.chunked_array([chunk.indices for chunk in column.chunks]))
+    elif column is not None and pa.types.is_string(column.type):
         found = pc.index_in(column, known)
     else:
-        return np.full(frame.num_rows, -1)
+        return np.full(rows, -1)
     result: NDArray[np.int64] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return result
 
 
-def _numbers(frame: Frame, name: str) -> NDArray[np.float64]:
-    column: Any = frame.column(name) if frame.has(name) else None
+def _numbers(column: pa.ChunkedArray | None, rows: int) -> NDArray[np.float64]:
     if column is None or not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        return np.full(frame.num_rows, np.nan)
+        return np.full(rows, np.nan)
     if column.null_count:
         column = column.cast(pa.float64())
-    values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64)
+    values: NDArray[np.float64] = column.to_numpy().astype(np.float64)
     return values

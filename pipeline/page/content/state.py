@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -257,14 +257,18 @@ def _written_us(timestamp_ms: int, otherwise_us: int) -> int:
 def _framed(frames: Sequence[SourcedFrame], records: Sequence[ConsumedRecord]) -> list[tuple[Frame, NDArray[np.int64]]]:
     """Frames with the Kafka time of each row."""
     times = {record.offset: record.timestamp_ms for record in records}
-    found = []
-    for each in frames:
-        rows = each.frame.num_rows
-        offsets = np.full(rows, each.offset) if each.offsets is None else each.offsets
-        unique, places = np.unique(offsets, return_inverse=True)
-        written_us = np.array([times.get(int(offset), -1) for offset in unique], np.int64)[places] * 1000
-        found.append((each.frame, np.where(written_us < 0, each.frame.timestamps(), written_us)))
-    return found
+    return [(each.frame, _written_rows_us(each, times)) for each in frames]
+
+
+def _written_rows_us(sourced: SourcedFrame, times_ms: Mapping[int, int]) -> NDArray[np.int64]:
+    """Kafka time of each row, by that of the messages; where these have none, the event's."""
+    if sourced.offsets is None:
+        time_ms = times_ms.get(sourced.offset, -1)
+        rows = sourced.frame.num_rows
+        return sourced.frame.timestamps() if time_ms < 0 else np.full(rows, time_ms * 1000, np.int64)
+    known, places = np.unique(sourced.offsets, return_inverse=True)
+    written_us = np.array([times_ms.get(offset, -1) for offset in known.tolist()], np.int64)[places] * 1000
+    return np.where(written_us < 0, sourced.frame.timestamps(), written_us)
 
 
 def _run_document(run: Run) -> dict[str, Any]:

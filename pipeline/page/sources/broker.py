@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["BrokerSource"]
 
 _POLL_S: Final = 1.0
+_FETCH: Final = {"fetch_min_bytes": 1 << 20, "fetch_max_wait_ms": 500}
+"""An answer with a few messages costs as much as one with many, and a poll wants those of a second."""
 _MOST_RECORDS: Final = 5_000
 """Messages of one poll."""
 _TOPICS_S: Final = 10.0
@@ -108,7 +110,7 @@ class BrokerSource:
 
     async def _follow(self, page: Reader) -> None:
         """Read until nobody looks any more."""
-        async with consumer_client(self._settings.broker) as client:
+        async with consumer_client(self._settings.broker, **_FETCH) as client:
             self._problem = ""
             looked_s = -_TOPICS_S
             while page.is_looked_at:
