@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Final
 
 import pyarrow as pa
 
-from astrocyte.schemas.arrow.columns import TEXT, frame_columns, non_finite_of
+from astrocyte.schemas.arrow.columns import frame_columns, non_finite_of
+from astrocyte.schemas.arrow.usual import IDENTIFYING, NEEDED
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.values.nested import NON_FINITE, reasons_column
 
 __all__ = ["usual_batch", "usual_without_rows"]
-
-_NEEDED: Final = (("timestamp", pa.int64()), ("key", TEXT), ("type", TEXT))
-_IDENTIFYING: Final = (("seq", (pa.int64(),)), ("event_id", (pa.binary(16), pa.utf8())))
 
 
 @lru_cache(maxsize=256)
@@ -48,13 +45,13 @@ def usual_batch(
             names, columns = [*names, NON_FINITE], [*columns, reasons_column(reasons, batch.num_rows)]
         batch = pa.RecordBatch.from_arrays(columns, names=names)
     found = dict(zip(names, columns, strict=True))
-    for name, kind in _NEEDED:
+    for name, kind in NEEDED.items():
         if name not in found or found[name].type != kind:
             had = found[name].type if name in found else None
             raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} is {had}; expected {kind}")
     if found["timestamp"].null_count:
         raise InvalidFrame(f"frame of stream {stream!r}: column 'timestamp' holds nulls; every event needs a time")
-    for name, kinds in _IDENTIFYING:
+    for name, kinds in IDENTIFYING.items():
         if name in found and (found[name].type not in kinds or found[name].null_count):
             raise InvalidFrame(
                 f"frame of stream {stream!r}: column {name!r} is {found[name].type} with "
