@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.agents.engine.output import FailedRow
 from astrocyte.agents.ingest.copies import Originals
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
@@ -23,8 +22,6 @@ from astrocyte.agents.ingest.unused.doubted_times import doubted_times
 from astrocyte.agents.ingest.unused.not_numbers import NumberFields
 from astrocyte.agents.ingest.unused.reasons import reason_kind
 from astrocyte.agents.ingest.validate import Passed
-from astrocyte.agents.matches.records import FailedMatch, match_letter
-from astrocyte.agents.matches.table import MatchTable
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import correlated_by, named_fields, number_reads_of
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -34,9 +31,14 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, is_retried
+from astrocyte.schemas.json.types import Nulled
 from astrocyte.schemas.partitioning import KeySample
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import KEYED_PREFIX, METRICS_PREFIX, metrics_topic
+
+if TYPE_CHECKING:
+    from astrocyte.agents.engine.output import EngineOutput, FailedRow
+    from astrocyte.agents.matches.records import FailedMatch
 
 __all__ = ["OUTCOMES", "Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent", "accounted", "lacking"]
 
@@ -172,6 +174,8 @@ class Accounting:
         self.numbers = NumberFields()
         self.keys: dict[str, KeySample] = {}
         """Some keys of each topic that is read as its producer partitions it."""
+        self.made: frozenset[str] = frozenset()
+        """Streams that the rules and windows for which is reported make themselves."""
         self._correlated_by: dict[str, frozenset[str | None]] = {}
         self._internal = frozenset(internal)
         self._catalog = catalog
@@ -179,6 +183,7 @@ class Accounting:
 
     def report_for(self, rulesets: Sequence[RuleSet]) -> None:
         """Say what of the events these rules do not use."""
+        self.made = frozenset(chain.from_iterable(ruleset.made for ruleset in rulesets))
         self.fields.update(chain.from_iterable(map(named_fields, rulesets)))
         self.numbers.update(chain.from_iterable(map(number_reads_of, rulesets)))
         self._correlated_by = correlated_by(rulesets)
@@ -262,6 +267,16 @@ class Accounting:
         if intake.counted:
             self.counters.received += intake.sourced.frame.num_rows
             self.counters.sampled += passed.sampled
+            self._nulled(intake)
+
+    def _nulled(self, intake: Intake) -> None:
+        """Count the values that became null because they were of another type than declared."""
+        by_field: dict[str, list[Nulled]] = {}
+        for each in intake.sourced.nulled:
+            by_field.setdefault(each.field, []).append(each)
+        for name, found in by_field.items():
+            example = f"{intake.place(found[0].row)}: {found[0].reason}"
+            self.unused.add("nulled", intake.sourced.frame.stream, example, detail=name, count=len(found))
 
     def _judges(self, intake: Intake) -> bool:
         """Whether the values of rows are judged here, which is where they were first read."""
@@ -276,7 +291,7 @@ class Accounting:
             )
         for found in self.numbers.note(kept) if self._judges(intake) else ():
             example = f"{intake.place(int(rows[found.row]))}: {found.value} in {found.reader}"
-            self.unused.add("no_number", kept.stream, example, detail=found.field, count=found.rows)
+            self.unused.add("no_number", kept.stream, example, detail=found.field, count=found.rows, kind=found.kind)
 
     def dated(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
         """Count the rows of another stream, and those of JSON records whose times are rather none."""
@@ -382,8 +397,25 @@ class Accounting:
             self._dead(intake, int(rows[row]), f"a late event; {reason}", "late")
         return len(found.rows)
 
-    def failed_results(self, matches: Sequence[FailedMatch], rows: Sequence[FailedRow], output: DomainOutput) -> None:
+    def emitted(self, result: EngineOutput, output: DomainOutput) -> None:
+        """What an engine gave, as records for other topics."""
+        from astrocyte.agents.matches.grouped import grouped_alert_records
+        from astrocyte.agents.matches.records import match_records
+
+        made = match_records(result.matches)
+        if made.failed or result.failed:
+            self._failed_results(made.failed, result.failed, output)
+        self.counters.matches += len(made.multi_events)
+        self.counters.alerts += len(made.alerts) + len(result.grouped)
+        output.multi_events += made.multi_events
+        output.alerts += made.alerts + grouped_alert_records(result.grouped)
+        output.frames += result.frames
+
+    def _failed_results(self, matches: Sequence[FailedMatch], rows: Sequence[FailedRow], output: DomainOutput) -> None:
         """Matches and results of windows of which something raised."""
+        from astrocyte.agents.matches.records import FailedMatch, match_letter
+        from astrocyte.agents.matches.table import MatchTable
+
         matches = [
             *matches,
             *(FailedMatch(each.result, "emit", each.reason) for each in rows if isinstance(each.result, MatchTable)),

@@ -11,15 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake, lacking
-from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, is_silence, positions_of
@@ -31,8 +29,6 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.ingest.waiter import Waiter
 from astrocyte.agents.lane import DomainGroup, GroupTime, Lane, push, push_late
-from astrocyte.agents.matches.grouped import grouped_alert_records
-from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
@@ -41,6 +37,10 @@ from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.times import NEVER_US, iso_from_us
 from astrocyte.schemas.topics import TopicPartition
+
+if TYPE_CHECKING:
+    from astrocyte.agents.engine.engine import Engine
+    from astrocyte.agents.engine.output import EngineOutput
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
 
@@ -122,8 +122,8 @@ class Domain:
 
     @property
     def made(self) -> frozenset[str]:
-        """Streams that the rules and windows make themselves."""
-        return frozenset(name for group in self.groups for name in group.engine.ruleset.made)
+        """Streams that the rules and windows for which is reported make themselves (`report_for`)."""
+        return self._accounting.made
 
     @property
     def watermark_us(self) -> int:
@@ -413,25 +413,14 @@ class Domain:
                 "not valid any more. Nothing of this was acknowledged: mend or remove the rule or window and start "
                 "again, from the last snapshot"
             ) from error
-        self._emit(result, output)
-
-    def _emit(self, result: EngineOutput, output: DomainOutput) -> None:
-        if not result:
-            return
-        made = match_records(result.matches)
-        if made.failed or result.failed:
-            self._accounting.failed_results(made.failed, result.failed, output)
-        self.counters.matches += len(made.multi_events)
-        self.counters.alerts += len(made.alerts) + len(result.grouped)
-        output.multi_events += made.multi_events
-        output.alerts += made.alerts + grouped_alert_records(result.grouped)
-        output.frames += result.frames
+        if result:
+            self._accounting.emitted(result, output)
 
     def _note_rules(self) -> None:
         self.report_for(*(group.engine.ruleset for group in self.groups))
 
     def report_for(self, *rulesets: RuleSet) -> None:
-        """Say what of the events these rules do not use, whether or not they are those of this domain."""
+        """Say, until `update`, what of the events these rules do not use, whether or not they are of this domain."""
         self._accounting.report_for(rulesets)
 
     def update(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.accounting import Intake
-from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.watermarks import Watermarks
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.schemas.frames import Frame
+
+if TYPE_CHECKING:
+    from astrocyte.agents.engine.engine import Engine
 
 __all__ = ["DomainGroup", "GroupTime", "Lane", "push", "push_late"]
 

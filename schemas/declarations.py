@@ -202,5 +202,10 @@ class StreamDeclaration(_Part):
         """Columns that are declared to hold integers or text, in which decimal numbers keep their digits."""
         return frozenset(name for name, kind in self.column_types.items() if kind in WHOLE or kind == "string")
 
+    @cached_property
+    def typed_columns(self) -> frozenset[str]:
+        """Columns of a declared type that tells lists and objects from text, as all but ``json`` do."""
+        return frozenset(name for name, kind in self.column_types.items() if kind != "json")
+
 
 DEBEZIUM: Final = "debezium"

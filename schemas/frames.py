@@ -13,16 +13,15 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from astrocyte.schemas.arrow.batches import usual_batch, usual_without_rows
 from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_column, frame_columns, non_finite_of
 from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, read_schema, read_stream
-from astrocyte.schemas.arrow.usual import is_usual
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
@@ -43,8 +42,6 @@ __all__ = [
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
 _HIDDEN: Final = ("seq", "event_id", NON_FINITE)
 """Reserved columns that are no part of an event. In rules these names are those of the event's fields."""
-_NEEDED: Final = (("timestamp", pa.int64()), ("key", TEXT), ("type", TEXT))
-_IDENTIFYING: Final = (("seq", (pa.int64(),)), ("event_id", (pa.binary(16), pa.utf8())))
 _SMALL: Final = 1 << 16
 """Bytes of a frame without rows of which the columns are remembered."""
 _LEAST_SEQ, _MOST_SEQ = -(2**62), 2**62
@@ -189,16 +186,15 @@ class Frame:
         """Values of column ``name`` as Python objects, each in its own type. Raises KeyError."""
         return _values_of(self.column(name))
 
-    def settled(self, exact: Collection[str] = ()) -> Self:
+    def settled(self, exact: Collection[str] = (), typed: Collection[str] = ()) -> Self:
         """The frame as rules read it: decimal numbers and integers beyond 64 bits are integers or floats.
 
-        Those of the columns ``exact`` distinguish events (`schemas.values.single.distinguishing`). A frame that
-        `decode_frame` read is settled already.
+        ``exact`` and ``typed`` are as in `schemas.arrow.columns.frame_columns`; `decode_frame` settles what it reads.
         """
         schema = self.batch.schema
         if not any(map(keeps_digits, schema.types)):
             return self
-        columns = frame_columns(schema.names, self.batch.columns, self.stream, exact)
+        columns = frame_columns(schema.names, self.batch.columns, self.stream, exact, typed)
         return replace(self, batch=pa.RecordBatch.from_arrays(columns, names=schema.names))
 
     def sequences(self) -> NDArray[np.int64]:
@@ -311,13 +307,19 @@ def encode_frame(frame: Frame) -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode_frame(payload: bytes | memoryview, *, bounded: bool = True, exact: Collection[str] | None = ()) -> Frame:
+def decode_frame(
+    payload: bytes | memoryview,
+    *,
+    bounded: bool = True,
+    exact: Collection[str] | None = (),
+    typed: Collection[str] = (),
+) -> Frame:
     """Frame of the bytes, its columns as views into them.
 
     Everything is checked here, once, so that no value of a frame can fail later: see `schemas.arrow.stream`, which also
     bounds what the bytes may unpack to, unless ``bounded`` is False (for bytes that this program wrote). The columns
-    ``exact`` distinguish events, and None keeps all as they came: see `schemas.arrow.columns.frame_columns`. Raises
-    InvalidFrame.
+    ``exact`` distinguish events, and None keeps all as they came; ``typed`` are held to declared types by the caller:
+    see `schemas.arrow.columns.frame_columns`. Raises InvalidFrame.
     """
     batch: pa.RecordBatch | None = None
     if len(payload) <= _SMALL and holds_no_rows(payload):
@@ -326,13 +328,13 @@ def decode_frame(payload: bytes | memoryview, *, bounded: bool = True, exact: Co
         schema, batch = read_stream(payload, most_bytes=MOST_BYTES if bounded else None)
     try:
         meta = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-        columns = None if exact is None else frozenset(exact)
+        columns = None if exact is None else frozenset(exact), frozenset(typed)
         frame = Frame(
             stream=meta["stream"],
             run=meta["run"],
-            batch=_no_rows(schema.remove_metadata(), meta["stream"], columns)
+            batch=usual_without_rows(schema.remove_metadata(), meta["stream"], *columns)
             if batch is None
-            else (batch if is_usual(batch, columns) else _usual(batch, meta["stream"], columns)),
+            else usual_batch(batch, meta["stream"], *columns),
             first_seq=_number(meta, "seq", _LEAST_SEQ, _MOST_SEQ, 0),
             version=_number(meta, "version", 0, _MOST_VERSION, 1),
             origin=meta.get("origin", ""),
@@ -385,43 +387,6 @@ def _weight(meta: Mapping[str, str]) -> float:
     if not 0 < found < math.inf:
         raise ValueError(f"metadata entry 'weight' is {given[:80]}; expected a number above 0")
     return found
-
-
-@lru_cache(maxsize=256)
-def _no_rows(schema: pa.Schema, stream: str, exact: Collection[str] | None) -> pa.RecordBatch:
-    """The batch of a frame that only says how far time is, which most frames of a quiet stream do. Raises InvalidFrame.
-
-    What `read_stream` and `_usual` make of no rows depends on the schema alone, and costs half a millisecond.
-    """
-    arrays = [column.combine_chunks() for column in schema.empty_table().columns]
-    return _usual(pa.RecordBatch.from_arrays(arrays, schema=schema), stream, exact)
-
-
-def _usual(batch: pa.RecordBatch, stream: str, exact: Collection[str] | None) -> pa.RecordBatch:
-    """A batch of another writer with columns of the types that frames have. Raises InvalidFrame."""
-    names, given = batch.schema.names, batch.columns
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidFrame(f"frame of stream {stream!r}: two columns are called {twice!r}; give each a name of its own")
-    columns = frame_columns(names, given, stream, exact)
-    if any(made is not each for made, each in zip(columns, given, strict=True)):
-        if reasons := non_finite_of(zip(names, given, columns, strict=True)):
-            names, columns = [*names, NON_FINITE], [*columns, reasons_column(reasons, batch.num_rows)]
-        batch = pa.RecordBatch.from_arrays(columns, names=names)
-    found = dict(zip(names, columns, strict=True))
-    for name, kind in _NEEDED:
-        if name not in found or found[name].type != kind:
-            had = found[name].type if name in found else None
-            raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} is {had}; expected {kind}")
-    if found["timestamp"].null_count:
-        raise InvalidFrame(f"frame of stream {stream!r}: column 'timestamp' holds nulls; every event needs a time")
-    for name, kinds in _IDENTIFYING:
-        if name in found and (found[name].type not in kinds or found[name].null_count):
-            raise InvalidFrame(
-                f"frame of stream {stream!r}: column {name!r} is {found[name].type} with "
-                f"{found[name].null_count} nulls; expected {' or '.join(map(str, kinds))}, a value for each row"
-            )
-    return batch
 
 
 def conform(frame: Frame, event_type: EventType) -> Frame:

@@ -8,9 +8,9 @@
     output = engine.flush()                  # end of input: everything closes, the state is empty
 
 Rows are processed in the order of `agents.event_time.reorder`, so that outputs do not depend on how the input
-was divided, interleaved and delayed within the lateness, nor on restarts from a `snapshot`. With
-``consistency="eventual"`` rows are matched when they arrive as well: such matches are provisional until the ordered
-pass confirms or retracts them.
+was divided, interleaved and delayed within the lateness, nor on restarts from a `snapshot`. Rules of ``eventual``
+consistency are matched when rows arrive as well: such matches are provisional until the ordered pass confirms or
+retracts them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.engine.alerts import AlertPacing
-from astrocyte.agents.engine.arrival.early import Consistency, early_pass
+from astrocyte.agents.engine.arrival.early import Early
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
 from astrocyte.agents.engine.output import EngineOutput, FailedRow
@@ -37,7 +37,7 @@ from astrocyte.agents.ingest.declared import UnreadableEvent
 from astrocyte.agents.ingest.dicts import frame_of, is_plain, normalised, read_events
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.matches.table import Match, MatchTable
-from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
+from astrocyte.agents.rules.model import Consistency, Rule, RuleSet, as_rule_set
 from astrocyte.agents.rules.named_fields import correlated_fields
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
@@ -56,9 +56,10 @@ class Engine:
     """Rules, windows and statistics of one domain with all of their state. Not thread-safe; reads no clock.
 
     Events pass the rule set's validators first, unless ``validated``: the caller has done so, and frames are `settled`.
-    ``exports`` names rules whose matches are also put out as frames. ``immediate``: matches of rules over one event are
-    in the output of the step that follows `push`, and final. ``clock`` gives nanoseconds, by which the counters tell
-    how long each rule takes (none: they stay 0). Raises InvalidRule.
+    ``consistency`` is that of rules that state none. ``exports`` names rules whose matches are also put out as frames.
+    ``immediate``: matches of rules over one event are in the output of the step that follows `push`, and final.
+    ``clock`` gives nanoseconds, by which the counters tell how long each rule takes (none: they stay 0). Raises
+    InvalidRule, InvalidSettings.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Engine:
         self.repeated = _NO_ROWS
         """Rows of the frame that was pushed last that were refused as duplicates."""
         self._compact_at = _COMPACT_ABOVE
-        self._early = early_pass(consistency, self._tables, self._store, self._gather, immediate=immediate)
+        self._early = Early(consistency, self._tables, self._store, self._gather, immediate=immediate)
         self.update(rules)
 
     # -- rules -------------------------------------------------------------------------------------------------------
@@ -114,8 +115,7 @@ class Engine:
         wanted += [([], [])] * (len(self._strata) - len(wanted))
         for stratum, (own, makers) in zip(self._strata, wanted, strict=True):
             stratum.update(own, makers, self.watermark_us)
-        if self._early is not None:
-            self._early.update(wanted[0][0])
+        self._early.update(wanted[0][0])
         self._contracts = Contracts(ruleset.streams, self._catalog, correlated=correlated_fields(ruleset))
         if self._entrance is not None:
             self._entrance.update(ruleset, self._contracts)
@@ -254,7 +254,7 @@ class Engine:
         self._newest_us = max(self._newest_us, time)
         ref, self._store.next_ref = self._buffer.add(stream, event, self._store.next_ref)
         found: list[Match] = []
-        if self._early is not None and stream in self._early.streams and stream not in self._ranks:
+        if stream in self._early.streams and stream not in self._ranks:
             number = self._buffer.last_sequence(stream) if own_id is None else str(own_id)
             fields = event
             if "event_id" in event:  # an id is no field
@@ -270,10 +270,10 @@ class Engine:
         if event.get("event_id") is None:
             self._gather()  # earlier events take their numbers first
             sequence = self._buffer.take_numbers(stream, 1)
-        given = 0 if self._early is None else len(self._early.given)
+        given = len(self._early.given)
         declaration = self._contracts.declared.get(stream)
         self._push(frame_of(stream, [event], first_seq=sequence, declaration=declaration), None, typed=False)
-        return [] if self._early is None else self._early.given.take_since(given)
+        return self._early.given.take_since(given)
 
     def _gather(self) -> None:
         """Make frames of the events that were pushed one at a time."""
@@ -293,18 +293,17 @@ class Engine:
     def _take(self, frame: Frame, origin: Origin | None) -> None:
         first = self._store.add(frame, origin)
         rank = self._ranks.get(frame.stream, PRIMARY)
-        early = self._early if rank == PRIMARY else None
         try:
             steps = [step for stratum in self._read[frame.stream] for step in stratum.prepare(frame, first, rank)]
-            rows = None if early is None else early.prepare(frame, first)
+            early = self._early.prepare(frame, first) if rank == PRIMARY else ()
         except Exception:
             self._store.forget_last()
             raise
         for step in steps:
             step()
-        if early is not None and rows is not None:
+        if early:
             try:
-                early.take(rows)
+                self._early.take(early)
             except Exception as error:
                 raise OperatorFailed(f"rules over {frame.stream} failed: {type(error).__name__}: {error}") from error
         if not steps:
@@ -335,8 +334,7 @@ class Engine:
         self._gather()
         if watermark_us > self.watermark_us:
             self.watermark_us = watermark_us
-            if self._early is not None:
-                self._early.advance(watermark_us)
+            self._early.advance(watermark_us)
             for number, stratum in enumerate(self._strata):
                 batch = stratum.advance(watermark_us, self._store)
                 self._collect(number, batch, tables, frames)
@@ -371,8 +369,7 @@ class Engine:
         self.alerts.clear()
         self._compact_at = _COMPACT_ABOVE
         self.watermark_us = self._newest_us = NEVER_US
-        if self._early is not None:
-            self._early.clear()
+        self._early.clear()
         return output
 
     def _collect(self, number: int, batch: MatchBatch, tables: list[MatchTable], frames: list[Frame]) -> None:
@@ -394,9 +391,7 @@ class Engine:
                     self._take_made(frame)
 
     def _output(self, tables: list[MatchTable], frames: list[Frame]) -> EngineOutput:
-        table = self._tables.merge(tables)
-        if self._early is not None:
-            table = self._early.settle(table, self.watermark_us)
+        table = self._early.settle(self._tables.merge(tables), self.watermark_us)
         table, grouped = self.alerts.decide(table, self.watermark_us)
         late, self._late = self._late, []
         failed, self._failed = self._failed, []
@@ -413,9 +408,7 @@ class Engine:
 
     def _needed(self) -> NDArray[np.int64]:
         parts = [refs for stratum in self._strata for refs in (*stratum.pending_refs(), stratum.matcher.live_refs())]
-        if self._early is not None:
-            parts += self._early.refs()
-        return np.unique(np.concatenate([*parts, np.empty(0, np.int64)]))
+        return np.unique(np.concatenate([*parts, *self._early.refs(), np.empty(0, np.int64)]))
 
     def _compact(self, *, thorough: bool = False) -> None:
         self._store.compact(self._needed(), thorough=thorough)
@@ -426,7 +419,7 @@ class Engine:
         return {
             "waiting": sum(stratum.size() for stratum in self._strata) + len(self._buffer),
             "rows": self._store.rows,
-            "provisional": 0 if self._early is None else len(self._early),
+            "provisional": len(self._early),
         }
 
     def partials(self) -> int:
@@ -434,12 +427,21 @@ class Engine:
         return sum(stratum.matcher.partials() for stratum in self._strata)
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """By rule: events, partials, matches, timeouts, cut, work, microseconds, alerts suppressed and grouped."""
+        """By rule: events, partials, matches, timeouts, cut, work, microseconds, alerts suppressed and grouped.
+
+        Of rules of eventual consistency also the matches that were provisional, confirmed and retracted.
+        """
         found: dict[str, dict[str, int]] = {}
         for stratum in self._strata:
             for rule, counts in zip(stratum.matcher.rules, stratum.matcher.counters(), strict=True):
-                found[rule.name] = counts | self.alerts.counts(rule.name)
+                corrections = self._early.corrections.get(rule.name, {})
+                found[rule.name] = {**counts, **self.alerts.counts(rule.name), **corrections}
         return found
+
+    @property
+    def corrections(self) -> Mapping[str, Mapping[str, int]]:
+        """By rule of eventual consistency: matches that were provisional, confirmed and retracted since the start."""
+        return self._early.corrections
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state as nested mappings of arrays and bytes; small, since only rows that are needed are in it."""
@@ -456,9 +458,7 @@ class Engine:
             "late": pack_frames(self._late),
             "refused": b"" if self._entrance is None else self._entrance.pending(),
         }
-        if self._early is not None:
-            parts[self._early.name] = self._early.snapshot()
-        return parts
+        return parts | self._early.snapshot()
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Restore a snapshot. Rules in force that it was made without begin empty, as after `update`.
@@ -496,5 +496,4 @@ class Engine:
                 self._delivered.again(block.frame.take(waiting))
         self._late, self._failed = unpack_frames(snapshot["late"]), []
         self.alerts.restore(bytes(snapshot["alerts"]))
-        if self._early is not None:
-            self._early.restore(snapshot.get(self._early.name), self._store)
+        self._early.restore(snapshot, self._store)

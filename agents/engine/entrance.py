@@ -79,12 +79,13 @@ class Entrance:
 
     def admit(self, frame: Frame, origin: Origin | None, *, typed: bool) -> tuple[Frame, Origin | None]:
         """The rows that pass, with their origin; ``typed``: it is a program's own, and held to the types."""
-        if typed:
-            frame = frame.settled(self._contracts.of_stream(frame.stream).exact_columns)
         declaration = self._contracts.declared.get(frame.stream) if typed else None
+        if typed:
+            exact = self._contracts.of_stream(frame.stream).exact_columns
+            frame = frame.settled(exact, () if declaration is None else declaration.typed_columns)
         if declaration is not None:
             whole = frame
-            frame, misfits = enforce(frame, declaration)
+            frame, misfits, _ = enforce(frame, declaration)
             if misfits:
                 self._refuse(whole, list(misfits.items()))
                 if origin is not None:

@@ -1,6 +1,7 @@
-"""Numbers and text in expressions: which values have to be numbers, and what can never be one.
+"""Kinds of values in expressions: which have to be numbers, and which two can never be equal.
 
-Text is no number, whatever it writes: the two are unequal and have no order, and arithmetic and sums of text are null.
+Text is no number, whatever it writes, and a truth value is neither: values of two kinds are unequal and have no order,
+and arithmetic and sums of text and of truth values are null.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from astrocyte.agents.expressions.nodes import (
 
 __all__ = ["OF_ANYTHING", "Kind", "Misread", "misreads", "number_reads"]
 
-Kind = Literal["number", "text"]
+Kind = Literal["number", "text", "bool"]
 KindOf = Callable[[str | None, str], Kind | None]
 """Kind of a field's values, by step (None: of the current event) and name; None where it is not known."""
 
@@ -33,31 +34,42 @@ OF_ANYTHING: Final = ("count", "count_if", "count_distinct", "first", "last", "e
 _OF_VALUES: Final = ("first", "last")
 
 
+_BLAMED: Final[tuple[Kind, ...]] = ("bool", "text", "number")
+"""Of two compared values that are no constants, the one of the first kind is named."""
+
+
 class Misread(NamedTuple):
-    """A part of an expression that takes text for a number, or a number for text."""
+    """A part of an expression that takes values of one kind for those of another."""
 
     part: Node
     field: Field | None
     """The field whose kind is another than the part needs; None for an expression."""
+    kind: Kind
+    """Kind of the field or the expression."""
     wants: Kind
 
 
 def misreads(node: Node, kind_of: KindOf) -> Iterator[Misread]:
-    """The parts that compute with text, or compare text with numbers: none of them is ever true, or has a value."""
+    """The parts that compute with text or truth values, or compare two kinds: none is ever true, or has a value."""
     for operand in _computed(node):
-        if _kind(operand, kind_of) == "text":
-            yield Misread(node, _as_field(operand), "number")
+        kind = _kind(operand, kind_of)
+        if kind in ("text", "bool"):
+            yield Misread(node, _as_field(operand), kind, "number")
     if isinstance(node, Compare):
-        kinds = [_kind(side, kind_of) for side in (node.left, node.right)]
-        if None not in kinds and kinds[0] != kinds[1]:
-            text, number = (node.left, node.right) if kinds[0] == "text" else (node.right, node.left)
-            constant = isinstance(text, Constant)
-            yield Misread(node, _as_field(number if constant else text), "text" if constant else "number")
+        sides = [(kind, side) for side in (node.left, node.right) if (kind := _kind(side, kind_of)) is not None]
+        if len({kind for kind, _ in sides}) == 2:
+            order = sorted(sides, key=lambda each: (isinstance(each[1], Constant), _BLAMED.index(each[0])))
+            (kind, blamed), (wants, _) = order
+            yield Misread(node, _as_field(blamed), kind, wants)
     if isinstance(node, Member):
         kind = _kind(node.value, kind_of)
-        other: Kind = "text" if kind == "number" else "number"
-        if kind is not None and {_kind_of_constant(value) for value in node.values} == {other}:
-            yield Misread(node, _as_field(node.value), other)
+        others = [_kind_of_constant(value) for value in node.values]
+        if kind is not None and others and kind not in others and others[0] is not None:
+            yield Misread(node, _as_field(node.value), kind, others[0])
+    if isinstance(node, Text) and isinstance(node.value, Field):
+        kind = _kind(node.value, kind_of)
+        if kind in ("number", "bool"):
+            yield Misread(node, _as_field(node.value), kind, "text")
     for part in children(node):
         yield from misreads(part, kind_of)
 
@@ -134,9 +146,9 @@ def _is_number(node: Node) -> bool:
 
 
 def _kind_of_constant(value: object) -> Kind | None:
-    if isinstance(value, str):
-        return "text"
-    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool | str):
+        return "bool" if isinstance(value, bool) else "text"
+    return "number" if isinstance(value, int | float) else None
 
 
 def _as_field(node: Node) -> Field | None:

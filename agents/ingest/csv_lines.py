@@ -1,7 +1,8 @@
 """Lines of comma-separated values: the decoder ``csv``, and the values of CSV files.
 
 CSV has no types. A value of a field with a declared type is read as one of that type; any other is a number or a truth
-value if it is written as JSON writes it, null if it is empty, and text otherwise.
+value if it is written as JSON writes it, or is a number that is not finite as programs write these, null if it is
+empty, and text otherwise.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.json.text import fraction, integer, loads
-from astrocyte.schemas.values.single import LEAST, MOST
+from astrocyte.schemas.values.single import number_of
 
 __all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
+_DIGITS: Final = re.compile(r"[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-][0-9]+)", re.ASCII)
+_NOT_FINITE: Final = re.compile(r"nan|NaN|NAN|[-+]?(?:[Ii]nf|INF|[Ii]nfinity)", re.ASCII)
+"""As programs write them (``Nan`` is a name): in JSON they are numbers too, on which validators decide."""
 _AS_TEXT: Final = frozenset({"key", "type", "event_id", "stream", "source_stream"})
 _OPTIONS: Final = frozenset({"columns", "delimiter"})
 
@@ -154,19 +158,27 @@ def _value(text: str, kind: FieldType | None) -> Any:
         return text
     if kind in ("bool", None) and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    try:
-        if kind in ("int64", "int32"):
-            number = int(text)
-            return number if LEAST <= number <= MOST else text
-        if kind is None and _INTEGER.fullmatch(text):
-            return integer(text)
-        if kind is None and _DECIMAL.fullmatch(text):
-            return fraction(text)
-        if kind in ("float64", "float32"):
-            return float(text)
-        if kind in ("json", "list<float32>"):
+    if kind in ("int64", "int32"):
+        if not _DIGITS.fullmatch(text):
+            return _value(
+                text, "float64"
+            )  # as JSON has it: 5.0 is the integer 5, and a fraction is refused by the type
+        whole = number_of(text, whole=True)
+        return text if whole is None else whole  # beyond 64 bits
+    if kind in ("float64", "float32"):
+        number = number_of(text, whole=False)
+        if number is None:
+            return float(text) if _NOT_FINITE.fullmatch(text) else text
+        return number
+    if kind is None and _INTEGER.fullmatch(text):
+        return integer(text)
+    if kind is None and _DECIMAL.fullmatch(text):
+        return fraction(text)
+    if kind is None and _NOT_FINITE.fullmatch(text):
+        return float(text)
+    if kind in ("json", "list<float32>"):
+        try:
             return loads(text.encode())
-    except (ValueError, OverflowError):
-        if kind in ("int64", "int32"):
-            return _value(text, "float64")  # 5.0 is the integer 5, and a fraction is refused by the type
+        except ValueError:
+            pass
     return text

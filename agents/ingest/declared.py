@@ -13,9 +13,11 @@ from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.types import misfit_reason, misfits
+from astrocyte.schemas.json.types import Nulled, misfit_reason, misfits
+from astrocyte.schemas.values.foreign import MIXED_EXACT, given_values
 from astrocyte.schemas.values.mixed import MIXED, TYPE_ERRORS, typed_column
 from astrocyte.schemas.values.nested import non_finite_reasons
+from astrocyte.schemas.values.single import distinguishing
 
 __all__ = ["UnreadableEvent", "conforming", "enforce", "unmixed"]
 
@@ -41,30 +43,45 @@ def conforming(row: Mapping[str, Any], declaration: StreamDeclaration, stream: s
     return dict.fromkeys(bad)
 
 
-def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[int, str]]:
+def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[int, str], list[Nulled]]:
     """The rows whose fields fit the declared types, as columns of these, and the reason for each other row.
 
-    A field that stands at a path in JSON is a column of its own name in a frame.
+    Where the declaration lets other values become null there are no such rows; the third part lists these values. A
+    field that stands at a path in JSON is a column of its own name in a frame.
     """
     refused: dict[int, str] = {}
     noted: dict[int, str] = {}
+    nulled: list[Nulled] = []
     for column, kind in declaration.column_types.items():
         if frame.batch.schema.get_field_index(column) < 0:
             frame = frame.with_column(column, pa.nulls(frame.num_rows, arrow_type(kind)))
         elif frame.column(column).type != arrow_type(kind):
-            given = [declaration.read_number(column, value) for value in frame.values(column)]
+            given = [declaration.read_number(column, value) for value in _given(frame, column, declaration)]
             if kind == "string" and field_name(column) in declaration.identifying:
                 given = [str(value) if type(value) is int else value for value in given]
             if kind == "json":
                 noted = non_finite_reasons(field_name(column), given) | noted
-            values, bad = _typed(given, column, kind)
+            made, bad = _typed(given, column, kind)
             if declaration.on_type_error == "dead_letter":
                 refused = bad | refused
-            frame = frame.with_column(column, values)
+            else:
+                nulled += (Nulled(row, field_name(column), reason) for row, reason in bad.items())
+            frame = frame.with_column(column, made)
     key = declaration.key.field
     if key != "key" and declaration.is_partitioned and frame.batch.schema.get_field_index(column_name(key)) < 0:
         frame = frame.with_column(column_name(key), frame.column("key"))
-    return _without(frame.noting(noted) if noted else frame, refused)
+    return *_without(frame.noting(noted) if noted else frame, refused), nulled
+
+
+def _given(frame: Frame, column: str, declaration: StreamDeclaration) -> list[Any]:
+    """The values of a column as a mapping of the stream would have them."""
+    found = frame.column(column)
+    if found.type != MIXED_EXACT:
+        return frame.values(column)
+    values = given_values(found, parsed=True)
+    if column not in declaration.exact_columns:
+        return values
+    return [value if type(value) is int else distinguishing(value) for value in values]
 
 
 def unmixed(frame: Frame, types: Mapping[str, FieldType]) -> tuple[Frame, dict[int, str]]:

@@ -27,6 +27,7 @@ from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.json.reader import KafkaRecord, is_retried, records_to_frame, retried_rows
+from astrocyte.schemas.json.types import Nulled
 from astrocyte.schemas.times import us_from_ms
 
 __all__ = ["RETRY_ORIGIN", "KafkaTimes", "decode_chunk", "placed"]
@@ -54,7 +55,7 @@ def decode_chunk(
     contract = decoders.contracts.of_topic(topic)
     if contract.declaration is not None:
         records = [record for record in records if not contract.skips(record.value)]
-    exact = contract.exact_columns
+    exact, typed = contract.exact_columns, _held_columns(contract)
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
     for decoder, retried, run in _runs(records, decoders.chosen(records, contract)):
@@ -68,12 +69,13 @@ def decode_chunk(
         for record, found in zip(run, read, strict=True):
             try:
                 made = (
-                    found or decode_frame(record.value or b"", exact=exact)
+                    found or decode_frame(record.value or b"", exact=exact, typed=typed)
                     if decoder is ARROW
                     else run_decoder(decoder, record, topic, partition)
                 )
                 if isinstance(made, Frame):
-                    made = placed(made if decoder is ARROW else made.settled(exact), topic, partition, record)
+                    made = made if decoder is ARROW else made.settled(exact, typed)
+                    made = placed(made, topic, partition, record)
                     sourced, refused = _typed(SourcedFrame(made, topic, partition, record.offset), contract, catalog)
                 else:
                     numbers = _meant(record, len(made))
@@ -102,6 +104,13 @@ def placed(frame: Frame, topic: str, partition: int, record: KafkaRecord) -> Fra
     return frame if frame.is_identified else frame.with_ids(row_ids(record, topic, partition, frame.num_rows))
 
 
+def _held_columns(contract: Contract) -> frozenset[str]:
+    """Columns that `enforce` alone holds to their types; those of a stream of the catalog are the catalog's."""
+    if contract.declaration is None or contract.event_type is not None:
+        return frozenset()
+    return contract.declaration.typed_columns
+
+
 def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple[SourcedFrame, list[DeadLetter]]:
     """The frame with the types of the catalog and the declaration, and dead letters of the rows that do not fit them.
 
@@ -109,6 +118,7 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
     """
     frame, reasons = sourced.frame, dict[int, str]()
     rows: NDArray[np.int64] | None = None
+    nulled: Sequence[Nulled] = ()
 
     def leave(refused: dict[int, str]) -> None:
         nonlocal rows
@@ -124,13 +134,17 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
             leave(refused)
         frame = conform(frame, event_type)
     if frame.num_rows and contract.declaration is not None and frame.stream == contract.stream:
-        frame, refused = enforce(frame, contract.declaration)
+        frame, refused, nulled = enforce(frame, contract.declaration)
         leave(refused)
+    else:  # nothing has held it to the declared types
+        frame = frame.settled(contract.exact_columns)
     letters = [
         row_letter(sourced, row, reason=reason, stage="decode", catalog=catalog)
         for row, reason in sorted(reasons.items())
     ]
-    return sourced if frame is sourced.frame else replace(sourced, frame=frame, numbers=rows), letters
+    if frame is sourced.frame and not nulled:
+        return sourced, letters
+    return replace(sourced, frame=frame, numbers=rows, nulled=nulled), letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +203,15 @@ class _Batch:
 def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
     def attempt(first: int, last: int) -> None:
         records = run.records[first:last] if last - first < len(run.records) else run.records
+        nulled: list[Nulled] = []
         decoded, index, refused = records_to_frame(
-            run.topic, run.partition, run.contract.stream, records, contract=run.contract, envelope=run.envelope
+            run.topic,
+            run.partition,
+            run.contract.stream,
+            records,
+            contract=run.contract,
+            envelope=run.envelope,
+            nulled=nulled,
         )
         for item in refused:
             refuse_record(first + item.index, item.reason)
@@ -215,6 +236,7 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
                     received,
                     made=made,
                     numbers=numbers,
+                    nulled=nulled,
                 )
             )
 

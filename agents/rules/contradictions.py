@@ -75,6 +75,12 @@ def _never(node: Node) -> bool:
     match node:
         case Constant(value):
             return not value
+        case Member(_, ()):
+            return True
+        case Compare(_, left, right) if _undefined(left) or _undefined(right):
+            return True
+        case Member(value) | Text(_, value) if _undefined(value):
+            return True
         case Compare(op, Constant(left), Constant(right)):
             order = _compare(left, right)
             return order not in _ORDERS[op] if order is not None else op != "!="
@@ -84,6 +90,17 @@ def _never(node: Node) -> bool:
             return all(contradiction(part) is not None for part in parts)
         case Not(IsNull(Constant(None))):
             return True
+        case _:
+            return False
+
+
+def _undefined(node: Node) -> bool:
+    """Whether the value is null for every event, as that of a division by zero is."""
+    match node:
+        case Arith("/" | "%", _, Constant(0 | 0.0)):
+            return True
+        case Arith() | Negate() | Call():
+            return any(map(_undefined, children(node)))
         case _:
             return False
 

@@ -58,6 +58,7 @@ from astrocyte.schemas.errors import InvalidRule
 __all__ = [
     "Alert",
     "AlertGroup",
+    "Consistency",
     "Contiguity",
     "Element",
     "Group",
@@ -81,6 +82,10 @@ __all__ = [
 
 DEFAULT_MAX_PARTIALS: Final = 10_000
 MAX_ALL_STEPS: Final = 8
+_NOT_CONTENT: Final = {"description", "version", "consistency"}
+
+Consistency = Literal["strong", "eventual"]
+"""``strong``: matches come out when their order is certain; ``eventual``: on arrival, confirmed or retracted later."""
 
 
 class Within(Model):
@@ -155,6 +160,8 @@ class Rule(Model):
     cool_down: Duration | None = None
     """Event time after an alert in which the rule raises no other for the same key."""
     group: Annotated[AlertGroup | None, BeforeValidator(group_of)] = None
+    consistency: Consistency | None = None
+    """When matches come out: see docs/rules.md; None: as the engine's. No part of the version, as ids do not change."""
     at_end: Literal["decide", "ignore"] = "decide"
     """``ignore``: what only the end of the input decides, such as an absence whose time is not over, is no match."""
     version: str | None = Field(default=None, exclude=True, max_length=40)
@@ -391,7 +398,7 @@ class Rule(Model):
         """``version``, or eight hexadecimal digits that change with the rule's content except its description."""
         if self.version is not None:
             return self.version
-        content = self.model_dump(mode="json", by_alias=True, exclude={"description", "version"}, exclude_defaults=True)
+        content = self.model_dump(mode="json", by_alias=True, exclude=_NOT_CONTENT, exclude_defaults=True)
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     @property
@@ -427,6 +434,13 @@ class RuleSet(Model):
         if again is not None:
             places = " and ".join(f"streams[{index}]" for index, name in enumerate(streams) if name == again)
             raise ValueError(f"stream {again!r} is declared twice, as {places}; keep one declaration")
+        for rule in self.rules:
+            made = next((stream for stream in rule.streams if stream in self.made), None)
+            if rule.consistency == "eventual" and made is not None:
+                raise ValueError(
+                    f"rule {rule.name!r}: consistency eventual matches events when they arrive, and {made!r} is made "
+                    "by this rule set when its input is certain; leave consistency out"
+                )
         return self
 
     @property

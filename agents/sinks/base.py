@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.errors import AstrocyteError, PluginError, TransientError, plugin_raised, wrong_return
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord, frame_to_records
+from astrocyte.schemas.json.types import Nulled
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = [
@@ -87,6 +88,8 @@ class SourcedFrame:
     """The JSON record of each row, where a decoder made it of the message."""
     numbers: NDArray[np.int64] | None = None
     """Number of each row inside its message, where that is not the number of the row, or a record of its own."""
+    nulled: Sequence[Nulled] = ()
+    """Values of the rows that became null, for they were of another type than declared."""
 
     def offset_of(self, row: int) -> int:
         """Offset from which ``row`` was read."""
@@ -104,9 +107,11 @@ class SourcedFrame:
         if numbers is None and self.offsets is None:
             numbers = np.arange(self.frame.num_rows)
         offsets = None if self.offsets is None else self.offsets[rows]
+        place = {row: at for at, row in enumerate(rows.tolist())} if self.nulled else {}
         return replace(
             self,
             frame=self.frame.take(rows),
+            nulled=[each._replace(row=place[each.row]) for each in self.nulled if each.row in place],
             offset=self.offset if offsets is None or not len(rows) else int(offsets[0]),
             offsets=offsets,
             received=None if self.received is None else [self.received[row] for row in rows.tolist()],

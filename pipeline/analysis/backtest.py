@@ -14,6 +14,7 @@ from astrocyte.agents.accounting import Counters, DomainOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.offline import OfflineRun, run_rules
+from astrocyte.pipeline.kafka.record import status_of
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.times import iso_from_us, time_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
@@ -181,16 +182,22 @@ def _alert(value: bytes) -> tuple[Made, str]:
 
 
 def recorded_outputs(*paths: str | Path) -> tuple[list[Made], list[Made]]:
-    """Multi events and alerts that logs hold; an alert has the events of its multi event."""
+    """Multi events and alerts that logs hold, but those retracted; an alert has the events of its multi event."""
     made: dict[str, Made] = {}
-    alerts: list[tuple[Made, str]] = []
+    alerts: dict[str, tuple[Made, str]] = {}
     for record in (record for path in paths for record in read_log(path)):
+        stands = status_of(record) != "retracted"
         if record.topic == MULTI_EVENTS and record.value is not None:
             each = _made(record.key, record.value)
-            made[each.event_id] = each
+            made.pop(each.event_id, None)
+            if stands:
+                made[each.event_id] = each
         elif record.topic == ALERTS and record.value is not None:
-            alerts.append(_alert(record.value))
-    raised = [each._replace(sources=made[of].sources if of in made else ()) for each, of in alerts]
+            alert, of = _alert(record.value)
+            alerts.pop(alert.event_id, None)
+            if stands:
+                alerts[alert.event_id] = alert, of
+    raised = [each._replace(sources=made[of].sources if of in made else ()) for each, of in alerts.values()]
     return list(made.values()), raised
 
 

@@ -68,6 +68,8 @@ class Explained:
     confidence: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
     alerts: list[dict[str, Any]] = field(default_factory=list)
+    status: str = "final"
+    """Of a rule of eventual consistency: provisional, confirmed or retracted."""
     note: str | None = None
     """What could not be found, and what to do; of a statistic, what else is behind it."""
     window_us: tuple[int, int] | None = None
@@ -97,6 +99,7 @@ class Explained:
             "confidence": self.confidence,
             "details": self.details,
             "alerts": self.alerts,
+            "status": self.status,
             "note": self.note,
             "window": None
             if self.window_us is None
@@ -168,7 +171,8 @@ def explained_of_json(body: Mapping[str, Any]) -> Explained:
     ]  # fmt: skip
     return Explained(
         body["event_id"], body["correlation_rule"], time_us(body["timestamp"]), sources, body["rule_version"],
-        body["key"], body["integrated_value"], body["confidence"], body["details"], body["alerts"], body["note"],
+        body["key"], body["integrated_value"], body["confidence"], body["details"], body["alerts"], body["status"],
+        body["note"],
     )  # fmt: skip
 
 
@@ -233,6 +237,8 @@ def _lines(explained: Explained) -> Iterator[str]:
     shown = "  ".join(f"{name} = {_value(value)}" for name, value in values.items() if value is not None)
     if shown:
         yield f"│  {shown}"
+    if explained.status != "final":
+        yield f"│  {explained.status}"
     for alert in explained.alerts:
         yield f"│  alert ({alert['severity']}): {alert['message']}"
     total = len(explained.sources)

@@ -11,7 +11,7 @@ import orjson
 
 from astrocyte.pipeline.analysis.ancestry import WindowSpan
 from astrocyte.pipeline.analysis.explain import Explained, NoSuchEvent, SourceEvent
-from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.kafka.record import ConsumedRecord, status_of
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.tap import Selector
 from astrocyte.schemas.errors import AstrocyteError
@@ -120,22 +120,25 @@ class SqlOrigin:
         from sqlalchemy import select
         from sqlalchemy.exc import SQLAlchemyError
 
+        from astrocyte.agents.sinks.sql.engines import columns_there
         from astrocyte.schemas.tables.outputs import AlertRow, MultiEventRow, MultiEventSource
 
         events, sources, alerts = MultiEventRow.__table__, MultiEventSource.__table__, AlertRow.__table__
         try:
             with self._engine.connect() as connection:
-                row = connection.execute(select(events).where(events.c.event_id == event_id)).mappings().first()
+                match = select(*columns_there(connection, events))
+                row = connection.execute(match.where(events.c.event_id == event_id)).mappings().first()
                 if row is None:
                     named = select(alerts.c.multi_event_id).where(alerts.c.alert_id == event_id)
                     other = connection.execute(named).scalar()
                     if other is None or other == event_id:
                         return None
-                    row = connection.execute(select(events).where(events.c.event_id == other)).mappings().first()
+                    row = connection.execute(match.where(events.c.event_id == other)).mappings().first()
                     if row is None:
                         return None
                 made_of = select(sources).where(sources.c.event_id == row["event_id"]).order_by(sources.c.position)
-                alerted = select(alerts).where(alerts.c.multi_event_id == row["event_id"])
+                alerted = select(alerts.c.alert_id, alerts.c.severity, alerts.c.message)
+                alerted = alerted.where(alerts.c.multi_event_id == row["event_id"])
                 return _from_rows(
                     row,
                     connection.execute(made_of).mappings().all(),
@@ -198,6 +201,7 @@ def _from_rows(row: Any, sources: Iterable[Any], alerts: Iterable[Any]) -> Expla
         row["confidence"],
         row["details"] or {},
         [{"alert_id": a["alert_id"], "severity": a["severity"], "message": a["message"]} for a in alerts],
+        status=row["status"] or "final",
     )
 
 
@@ -212,10 +216,15 @@ def _find(event_id: str, records: Callable[[str], Iterable[ConsumedRecord]]) -> 
         if found is None:
             return None
     explained = explained_of(found)
+    if explained.status != "final":  # what came later of this match is its status now
+        later = [status_of(r) for r in records(MULTI_EVENTS) if _body(r).get("event_id") == explained.event_id]
+        explained.status = later[-1]
+    alerts: dict[str, dict[str, Any]] = {}
     for record in records(ALERTS):
         body = _body(record)
         if body.get("multi_event_id") == explained.event_id:
-            explained.alerts.append({name: body.get(name) for name in ("alert_id", "severity", "message")})
+            alerts[str(body.get("alert_id"))] = {name: body.get(name) for name in ("alert_id", "severity", "message")}
+    explained.alerts += alerts.values()
     return explained
 
 
@@ -252,6 +261,7 @@ def explained_of(record: ConsumedRecord) -> Explained:
         body.get("integrated_value"),
         body.get("confidence"),
         body.get("metadata") or {},
+        status=status_of(record),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ConsumedRecord", "Headers", "is_frame"]
+__all__ = ["ConsumedRecord", "Headers", "is_frame", "status_of"]
 
 Headers = tuple[tuple[str, bytes | None], ...]
 """Kafka headers in order; names may repeat, values may be null."""
@@ -22,6 +22,12 @@ class ConsumedRecord(NamedTuple):
     headers: Headers = ()
     timestamp_type: str = "create"
     """``create``, ``logappend`` or ``unknown``, as in kcat's ``tstype``."""
+
+
+def status_of(record: ConsumedRecord) -> str:
+    """Of a multi event or alert: final, or as a header of it says provisional, confirmed or retracted."""
+    value = next((value for name, value in record.headers if name == "ce_status"), None)
+    return (value or b"final").decode("utf-8", "replace")
 
 
 def is_frame(record: ConsumedRecord) -> bool:

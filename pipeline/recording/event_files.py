@@ -184,6 +184,8 @@ class EventFiles:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        from astrocyte.pipeline.recording.wide_integers import wide_integers
+
         number = 0
         kinds = (pa.types.is_timestamp, pa.types.is_date)
         try:
@@ -203,6 +205,8 @@ class EventFiles:
                             yield _Row(number, dumps(shown), body)
                         except TypeError as error:
                             yield _Row(number, b"", None, f"row {number}: {error}")
+        except pa.ArrowNotImplementedError as error:
+            raise InvalidLog(f"{path}: {wide_integers(path) or error}") from None
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are bytes in the file
             raise InvalidLog(f"{path}: {error}") from None
 

@@ -110,9 +110,8 @@ def build_insight(app: WorkerApp, settings: Settings) -> None:
 
 def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     # Only these roles load the kernels and their compiler: a third of its start and 80 MB.
-    from astrocyte.agents.domain import Domain, DomainGroup
-    from astrocyte.agents.engine.engine import Engine
     from astrocyte.pipeline.roles.correlation.correlate import Correlator
+    from astrocyte.pipeline.roles.correlation.domains import domain_of, topics_of
     from astrocyte.pipeline.roles.stalls import StallWatch
 
     live, rules_start, known = rules_now(settings, app.watch)
@@ -120,11 +119,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     whole = known.plan(live.ruleset)
     plan = whole.part(role)
     contracts = contracts_of(live.ruleset, existing=existing, streams=settings.streams)
-    read = list(plan.topics)
-    if role == "correlate":
-        # The original of a repartitioned stream is read as well: its events are validated and counted here, alone.
-        read = sorted({*read, *whole.inputs, *map(contracts.topic_of, settings.streams)})
-    internal = set(plan.topics) - set(whole.inputs)
+    read = topics_of(role, live.ruleset, known, settings)
     group = str(app.conf.id)
 
     async def prepare() -> None:
@@ -142,38 +137,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     app.prepare = prepare
 
     def make_domain(partition: int) -> Domain:
-        ruleset = live.ruleset
-        now = known.plan(ruleset).part(role)
-        # A topic with more partitions than there are domains is copied: what has no domain is only counted.
-        groups = [
-            DomainGroup(
-                each.field,
-                Engine(
-                    each.ruleset,
-                    consistency=settings.consistency,
-                    immediate=True,
-                    exports=each.exports,
-                    validated=True,
-                ),
-                each.topics,
-            )
-            for each in now.groups
-            if partition < settings.partitions
-        ]
-        return Domain(
-            partition,
-            groups,
-            lateness_us=settings.lateness,
-            clock_tolerance_us=settings.clock_tolerance,
-            topics=[topic for topic in read if partition < known.count(topic)],
-            internal=internal,
-            copied_by=now.copied_by,
-            copies=now.copies,
-            partitioned_by=now.partitioned_by if settings.partitions > 1 else {},
-            placed_by=now.placed_by if settings.partitions > 1 else {},
-            validators=Validators(ruleset.validators),
-            decoders=decoders_of(contracts_of(ruleset, existing=existing, streams=settings.streams)),
-        )
+        return domain_of(partition, role, live.ruleset, known=known, settings=settings, topics=read)
 
     stalls = StallWatch(
         settings.stall_timeout / 1e6,
@@ -271,6 +235,7 @@ async def _change_rules(
         digest_of(ruleset, settings),
         Validators(ruleset.validators),
         decoders_of(contracts_of(ruleset, existing=known.partitions, streams=settings.streams)),
+        reported=ruleset if correlator.role == "correlate" else None,
     )
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 

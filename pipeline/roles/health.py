@@ -118,8 +118,9 @@ async def correlate_health(broker: str, role: str = "correlate") -> dict[str, An
 
     ``copies`` are sentences on the streams that the rules read from repartitioned copies. ``waiting`` is the number of
     events that wait for event time, ``stalls`` what stalls (`pipeline.roles.stalls`), and ``waits`` says that in lines.
-    ``unraised``: by rule the alerts that ``cool_down`` suppressed and ``group`` joined to earlier ones. ``skipped``:
-    messages that hold no event by their stream's declaration (tombstones).
+    ``unraised``: by rule the alerts that ``cool_down`` suppressed and ``group`` joined to earlier ones.
+    ``corrections``: by eventual rule the matches that were provisional, confirmed and retracted. ``skipped``: messages
+    that hold no event by their stream's declaration (tombstones).
     """
     newest: dict[bytes, dict[str, Any]] = {}
     there = await topic_partitions(broker)
@@ -137,6 +138,7 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
     absent: list[set[str]] = []
     copies: dict[str, str] = {}
     unraised: dict[str, Counter[str]] = {}
+    corrections: dict[str, Counter[str]] = {}
     doubted: Counter[str] = Counter()
     samples: dict[tuple[str, str], list[tuple[int, KeySample]]] = {}
     said = {stall["topic"] for stall in stalls if stall["why"] == "doubted"}
@@ -151,6 +153,8 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
             absent.append(set(stats["absent"]))
         for rule, counts in stats.get("unraised", {}).items():
             unraised.setdefault(rule, Counter()).update(counts)
+        for rule, counts in stats.get("corrections", {}).items():
+            corrections.setdefault(rule, Counter()).update(counts)
     spread = [
         found.sentence(topic, by)
         for (topic, by), each in sorted(samples.items())
@@ -164,6 +168,7 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
         "skipped": skipped,
         "absent": sorted(set.intersection(*absent)) if absent else [],
         "unraised": {rule: dict(counts) for rule, counts in sorted(unraised.items())},
+        "corrections": {rule: dict(counts) for rule, counts in sorted(corrections.items())},
         "copies": [
             f"{source} ({there.get(source, 0)} partitions) is read repartitioned, from {topic} ({there.get(topic, 0)})"
             for topic, source in sorted(copies.items())
@@ -173,6 +178,7 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
             *spread,
             *([f"{skipped:,} tombstone{'' if skipped == 1 else 's'} skipped"] if skipped else []),
             *(_unraised_line(rule, counts) for rule, counts in sorted(unraised.items())),
+            *(_corrections_line(rule, counts) for rule, counts in sorted(corrections.items()) if counts.total()),
         ],
         "waiting": sum(stats.get("waiting", 0) for stats in reports),
         "stalls": stalls,
@@ -181,6 +187,12 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
             *(f"{topic}: {doubt_line(count)}" for topic, count in sorted(doubted.items()) if topic not in said),
         ],
     }
+
+
+def _corrections_line(rule: str, counts: Counter[str]) -> str:
+    made, back = counts["provisional"], counts["retracted"]
+    share = f" ({back / made:.1%})" if made else ""
+    return f"matches of rule {rule!r} made on arrival: {made:,}, of which {back:,}{share} were retracted"
 
 
 def _unraised_line(rule: str, counts: Counter[str]) -> str:

@@ -147,6 +147,9 @@ def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> Producer
     """Counters of a domain of a role as they are now, and for what it waits."""
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
     stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
+    stats["corrections"] = {
+        rule: counts for group in domain.groups for rule, counts in group.engine.corrections.items()
+    }
     stats["partition"] = domain.partition
     stats["keys"] = {
         topic: {"limit": sample.limit, "keys": sample.keys, "by": domain.placed_by.get(topic, "key")}

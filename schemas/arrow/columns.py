@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from astrocyte.schemas.arrow.given import field_column, time_column, values_of
-from astrocyte.schemas.arrow.stream import PLAIN_TYPES
+from astrocyte.schemas.arrow.stream import PLAIN_TYPES, arrow_reason
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame
-from astrocyte.schemas.values.foreign import exact_column, is_binary, kept_column, plain_column
+from astrocyte.schemas.values.foreign import MIXED_EXACT, exact_column, is_binary, kept_column, plain_column
 from astrocyte.schemas.values.mixed import key_column
 from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, python_values
 from astrocyte.schemas.values.single import key_text
@@ -42,7 +42,7 @@ def frame_column(name: str, values: Any) -> pa.Array:
     try:
         return _given(name, values)
     except (pa.ArrowException, ValueError, OverflowError, TypeError, InvalidEvent) as error:
-        raise InvalidEvent(f"column {name!r}: {error}") from error
+        raise InvalidEvent(f"column {name!r}: {arrow_reason(error)}") from error
 
 
 def _given(name: str, values: Any) -> pa.Array:
@@ -80,17 +80,22 @@ def non_finite_of(columns: Iterable[tuple[str, Any, pa.Array]]) -> dict[int, str
 
 
 def frame_columns(
-    names: Sequence[str], given: Sequence[pa.Array], stream: str, exact: Collection[str] | None = ()
+    names: Sequence[str],
+    given: Sequence[pa.Array],
+    stream: str,
+    exact: Collection[str] | None = (),
+    typed: Collection[str] = (),
 ) -> list[pa.Array]:
     """Columns of another writer in the form that frames have. Raises InvalidFrame.
 
     Decimal numbers and bytes of the columns ``exact`` are as `schemas.values.single.distinguishing` has them; with None
-    those of all fields stay as they came, for a frame that is only sent on.
+    those of all fields stay as they came, for a frame that is only sent on. In the columns ``typed``, which the caller
+    holds to declared types, columns of Python values stay `schemas.values.foreign.MIXED_EXACT`.
     """
     columns = []
     for name, column in zip(names, given, strict=True):
         try:
-            columns.append(_read(name, column, exact))
+            columns.append(column if name in typed and column.type == MIXED_EXACT else _read(name, column, exact))
         except (pa.ArrowException, ValueError, OverflowError) as error:
             raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} cannot be read: {error}") from error
     return columns

@@ -26,6 +26,7 @@ __all__ = [
     "ARROW_MAGIC",
     "MOST_BYTES",
     "PLAIN_TYPES",
+    "arrow_reason",
     "field_place",
     "holds_no_rows",
     "may_be_packed",
@@ -86,7 +87,15 @@ def read_stream(payload: bytes | memoryview, *, most_bytes: int | None) -> tuple
         arrays = [column.combine_chunks() for column in table.columns]
         return schema, pa.RecordBatch.from_arrays(arrays, schema=schema)
     except (pa.ArrowException, struct.error, IndexError, ValueError, OSError, EOFError) as error:
-        raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
+        raise InvalidFrame(
+            f"expected an Arrow IPC stream, got {len(payload)} other bytes: {arrow_reason(error)}"
+        ) from error
+
+
+def arrow_reason(error: Exception) -> str:
+    """What Arrow says, and what to do about types that it does not have."""
+    wide = isinstance(error, pa.ArrowNotImplementedError) and "64 bits" in str(error)
+    return f"{error}; write them as decimals, which keep all digits, or as Int64" if wide else str(error)
 
 
 def read_schema(payload: bytes | memoryview) -> pa.Schema:
@@ -94,7 +103,9 @@ def read_schema(payload: bytes | memoryview) -> pa.Schema:
     try:
         return pa.ipc.read_schema(pa.py_buffer(payload))
     except (pa.ArrowException, ValueError, OSError, EOFError) as error:
-        raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
+        raise InvalidFrame(
+            f"expected an Arrow IPC stream, got {len(payload)} other bytes: {arrow_reason(error)}"
+        ) from error
 
 
 def holds_no_rows(payload: bytes | memoryview) -> bool:

@@ -11,11 +11,11 @@ from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.arrow.known import KnownSchemas
 from astrocyte.schemas.arrow.stream import PLAIN_TYPES
 
-__all__ = ["IDENTIFIED", "is_usual", "is_usual_schema"]
+__all__ = ["IDENTIFIED", "IDENTIFYING", "NEEDED", "is_usual", "is_usual_schema"]
 
-_NEEDED: Final = {"timestamp": pa.int64(), "key": TEXT, "type": TEXT}
-_IDENTIFYING: Final = {"seq": (pa.int64(),), "event_id": (pa.binary(16), pa.utf8())}
-IDENTIFIED: Final = ("timestamp", *_IDENTIFYING)
+NEEDED: Final = {"timestamp": pa.int64(), "key": TEXT, "type": TEXT}
+IDENTIFYING: Final = {"seq": (pa.int64(),), "event_id": (pa.binary(16), pa.utf8())}
+IDENTIFIED: Final = ("timestamp", *IDENTIFYING)
 """Columns that have a value for each row."""
 
 
@@ -40,9 +40,9 @@ def _has_usual_columns(schema: pa.Schema) -> bool:
     found = dict(zip(schema.names, schema.types, strict=True))
     return (
         len(found) == len(schema.names)
-        and all(found.get(name) == kind for name, kind in _NEEDED.items())
-        and all(found[name] in kinds for name, kinds in _IDENTIFYING.items() if name in found)
-        and all(name in _IDENTIFYING or _is_usual(kind) for name, kind in found.items())
+        and all(found.get(name) == kind for name, kind in NEEDED.items())
+        and all(found[name] in kinds for name, kinds in IDENTIFYING.items() if name in found)
+        and all(name in IDENTIFYING or _is_usual(kind) for name, kind in found.items())
     )
 
 

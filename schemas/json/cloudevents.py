@@ -35,6 +35,7 @@ EXTENSIONS: Final = {
     "ruleversion": "rule_version",
     "simulationid": "simulation_id",
     "provisional": "provisional",
+    "status": "status",
     "timedout": "timed_out",
 }
 """Extension attributes of what a rule makes, with the names by which sinks get them beside the record."""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from astrocyte.schemas.values.foreign import given_values, keeps_digits, plain_column
 from astrocyte.schemas.values.mixed import MIXED, members
 from astrocyte.schemas.values.nested import python_values
-from astrocyte.schemas.values.single import json_text, number_text, plain
+from astrocyte.schemas.values.single import is_nested, json_text, number_text, plain
 
 __all__ = ["json_objects", "json_values"]
 
@@ -29,9 +29,10 @@ def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
     if column.type == MIXED:
         parts = [_where(part, json_values(part)) for part in members(column).values()]
         return pc.coalesce(*parts, pa.array(["null"] * len(column), pa.utf8()))
-    if keeps_digits(column.type):
-        strings = [None if value is None else _with_digits(value) for value in given_values(column)]
+    if keeps_digits(column.type) and not parsed:
+        strings = [None if value is None else _with_digits(value) for value in given_values(column, parsed=True)]
         return pc.fill_null(pa.array(strings, pa.utf8()), "null")
+    column = plain_column(column) if parsed else column
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if parsed:
@@ -59,8 +60,10 @@ def _dumped(value: Any) -> str:
 
 
 def _with_digits(value: Any) -> str:
-    """JSON text of a value, in which numbers have all their digits."""
-    digits = number_text(value) if isinstance(value, Decimal) else None
+    """JSON text of a value, in which numbers have all their digits, and lists and objects are such."""
+    if is_nested(value):
+        return json_text(value)
+    digits = number_text(value) if isinstance(value, int | Decimal) else None
     return _dumped(plain(value)) if digits is None else digits
 
 

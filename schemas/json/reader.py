@@ -8,7 +8,6 @@ the caller accounts for it. Records are written with CloudEvents 1.0 attributes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -27,9 +26,10 @@ from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.kafka_keys import key_text
+from astrocyte.schemas.json.parsed import Parsed, Refused, with_times
 from astrocyte.schemas.json.text import has_long_fraction, loads, loads_exact
-from astrocyte.schemas.json.types import misfit_reason, misfits
-from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
+from astrocyte.schemas.json.types import Nulled, misfit_reason, misfits
+from astrocyte.schemas.times import iso_from_us, iso_strings
 from astrocyte.schemas.values import single
 from astrocyte.schemas.values.mixed import TYPE_ERRORS, column_of, typed_column
 from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, reasons_column
@@ -116,32 +116,6 @@ class RawRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Refused:
-    """A record that is not an event: its index in the chunk and the reason."""
-
-    index: int
-    reason: str
-
-
-@dataclass(slots=True)
-class _Parsed:
-    """One readable record, flattened: reserved values, and the fields.
-
-    It is not the `Event`, which would keep the whole JSON of each record of a chunk for the garbage collector.
-    """
-
-    index: int
-    event_id: str | None
-    time: Any
-    type: str | None
-    key: str | None
-    fields: dict[str, Any]
-    """By column name."""
-    unit: TimeUnit | None = None
-    """Unit of a number in ``time``, where it is stated."""
 
 
 def cloud_headers(
@@ -233,11 +207,13 @@ def records_to_frame(
     *,
     contract: Contract | None = None,
     envelope: str | None = None,
+    nulled: list[Nulled] | None = None,
 ) -> tuple[Frame | None, list[int], list[Refused]]:
     """A frame of the readable records, the index of each of its rows in ``records``, and the refused records.
 
     ``contract`` says what is declared of the stream (default: what the catalog lists), ``envelope`` the form of the
-    records (default: each is recognised by its members).
+    records (default: each is recognised by its members). ``nulled`` receives the values that became null because they
+    were of another type than declared, by row.
 
     An event without an id gets one made of (topic, partition, offset), so that reading it again gives the same id, and
     the events of a partition sort as they were written. The frame's run and origin are empty: records of other programs
@@ -253,17 +229,19 @@ def records_to_frame(
     if flat is not None:
         flat["event_id"] = _binary(_offset_ids(topic, partition, records))
         return Frame.from_columns(stream, "", flat), list(range(len(records))), []
-    parsed: list[_Parsed] = []
+    parsed: list[Parsed] = []
     refused: list[Refused] = []
     for index, record in enumerate(records):
         try:
             parsed.append(_parse(index, record, contract, envelope))
         except (InvalidEvent, orjson.JSONDecodeError, UnicodeDecodeError) as error:
             refused.append(Refused(index, _reason(error)))
-    parsed = _with_times(parsed, records, refused)
+    parsed = with_times(parsed, [record.timestamp for record in records], refused)
     columns = _columns(parsed, contract, refused)
     if not parsed:
         return None, [], sorted(refused)
+    if nulled is not None:
+        nulled += (Nulled(row, *each) for row, item in enumerate(parsed) for each in (item.nulled or {}).items())
     default_type = contract.default_type
     ids = _offset_ids(topic, partition, [records[item.index] for item in parsed])
     event_id = _binary(ids)
@@ -363,7 +341,7 @@ def read_body(
     return body, envelope
 
 
-def _parse(index: int, record: KafkaRecord, contract: Contract, stated: str | None) -> _Parsed:
+def _parse(index: int, record: KafkaRecord, contract: Contract, stated: str | None) -> Parsed:
     body, envelope = read_body(record, contract, stated)
     if envelope == FRAME_ROW:
         event = read_frame_row(body, contract, key=None if record.key is None else record.key.decode())
@@ -375,7 +353,7 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, stated: str | No
             event.time = time
         if event.event_id is not None and record.headers and contract.has_declared_id:
             event.event_id = _id_of_lap(event.event_id, record)
-    return _Parsed(index, event.event_id, event.time, event.type, event.key, event.fields, event.unit)
+    return Parsed(index, event.event_id, event.time, event.type, event.key, event.fields, event.unit)
 
 
 def _id_of_lap(event_id: str, record: KafkaRecord) -> str:
@@ -387,49 +365,7 @@ def _key(record: KafkaRecord, contract: Contract) -> str | None:
     return None if record.key is None else key_text(record.key, contract.reading)
 
 
-def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: list[Refused]) -> list[_Parsed]:
-    """Convert times to microseconds, strings in one pass; records whose time cannot be read move to ``refused``."""
-    worded = [item for item in parsed if isinstance(item.time, str) and item.unit is None]
-    read: set[int] = set()
-    if worded:
-        try:
-            values = pc.cast(pa.array([item.time for item in worded]), _US).cast(pa.int64()).to_pylist()
-        except pa.ArrowInvalid:
-            pass  # at least one needs the slower parser below, which also identifies an invalid one
-        else:
-            for item, value in zip(worded, values, strict=True):
-                item.time = value
-                read.add(item.index)
-    kept = []
-    for item in parsed:
-        try:
-            if item.index not in read:
-                item.time = _time_us(item, records[item.index])
-        except InvalidEvent as error:
-            refused.append(Refused(item.index, str(error)))
-        else:
-            kept.append(item)
-    return kept
-
-
-def _time_us(item: _Parsed, record: KafkaRecord) -> int:
-    if item.time is None:
-        return _kafka_time_us(record)
-    return time_us(item.time) if item.unit is None else event_time_us(item.time, item.unit)
-
-
-def _kafka_time_us(record: KafkaRecord) -> int:
-    found = us_from_ms(record.timestamp)
-    if found is None:
-        given = "no timestamp" if record.timestamp == -1 else f"the timestamp {record.timestamp}"
-        raise InvalidEvent(
-            f"the event has no time, and its Kafka message has {given}; expected milliseconds since 1970 before the "
-            "year 2100"
-        )
-    return found
-
-
-def _columns(parsed: list[_Parsed], contract: Contract, refused: list[Refused]) -> dict[str, pa.Array]:
+def _columns(parsed: list[Parsed], contract: Contract, refused: list[Refused]) -> dict[str, pa.Array]:
     """Columns of the fields; records whose fields do not fit the listed or declared types move to ``refused``."""
     types = _types(contract)
     names = dict.fromkeys(types)
@@ -453,7 +389,7 @@ def _columns(parsed: list[_Parsed], contract: Contract, refused: list[Refused]) 
         return columns | _simulations(parsed, contract)
 
 
-def _simulations(parsed: list[_Parsed], contract: Contract) -> dict[str, pa.Array]:
+def _simulations(parsed: list[Parsed], contract: Contract) -> dict[str, pa.Array]:
     """The simulation of each event of a listed stream, where events name one: the stream's key, or a field.
 
     Frames carry it as their run; it is what the tables of the stores are divided by.
@@ -477,7 +413,7 @@ def _types(contract: Contract) -> dict[str, FieldType]:
 
 
 def _mend_types(
-    parsed: list[_Parsed], contract: Contract, types: Mapping[str, FieldType], refused: list[Refused]
+    parsed: list[Parsed], contract: Contract, types: Mapping[str, FieldType], refused: list[Refused]
 ) -> bool:
     """Refuse records whose values are of another type, or make these null as declared; False if all values fit."""
     mended = False
@@ -489,6 +425,9 @@ def _mend_types(
         if not nullable.issuperset(bad):
             refused.append(Refused(item.index, misfit_reason(item.fields, bad, types)))
             continue
+        if bad:
+            reasons = {field_name(name): misfit_reason(item.fields, [name], types) for name in bad}
+            item.nulled = {**(item.nulled or {}), **reasons}
         item.fields = item.fields | dict.fromkeys(bad)
         kept.append(item)
     parsed[:] = kept

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import NUMBERS, WHOLE, FieldType, arrow_type
 from astrocyte.schemas.values.mixed import fits
 from astrocyte.schemas.values.single import number_of
 
-__all__ = ["misfit_reason", "misfits", "shown"]
+__all__ = ["Nulled", "misfit_reason", "misfits", "shown"]
 
 _SHOWN: Final = 80
 """Maximum number of characters of a value in a reason."""
+
+
+class Nulled(NamedTuple):
+    """A value of another type than declared, which became null."""
+
+    row: int
+    field: str
+    reason: str
 
 
 def misfits(fields: Mapping[str, Any], types: Mapping[str, FieldType]) -> list[str]:

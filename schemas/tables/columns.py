@@ -11,6 +11,11 @@ from astrocyte.schemas.tables.base import Base
 
 __all__ = ["STREAM_OF", "columns_of"]
 
+_STATUS: Final = Field(
+    "string", "final; under eventual consistency provisional, then confirmed or retracted",
+    null="of rows that an earlier version wrote",
+)  # fmt: skip
+
 STREAM_OF: Final[Mapping[str, str]] = {
     "agent_actions": "agent_actions",
     "agent_states": "agent_states",
@@ -57,6 +62,7 @@ _OWN: Final[Mapping[str, Mapping[str, Field]]] = {
         "message": Field("string", "the rule's message with its values"),
         "event_key": Field("string", "key by which the rule correlated", null="without a key"),
         "multi_event_id": Field("string", "the multi event, in multi_events"),
+        "status": _STATUS,
     },
     "audit_log": {
         "entry": Field("int64", "number of the entry, from 1 without gaps"),
@@ -112,6 +118,7 @@ _OWN: Final[Mapping[str, Mapping[str, Field]]] = {
         "integrated_value": Field("float64", "value that the rule emits under this name", null="if it emits none"),
         "confidence": Field("float64", "value that the rule emits under this name, 1 by default", "share", 0.0, 1.0),
         "provisional": Field("bool", "true of a match that the ordered pass has not confirmed yet"),
+        "status": _STATUS,
         "details": Field("json", "the other values that the rule emits", null="if it emits none"),
     },
     "multi_event_sources": {

@@ -23,7 +23,8 @@ __all__ = [
 class MultiEventRow(Recorded, Base):
     """A multi event. ``timestamp`` is its event time in microseconds; ``details`` the rule's other values.
 
-    ``simulation_id`` is null where other programs produced the events.
+    ``simulation_id`` is null where other programs produced the events. Under eventual consistency a row changes: see
+    ``status`` (final, provisional, confirmed, retracted).
     """
 
     __tablename__ = "multi_events"
@@ -38,6 +39,7 @@ class MultiEventRow(Recorded, Base):
     integrated_value: Mapped[float | None] = mapped_column(Real)
     confidence: Mapped[float | None] = mapped_column(Real)
     provisional: Mapped[bool | None] = mapped_column(Boolean)
+    status: Mapped[str | None] = mapped_column(String(16))
     details: Mapped[Any | None] = mapped_column(Json)
 
     __table_args__ = (
@@ -97,7 +99,10 @@ class WindowResult(Recorded, Base):
 
 
 class AlertRow(Recorded, Base):
-    """An alert. Its multi event is on another topic and may be stored later: ``multi_event_id`` is no foreign key."""
+    """An alert, with the status of its multi event.
+
+    That is on another topic and may be stored later: ``multi_event_id`` is no foreign key.
+    """
 
     __tablename__ = "alerts"
 
@@ -109,6 +114,7 @@ class AlertRow(Recorded, Base):
     message: Mapped[str] = mapped_column(Text)
     event_key: Mapped[str | None] = mapped_column(String(256))
     multi_event_id: Mapped[str | None] = mapped_column(String(64))
+    status: Mapped[str | None] = mapped_column(String(16))
 
     __table_args__ = (
         Index(None, "severity", "timestamp"),

@@ -7,19 +7,21 @@ until the frame is read by someone who knows the contract of its stream: `plain_
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.times import PER_UNIT
 from astrocyte.schemas.values.mixed import MIXED, as_mixed, column_of, scalar_column, to_list
 from astrocyte.schemas.values.nested import python_values
-from astrocyte.schemas.values.single import LEAST, MOST, distinguishing, json_text, plain
+from astrocyte.schemas.values.single import LEAST, MOST, distinguishing, is_nested, json_text, plain
 
 __all__ = [
     "MIXED_EXACT",
@@ -32,26 +34,32 @@ __all__ = [
     "plain_column",
 ]
 
-MIXED_EXACT: Final = pa.struct([*MIXED, ("decimal", pa.utf8())])
-"""`MIXED` with one member more: the digits of decimal numbers, and of integers beyond 64 bits."""
+MIXED_EXACT: Final = pa.struct([*MIXED, ("decimal", pa.utf8()), ("json", pa.utf8())])
+"""`MIXED` with two members more: the digits of decimal numbers and of integers beyond 64 bits, and the JSON text of
+lists and objects, which declared types tell from text."""
+_WHOLE: Final = re.compile(r"-?[0-9]{1,4000}", re.ASCII)
+"""An integer that Python gave, of as many digits as Python reads."""
 _MOST_ROWS: Final = 1 << 24
 """Of a run-end encoded column."""
 
 
 def given_column(values: Sequence[Any]) -> pa.Array:
-    """Column of Python values as `column_of` makes it, but decimal numbers and large integers keep their digits.
+    """Column of Python values as `column_of` makes it, but large and decimal numbers keep their digits.
 
-    With such values the column is `MIXED_EXACT`, and no column that events have. Raises as `column_of` does.
+    Lists and objects stay known as such. With such values the column is `MIXED_EXACT`, and no column that events have.
+    Raises as `column_of` does.
     """
     column = scalar_column(values)
     if column is not None:
         return column
     digits = [_digits(value) for value in values]
-    if not any(digits):
+    nested = [json_text(value) if is_nested(value) else None for value in values]
+    if not any(digits) and not any(nested):
         return column_of(values)
-    others = column_of([None if mine else value for mine, value in zip(digits, values, strict=True)])
-    parts = [*as_mixed(others).flatten(), pa.array(digits, pa.utf8())]
-    nulls = pc.and_(others.is_null(), parts[-1].is_null())
+    rows = zip(digits, nested, values, strict=True)
+    others = column_of([None if mine or text else value for mine, text, value in rows])
+    parts = [*as_mixed(others).flatten(), pa.array(digits, pa.utf8()), pa.array(nested, pa.utf8())]
+    nulls = pc.and_(others.is_null(), pc.and_(parts[-2].is_null(), parts[-1].is_null()))
     return pa.StructArray.from_arrays(parts, fields=list(MIXED_EXACT), mask=nulls if pc.any(nulls).as_py() else None)
 
 
@@ -60,7 +68,10 @@ def _digits(value: Any) -> str | None:
         value = value.value
     if isinstance(value, int):
         return None if LEAST <= value <= MOST else str(int(value))
-    return str(value) if isinstance(value, Decimal) else None
+    if not isinstance(value, Decimal):
+        return None
+    digits = str(value)
+    return f"{digits}." if digits.lstrip("-").isdigit() else digits  # by the point it is no integer
 
 
 def keeps_digits(kind: pa.DataType) -> bool:
@@ -77,14 +88,23 @@ def kept_column(column: pa.Array) -> pa.Array:
     return column if keeps_digits(column.type) else plain_column(column)
 
 
-def given_values(column: pa.Array) -> list[Any]:
-    """The values of a column that `keeps_digits`, as Python objects with all their digits."""
+def given_values(column: pa.Array, *, parsed: bool = False) -> list[Any]:
+    """The values of a column that `keeps_digits`, as Python objects with all their digits.
+
+    Lists and objects that Python gave are their JSON text, or with ``parsed`` lists and dictionaries.
+    """
     if column.type != MIXED_EXACT:
         return python_values(column)
-    *others, digits = column.flatten()
-    others = pa.StructArray.from_arrays(others, fields=list(MIXED), mask=digits.is_valid())
-    found = zip(to_list(others), digits.to_pylist(), strict=True)
-    return [value if mine is None else Decimal(mine) for value, mine in found]
+    *others, digits, nested = column.flatten()
+    mask = pc.or_(digits.is_valid(), nested.is_valid())
+    values = to_list(pa.StructArray.from_arrays(others, fields=list(MIXED), mask=mask))
+    for row in np.flatnonzero(np.asarray(digits.is_valid())).tolist():
+        number = digits[row].as_py()
+        values[row] = int(number) if _WHOLE.fullmatch(number) else Decimal(number)
+    for row in np.flatnonzero(np.asarray(nested.is_valid())).tolist():
+        text = nested[row].as_py()
+        values[row] = orjson.loads(text) if parsed else text
+    return values
 
 
 def plain_column(column: pa.Array) -> pa.Array:

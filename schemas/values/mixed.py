@@ -103,6 +103,8 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind.value_type).dictionary_encode()
     if kind == pa.utf8():
         return pa.array([None if value is None else json_text(value) for value in values], kind)
+    if pa.types.is_list(kind) and not kinds.isdisjoint((str, dict)):
+        raise TypeError("expected a list, got text or an object")  # of which Arrow takes the empty ones
     if bool in kinds and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise TypeError("expected a number, got a boolean")
     if float in kinds and pa.types.is_integer(kind):

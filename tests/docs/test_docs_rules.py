@@ -164,7 +164,7 @@ def settle(engine: Engine, output: EngineOutput) -> Iterator[str]:
 
 
 def step_by_step(rules: RuleSet, events: list[dict[str, Any] | int], *, eventual: bool) -> Iterator[str]:
-    engine = Engine(rules, consistency="eventual" if eventual else "strong")
+    engine = Engine(rules)
     for event in events:
         if isinstance(event, int):
             yield from settle(engine, engine.advance(event))
@@ -186,7 +186,7 @@ def run(example: Example) -> str:
     except InvalidRules as error:
         return "refused: " + "; ".join(problem.message for problem in error.problems)
     events = list(steps_of(example.events))
-    eventual = "# consistency: eventual" in example.rules
+    eventual = any(rule.consistency == "eventual" for rule in rules.rules)
     if eventual or rules.windows or rules.validators or any(isinstance(event, int) for event in events):
         found = list(step_by_step(rules, events, eventual=eventual))
     else:

@@ -330,6 +330,12 @@ def test_roles_that_do_not_correlate_load_no_kernels():
     assert done.stdout.split() == ["True", "set()"]
 
 
+def test_inspecting_a_topic_loads_no_compiler():
+    code = "import sys, astrocyte.pipeline.analysis.inspect.run\nprint('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_every_test_is_in_the_folder_of_a_level():
     strays = {
         place_of(path) for path in files_of_tests() if path.relative_to(ROOT / "tests").parts[0] not in TEST_LEVELS

@@ -32,18 +32,20 @@ __all__ = ["EventualPass"]
 class EventualPass:
     """A matcher of its own for events in their order of arrival, and the matches that it has given so far.
 
-    ``gather`` turns events that were pushed one at a time into frames of the store that ``tables`` reads.
+    ``gather`` turns events that were pushed one at a time into frames of the store that ``tables`` reads. What is found
+    goes to ``given``.
     """
 
     name: Final = "eventual"
 
-    def __init__(self, tables: MatchTables, gather: Callable[[], None]) -> None:
+    def __init__(self, tables: MatchTables, gather: Callable[[], None], given: GivenTables) -> None:
         self._tables = tables
         self._gather = gather
+        self._given = given
         self._matcher = Matcher([], clock=None, waiting=tuple)  # rows are processed as soon as they are prepared
         self._singles = Singles()
         self._provisional = Provisional()
-        self.given = GivenTables()
+        self._matched: set[str] = set()
         self.newest_us = NEVER_US
         """Newest time that was matched."""
         self.streams: frozenset[str] = frozenset()
@@ -52,9 +54,16 @@ class EventualPass:
     def __len__(self) -> int:
         return len(self._provisional)
 
+    @property
+    def corrections(self) -> Mapping[str, Mapping[str, int]]:
+        """By rule: matches that were provisional, confirmed and retracted since the start."""
+        return self._provisional.corrections
+
     def update(self, rules: Sequence[Rule]) -> None:
         """Put rules in force; unchanged ones keep their partial matches."""
         self._matcher.update(rules)
+        # A rule that has left this pass may still have matches here that the ordered pass decides.
+        self._matched.update(rule.name for rule in rules)
         self.streams = frozenset(self._matcher.streams)
 
     def prepare(self, frame: Frame, first: int) -> Prepared:
@@ -105,16 +114,18 @@ class EventualPass:
 
     def _give(self, batch: MatchBatch) -> None:
         if len(batch):
-            self.given.add(self._note(batch))
+            self._given.add(self._note(batch))
 
     def advance(self, watermark_us: int) -> None:
         """Let time reach the watermark for keys without new events."""
         self._give(self._matcher.advance(watermark_us - 1))
 
-    def settle(self, table: MatchTable, watermark_us: int) -> MatchTable:
-        """Provisional matches of this step, then those of the ordered pass with what they confirm and retract."""
-        settled = self._provisional.settle(table, watermark_us, self.newest_us)
-        return MatchTable.concat([*self.given.take(), *settled, MatchTable.empty(self._tables.rules)])
+    def settle(self, table: MatchTable, watermark_us: int) -> list[MatchTable]:
+        """Matches of the ordered pass with what they confirm, then those that are retracted."""
+        if not self._matched:
+            return [table]
+        mine = np.array([rule.name in self._matched for rule in table.rules], np.bool_)
+        return self._provisional.settle(table, mine[table.rule], watermark_us, self.newest_us)
 
     def refs(self) -> list[NDArray[np.int64]]:
         """Handles of the events that are still needed."""
@@ -139,8 +150,7 @@ class EventualPass:
         """Take over a snapshot, with its events in the store. One without this pass changes nothing."""
         if snapshot is None:
             return
-        self.given = GivenTables()
         self._singles.clear()
         self._matcher.restore(snapshot["matcher"])
-        self._provisional.restore(snapshot["provisional"], self._tables.rules, store)
+        self._matched |= self._provisional.restore(snapshot["provisional"], self._tables.rules, store)
         self.newest_us = int(snapshot["newest_us"][0])

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.cep.rows import Prepared
@@ -25,7 +24,7 @@ from astrocyte.schemas.frames import Frame
 __all__ = ["ImmediatePass", "is_order_free"]
 
 _RULE_FIELDS: Final = frozenset({
-    "name", "description", "by", "within", "seq", "any", "emit", "confidence", "alert", "version"
+    "name", "description", "by", "within", "seq", "any", "emit", "confidence", "alert", "consistency", "version"
 })  # fmt: skip
 _STEP_FIELDS: Final = frozenset({"name", "stream", "where"})
 
@@ -52,23 +51,20 @@ class ImmediatePass:
 
     ``store`` numbers the events, and ``gather`` puts those that were pushed one at a time into it. ``_since`` names
     the first event that this pass has seen, for each rule and version: older ones that still wait are matched by the
-    ordered pass alone.
+    ordered pass alone. What is found goes to ``given``.
     """
 
     name: Final = "immediate"
 
-    def __init__(self, tables: MatchTables, store: EventStore, gather: Callable[[], None]) -> None:
+    def __init__(self, tables: MatchTables, store: EventStore, gather: Callable[[], None], given: GivenTables) -> None:
         self._tables = tables
+        self._given = given
         self._store = store
         self._gather = gather
         self._matcher = Matcher([], clock=None, waiting=tuple)  # rows are processed as soon as they are prepared
         self._since: dict[tuple[str, str], int] = {}
-        self.given = GivenTables()
         self.streams: frozenset[str] = frozenset()
         """Streams that the rules of this pass read."""
-
-    def __len__(self) -> int:
-        return 0  # none of its matches can be retracted
 
     def update(self, rules: Sequence[Rule]) -> None:
         """Put rules in force; those whose matches depend on order are left to the ordered pass."""
@@ -86,7 +82,7 @@ class ImmediatePass:
         """Match prepared rows."""
         batch = self._matcher.process(rows)
         if len(batch):
-            self.given.add(self._tables.of(self._matcher, batch))
+            self._given.add(self._tables.of(self._matcher, batch))
 
     def push_event(self, stream: str, event: Mapping[str, Any], ref: int, number: int | str) -> list[Match]:
         """Match one event with handle ``ref``, which `gather` will put into the store."""
@@ -97,27 +93,16 @@ class ImmediatePass:
         self._gather()
         return self._tables.of(self._matcher, batch).matches()
 
-    def advance(self, watermark_us: int) -> None:
-        """Time decides nothing here."""
-
-    def settle(self, table: MatchTable, watermark_us: int) -> MatchTable:
-        """The matches of this pass, then those of the ordered pass that this one has not given."""
-        del watermark_us
-        if len(table) and self._since:
-            never = np.iinfo(np.int64).max
-            since = [self._since.get((rule.name, rule.content_version), never) for rule in table.rules]
-            first_of = np.array(since, np.int64)[table.rule]
-            again = first_of < never
-            again[again] = table.events.take(table.offsets[:-1][again]).refs() >= first_of[again]
-            table = table.take(np.flatnonzero(~again)) if again.any() else table
-        return MatchTable.concat([*self.given.take(), table, MatchTable.empty(self._tables.rules)])
-
-    def refs(self) -> list[NDArray[np.int64]]:
-        """Handles of the events that are still needed: none, since tables keep the frames of their events."""
-        return []
-
-    def clear(self) -> None:
-        """End of all input."""
+    def without_given(self, table: MatchTable) -> MatchTable:
+        """The matches of the ordered pass that this one has not given."""
+        if not (len(table) and self._since):
+            return table
+        never = np.iinfo(np.int64).max
+        since = [self._since.get((rule.name, rule.content_version), never) for rule in table.rules]
+        first_of = np.array(since, np.int64)[table.rule]
+        again = first_of < never
+        again[again] = table.events.take(table.offsets[:-1][again]).refs() >= first_of[again]
+        return table.take(np.flatnonzero(~again)) if again.any() else table
 
     def snapshot(self) -> dict[str, Any]:
         """State as bytes."""
@@ -125,7 +110,6 @@ class ImmediatePass:
 
     def restore(self, snapshot: Mapping[str, Any] | None, store: EventStore) -> None:
         """Take over a snapshot. Events of one that was made without this pass are left to the ordered pass."""
-        self.given = GivenTables()
         kept = {} if snapshot is None else {(name, version): first for name, version, first
                                             in orjson.loads(bytes(snapshot["since"]))}  # fmt: skip
         self._since = {name: kept.get(name, store.next_ref) for name in self._since}

@@ -48,6 +48,8 @@ class Provisional:
         self._purge_at = FIRST_PURGE
         self._lag_us = 0
         self._next = 0
+        self.corrections: dict[str, dict[str, int]] = {}
+        """By rule: matches that were provisional, confirmed and retracted since the start."""
 
     def __len__(self) -> int:
         return len(self._places)
@@ -62,6 +64,7 @@ class Provisional:
         if not names:
             return table
         table = table.with_status(PROVISIONAL)
+        self._count(table, "provisional")
         held = np.array([held_us(rule) for rule in table.rules], np.int64)
         number, self._next = self._next, self._next + 1
         retract_us = table.time_us + held[table.rule]
@@ -77,38 +80,51 @@ class Provisional:
         """Remember one match, whose table `make` makes when it is needed; False if it is known already."""
         if name in self._places or name in self._decided:
             return False
+        self._counts(rule.name)["provisional"] += 1
         number, self._next = self._next, self._next + 1
         self._notes[number] = _Note(make, [name], refs, np.array([time_us + held_us(rule)]), np.ones(1, np.bool_))
         self._places[name] = (number, 0)
         return True
 
-    def settle(self, table: MatchTable, watermark_us: int, newest_us: int) -> list[MatchTable]:
+    def settle(self, table: MatchTable, mine: NDArray[np.bool_], watermark_us: int, newest_us: int) -> list[MatchTable]:
         """The ordered pass's matches, known ones marked as confirmed, then the retracted ones.
 
-        ``newest_us`` is the newest time that the eventual pass has matched.
+        ``mine`` says which matches are of rules of the eventual pass; ``newest_us`` is the newest time that it has
+        matched.
         """
         if watermark_us > NEVER_US:
             self._lag_us = max(self._lag_us, newest_us - watermark_us)
         self._forget(table.rules, watermark_us)
         status = table.status.copy()
-        for row, (name, time) in enumerate(zip(_names(table), table.time_us.tolist(), strict=True)):
+        rows = np.flatnonzero(mine)
+        own = table if len(rows) == len(table) else table.take(rows)
+        for row, name, time in zip(rows.tolist(), _names(own), own.time_us.tolist(), strict=True):
             self._decided[name] = time
             place = self._places.pop(name, None)
             if place is not None:
                 status[row] = CONFIRMED
                 self._notes[place[0]].open[place[1]] = False
         settled = [table.with_status(status)]
+        self._count(table.take(np.flatnonzero(status == CONFIRMED)), "confirmed")
         for number, note in list(self._notes.items()):
             due = note.open & (note.retract_us < watermark_us)
             if due.any():
                 rows = np.flatnonzero(due)
                 settled.append(note.make().take(rows).with_status(RETRACTED))
+                self._count(settled[-1], "retracted")
                 note.open &= ~due
                 for row in rows.tolist():
                     self._places.pop(note.names[row], None)
             if not note.open.any():
                 del self._notes[number]
         return settled
+
+    def _counts(self, rule: str) -> dict[str, int]:
+        return self.corrections.setdefault(rule, dict.fromkeys(("provisional", "confirmed", "retracted"), 0))
+
+    def _count(self, table: MatchTable, status: str) -> None:
+        for index, number in zip(*np.unique(table.rule, return_counts=True), strict=True):
+            self._counts(table.rules[index].name)[status] += int(number)
 
     def _forget(self, rules: tuple[Rule, ...], watermark_us: int) -> None:
         """Forget decided matches that the eventual pass can no longer make."""
@@ -134,6 +150,7 @@ class Provisional:
                 "names": b"".join(self._decided),
                 "times": np.array(list(self._decided.values()), np.int64),
                 "lag_us": np.array([self._lag_us], np.int64),
+                "corrections": orjson.dumps(self.corrections),
             }
         }
         for number, note in enumerate(self._notes.values()):
@@ -149,10 +166,11 @@ class Provisional:
             }
         return parts
 
-    def restore(self, snapshot: Mapping[str, Any], rules: tuple[Rule, ...], store: EventStore) -> None:
-        """Take over a snapshot, with its events in the store."""
+    def restore(self, snapshot: Mapping[str, Any], rules: tuple[Rule, ...], store: EventStore) -> set[str]:
+        """Take over a snapshot, with its events in the store; gives the names of the rules of its matches."""
         self.__init__()  # type: ignore[misc]
         index = {rule.name: number for number, rule in enumerate(rules)}
+        restored: set[str] = set()
         decided = snapshot["decided"]
         names = bytes(decided["names"])
         self._lag_us = int(decided["lag_us"][0])
@@ -160,12 +178,15 @@ class Provisional:
             text = orjson.loads(bytes(part["text"]))
             keys = np.empty(len(text["keys"]), object)
             keys[:] = text["keys"]
+            restored.update(text["rules"])
             rule = np.array([index[name] for name in text["rules"]], np.int32)
             status = np.full(len(rule), PROVISIONAL, np.int8)
             self.note(MatchTable(rules, rule, keys, part["time_us"], part["timed_out"], status, part["offsets"],
                                  part["step"], store.locate(part["refs"])))  # fmt: skip
         for place, time in enumerate(decided["times"].tolist()):
             self._decided[names[16 * place : 16 * place + 16]] = time
+        self.corrections = orjson.loads(bytes(decided.get("corrections", b"{}")))
+        return restored
 
 
 def _names(table: MatchTable) -> list[bytes]:

@@ -27,14 +27,26 @@ from astrocyte.schemas.values.mixed import MIXED, members
 __all__ = ["IDLE", "OTHERS", "Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_of_kinds"]
 
 Cause = Literal[
-    "dead", "late", "duplicate", "no_key", "unkeyed", "kind", "no_number", "failed", "unit", "guessed_unit", "stream"
+    "dead",
+    "late",
+    "duplicate",
+    "no_key",
+    "unkeyed",
+    "kind",
+    "no_number",
+    "nulled",
+    "failed",
+    "unit",
+    "guessed_unit",
+    "stream",
 ]
 
 
 class _Key(NamedTuple):
     cause: Cause
     subject: str
-    """Topic, stream (``no_key``, ``kind``, ``no_number``, ``unit``, ``guessed_unit``) or rule (``failed``)."""
+    """Topic, rule (``failed``) or stream (``no_key``, ``kind``, ``no_number``, ``nulled``, ``unit``,
+    ``guessed_unit``)."""
     detail: str
     """Stage of a dead letter, the stream of a frame (``stream``), a unit (``unit``), a field (``guessed_unit``: the
     time; ``unkeyed``: the key by which the topic is taken to be partitioned), or `IDLE` (``late``)."""
@@ -49,7 +61,8 @@ class UnusedCount:
     count: int
     example: str
     kind: str = ""
-    """Kind of the reason, of a dead letter or failed result; `OTHERS` for the rest of many kinds."""
+    """Kind of the reason, of a dead letter or failed result; `OTHERS` for the rest of many kinds. Of values that are no
+    numbers, their kind."""
 
 
 OTHERS: Final = "others"
@@ -69,8 +82,9 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "('partitioned: true' if the producer itself chooses the partition by {detail}); such as {example}",
     "kind": "field {detail!r} of {subject} is of another kind than at first in {count:,} {events}, such as {example}",
     "no_number": "{count:,} {events} of {subject} {have} no number in {detail!r}, of which rules need one, so that "
-    "comparisons are false and results null, such as {example}; for numbers that are written as text declare "
-    "'{detail}: {{type: float64, text: true}}' under streams:",
+    "comparisons are false and results null, such as {example}",
+    "nulled": "{count:,} {values} of {detail!r} in {subject} {were} of another type than declared and became null "
+    "('on_type_error: null'), such as {example}",
     "unit": "{count:,} {events} of {subject}, whose time is declared in {detail}, dated before 1980, such as {example}",
     "guessed_unit": "{count:,} {events} of {subject} {have} a number in {detail!r} that is hardly a time, such as "
     "{example}; declare under streams: which member is the time, or the unit of this one, such as 'time: {{field: "
@@ -83,6 +97,13 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
 
 _NO_KEY: Final = "declare under streams: which field is their key, such as 'key: customer_id', or give the rule a 'by'"
 """What to do about events without a key where a rule correlates by it."""
+
+
+_NO_NUMBER: Final = {
+    "text": "; for numbers that are written as text declare '{detail}: {{type: float64, text: true}}' under streams:",
+    "boolean": "; a truth value is no number: compare it with true or false, or count it with count_if",
+}
+"""What to do about values that are no numbers, by their kind."""
 
 
 class Unused:
@@ -182,11 +203,14 @@ def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
     """A sentence that says how many events were not used, and why, with the example."""
     if found.kind == OTHERS:
         detail = f"{detail}, other reasons"
+    one = found.count == 1
     line = _SENTENCES[cause].format(
-        count=found.count, events="event" if found.count == 1 else "events",
-        messages="message" if found.count == 1 else "messages", have="has" if found.count == 1 else "have",
+        count=found.count, events="event" if one else "events", messages="message" if one else "messages",
+        values="value" if one else "values", have="has" if one else "have", were="was" if one else "were",
         subject=subject, detail=detail, example=found.example,
     )  # fmt: skip
+    if cause == "no_number":
+        line += _NO_NUMBER.get(found.kind, "").format(detail=detail)
     if (cause, detail) == ("late", IDLE):
         line += ", since event time went on while their source was silent"
     return f"{line}; {_NO_KEY}" if (cause, detail) == ("no_key", "key") else line

@@ -28,6 +28,8 @@ class NotNumbers(NamedTuple):
     """The first rule, window or statistic that reads one of them."""
     row: int
     """Row of the first of them."""
+    kind: str
+    """Kind of the values: text, boolean, list, object."""
     value: str
     """Its value, shortened."""
     rows: int
@@ -56,27 +58,30 @@ class NumberFields:
             if not frame.num_rows or not frame.has(name) or kind_of(frame.column(name).type) == "number":
                 continue
             column = frame.column(name)
-            odd = _other_than_numbers(column)
-            if not odd.any():
-                continue
-            if columns is None:
-                columns = Columns(lambda each: frame.column(each) if frame.has(each) else None, frame.num_rows)
-            used, reader = np.zeros(frame.num_rows, np.bool_), ""
-            for read in reads:
-                mine = odd if read.guard is None else odd & predicate(read.guard, columns)
-                reader = reader or (read.reader if mine.any() else "")
-                used |= mine
-            if reader:
-                row = int(np.flatnonzero(used)[0])
-                value: Any = frame.take(np.array([row])).values(name)[0]
-                yield NotNumbers(name, reader, row, shown(value), int(used.sum()))
+            for kind, odd in _other_than_numbers(column).items():
+                if columns is None:
+                    columns = Columns(lambda each: frame.column(each) if frame.has(each) else None, frame.num_rows)
+                used, reader = np.zeros(frame.num_rows, np.bool_), ""
+                for read in reads:
+                    mine = odd if read.guard is None else odd & predicate(read.guard, columns)
+                    reader = reader or (read.reader if mine.any() else "")
+                    used |= mine
+                if reader:
+                    row = int(np.flatnonzero(used)[0])
+                    value: Any = frame.take(np.array([row])).values(name)[0]
+                    yield NotNumbers(name, reader, row, kind, shown(value), int(used.sum()))
 
 
-def _other_than_numbers(column: pa.Array) -> NDArray[np.bool_]:
-    odd = np.zeros(len(column), np.bool_)
+def _other_than_numbers(column: pa.Array) -> dict[str, NDArray[np.bool_]]:
+    """Flags of the rows of each kind of values but numbers, in the order of their first rows."""
+    if pa.types.is_null(column.type):
+        return {}
     if column.type != MIXED:
-        return odd if pa.types.is_null(column.type) else np.asarray(column.is_valid())
-    for kind, rows in rows_of_kinds(column).items():
-        if kind != "number":
-            odd[rows] = True
-    return odd
+        rows = {kind_of(column.type): np.flatnonzero(np.asarray(column.is_valid()))}
+    else:
+        rows = rows_of_kinds(column)
+    found = sorted((each for each in rows.items() if each[0] != "number" and len(each[1])), key=lambda each: each[1][0])
+    flags = {kind: np.zeros(len(column), np.bool_) for kind, _ in found}
+    for kind, own in found:
+        flags[kind][own] = True
+    return flags

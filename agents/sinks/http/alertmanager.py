@@ -2,7 +2,8 @@
 
 Alertmanager knows alerts that fire until they are resolved; an alert of a rule is an instant. It fires from its own
 time until ``resolve_after`` past its delivery, so that one that was delayed by an outage still notifies somebody.
-Alerts of the same rule, key, run and severity are one alert there, which a later one prolongs.
+Alerts of the same rule, key, run and severity are one alert there, which a later one prolongs. A provisional alert that
+is retracted resolves it, unless another of these stands.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ __all__ = ["AlertmanagerSink", "posted_alert"]
 
 _MOST: Final = 500
 """Alerts of one request."""
+_FIRST_FORGET: Final = 4_096
 _JSON: Final = {"Content-Type": "application/json"}
+
+
+_Labels = tuple[tuple[str, str], ...]
 
 
 class AlertmanagerSink:
@@ -45,6 +50,8 @@ class AlertmanagerSink:
         self._servers = servers
         self._now_us = now_us
         self._resolve_after_us = resolve_after_us
+        self._firing: dict[_Labels, dict[str, int]] = {}
+        self._forget_at = _FIRST_FORGET
         self.written = 0
         """Alerts that the servers have confirmed."""
 
@@ -68,10 +75,29 @@ class AlertmanagerSink:
 
     async def _send(self, rows: list[Row]) -> None:
         now_us = self._now_us()
-        alerts = [posted_alert(item.records[row], now_us, self._resolve_after_us) for item, row in rows]
-        body = orjson.dumps(alerts)
-        await post(self._servers, body, _JSON, self._retry)
+        alerts = [self._posted(item.records[row], now_us) for item, row in rows]
+        sent = [alert for alert in alerts if alert is not None]
+        if sent:
+            await post(self._servers, orjson.dumps(sent), _JSON, self._retry)
         self.written += len(rows)
+
+    def _posted(self, alert: Mapping[str, Any], now_us: int) -> dict[str, Any] | None:
+        """What to post of an alert; None of one that is retracted while another with its labels fires."""
+        retracted = alert.get("status") == "retracted"
+        posted = posted_alert(alert, now_us, 0 if retracted else self._resolve_after_us)
+        labels = tuple(posted["labels"].items())
+        firing = {name: end for name, end in self._firing.get(labels, {}).items() if end > now_us}
+        if retracted:
+            firing.pop(alert["alert_id"], None)
+        else:
+            firing[alert["alert_id"]] = us_from_iso(posted["endsAt"])
+        self._firing[labels] = firing
+        if len(self._firing) > self._forget_at:
+            self._firing = {
+                each: own for each, own in self._firing.items() if any(end > now_us for end in own.values())
+            }
+            self._forget_at = max(_FIRST_FORGET, 2 * len(self._firing))
+        return None if retracted and firing else posted
 
 
 def posted_alert(alert: Mapping[str, Any], now_us: int, resolve_after_us: int) -> dict[str, Any]:

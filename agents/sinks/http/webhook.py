@@ -1,8 +1,9 @@
 """The webhook sink: each alert is posted as a CloudEvent, and confirmed by the receiver's 2xx.
 
 A request holds one event in structured mode, or several in batched mode (CloudEvents 1.0, HTTP protocol binding). An
-alert has the same ``id`` and ``source`` whenever it is sent again, by which receivers recognise it. With a secret,
-requests are signed as Standard Webhooks asks (webhook-id, webhook-timestamp, webhook-signature).
+alert has the same ``id`` and ``source`` whenever it is sent again, by which receivers recognise it; that a provisional
+one is retracted is an event of its own, with its own id and type. With a secret, requests are signed as Standard
+Webhooks asks (webhook-id, webhook-timestamp, webhook-signature).
 """
 
 from __future__ import annotations
@@ -63,9 +64,13 @@ class WebhookSink:
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Post the batch's alerts; see `agents.sinks.base.Sink`."""
         rows = alerts_of(batch)
-        parts = [rows[at : at + self._most_events] for at in range(0, len(rows), self._most_events)]
-        refused = await run_concurrently(parts, lambda part: one_by_one(part, self._send), self._in_flight)
-        return [each for part in refused for each in part]
+        refused: list[Rejected] = []
+        for retracted in (False, True):  # requests overtake one another: what is taken back has to be there before
+            chosen = [row for row in rows if _is_retracted(row[0].records[row[1]]) == retracted]
+            parts = [chosen[at : at + self._most_events] for at in range(0, len(chosen), self._most_events)]
+            for found in await run_concurrently(parts, lambda part: one_by_one(part, self._send), self._in_flight):
+                refused += found
+        return refused
 
     async def close(self) -> None:
         """Close the connections."""
@@ -83,18 +88,23 @@ class WebhookSink:
 
 
 def cloud_event_of(alert: Mapping[str, Any]) -> dict[str, Any]:
-    """The CloudEvent of an alert; ``data`` is the record as it is in the topic ``alerts``."""
+    """The CloudEvent of an alert, or of its retraction; ``data`` is the record as it is in the topic ``alerts``."""
+    retracted = _is_retracted(alert)
     event = {
         "specversion": "1.0",
-        "id": alert["alert_id"],
+        "id": f"{alert['alert_id']}.retracted" if retracted else alert["alert_id"],
         "source": f"{OWN_SOURCE}rules/{alert['rule']}",
-        "type": "astrocyte.alert",
+        "type": "astrocyte.alert.retracted" if retracted else "astrocyte.alert",
         "time": alert["timestamp"],
         "datacontenttype": "application/json",
         "data": {name: value for name, value in alert.items() if name not in EXTENSIONS.values()},
     }
     attributes = {"subject": alert.get("key")} | {name: alert.get(field) for name, field in EXTENSIONS.items()}
     return event | {name: value for name, value in attributes.items() if value}
+
+
+def _is_retracted(alert: Mapping[str, Any]) -> bool:
+    return alert.get("status") == "retracted"
 
 
 def signing_key(secret: str) -> bytes:

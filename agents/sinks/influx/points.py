@@ -40,6 +40,7 @@ _RECORDS: Final[Mapping[RecordKind, tuple[Measurement, str]]] = {
 _RENAMED: Final = {"correlation_rule": "rule"}
 _NUMBERS: Final = frozenset({"integrated_value", "confidence"})
 _COUNTS: Final = frozenset({"sources"})
+_UNDECIDED: Final = frozenset({"provisional", "retracted"})
 _WEIGHT: Final = "weight"
 _UNKEYED: Final = "unkeyed"
 """Tag of the results of windows for events without a key."""
@@ -195,11 +196,14 @@ class _Read:
 
 
 def _read(item: SourcedRecords) -> _Read:
+    """The records of an item that become points. What may yet be retracted is none: no point can be taken back."""
     found = _Read([], [], [])
     if item.kind not in _RECORDS:
         return found
     measurement, identity = _RECORDS[item.kind]
     for row, record in enumerate(item.records):
+        if record.get("status") in _UNDECIDED:
+            continue
         try:
             found.flat.append(_flat(record, measurement, identity))
         except KeyError as error:

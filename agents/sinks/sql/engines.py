@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Column, Connection, Label, create_engine, event, inspect, null
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
@@ -17,7 +17,7 @@ from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.sql.sqlite import configure, make_private
 from astrocyte.agents.sinks.sql.url import database_url, open_store, report_unverified, sqlite_path
 
-__all__ = ["driver_errors", "engine_of", "engine_over"]
+__all__ = ["columns_there", "driver_errors", "engine_of", "engine_over"]
 
 _DRIVERS: Final = frozenset({"psycopg", "sqlite3", "sqlalchemy"})
 
@@ -50,6 +50,15 @@ def engine_over(connection: sqlite3.Connection, *, transactions: bool = True) ->
     """
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
     return _with_transactions(engine) if transactions else engine
+
+
+def columns_there(connection: Connection, table: Any) -> list[Column[Any] | Label[Any]]:
+    """The columns of a table; those that a database of an earlier version lacks are null."""
+    about = inspect(connection)
+    if not about.has_table(table.name):
+        return list(table.columns)  # reading them says so
+    there = {column["name"] for column in about.get_columns(table.name)}
+    return [column if column.name in there else null().label(column.name) for column in table.columns]
 
 
 @contextmanager

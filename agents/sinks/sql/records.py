@@ -71,6 +71,7 @@ def _multi_event(record: Record) -> Tables:
         "integrated_value": record.get("integrated_value"),
         "confidence": record.get("confidence"),
         "provisional": _flag(record.get("provisional")),
+        "status": _status(record),
         "details": details or None,
     }
     entries = {entry["event_id"]: (stream, entry) for stream, entry in _lineage(record.get("lineage") or {})}
@@ -99,6 +100,11 @@ def _flag(value: Any) -> bool:
     return value.lower() == "true" if isinstance(value, str) else bool(value)
 
 
+def _status(record: Record) -> str:
+    """What a header says of a match that is not final at once."""
+    return str(record.get("status") or "final")
+
+
 def _lineage(lineage: Mapping[str, Record]) -> Iterator[tuple[str, Record]]:
     for stream, entry in lineage.items():
         yield stream, entry
@@ -116,6 +122,7 @@ def _alert(record: Record) -> Tables:
         "message": record["message"],
         "event_key": record.get("key"),
         "multi_event_id": record.get("multi_event_id"),
+        "status": _status(record),
     }
     return ([row],)
 

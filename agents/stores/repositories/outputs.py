@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, FromClause, Select, func, select
 from sqlalchemy.engine import Engine
 
 from astrocyte.agents.stores.repositories.base import Repository, columns_of
@@ -33,6 +33,7 @@ class StoredAlert:
     message: str
     event_key: str | None
     multi_event_id: str | None
+    status: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class StoredMultiEvent:
     integrated_value: float | None
     confidence: float | None
     provisional: bool | None
+    status: str | None
     details: Any
 
 
@@ -98,14 +100,18 @@ _WINDOW_COLUMNS = columns_of(WindowResult, WindowValue)
 
 
 class OutputRepository(Repository):
-    """Outputs about one simulation; without ``simulation_id``, all in the database."""
+    """Outputs about one simulation; without ``simulation_id``, all in the database.
+
+    Lists and counts leave out what was retracted (of rules of eventual consistency).
+    """
 
     def __init__(self, engine: Engine, simulation_id: str | None = None) -> None:
         super().__init__(engine, simulation_id or "")
 
     def alerts(self, *, rule: str | None = None, severity: str | None = None) -> Iterator[StoredAlert]:
         """Alerts (of a rule, of a severity) in order of event time, streamed."""
-        query = self._mine(select(*_ALERT_COLUMNS), _ALERTS).order_by(_ALERTS.c.timestamp, _ALERTS.c.alert_id)
+        query = self._mine(select(*_ALERT_COLUMNS), _ALERTS).where(_stands(_ALERTS))
+        query = query.order_by(_ALERTS.c.timestamp, _ALERTS.c.alert_id)
         if rule is not None:
             query = query.where(_ALERTS.c.rule == rule)
         return self._stream(query if severity is None else query.where(_ALERTS.c.severity == severity), StoredAlert)
@@ -113,13 +119,15 @@ class OutputRepository(Repository):
     def alert_counts(self) -> dict[tuple[str, str], int]:
         """Number of alerts by rule and severity."""
         kinds = (_ALERTS.c.rule, _ALERTS.c.severity)
-        query = self._mine(select(*kinds, func.count()), _ALERTS).group_by(*kinds).order_by(*kinds)
+        query = self._mine(select(*kinds, func.count()), _ALERTS).where(_stands(_ALERTS))
+        query = query.group_by(*kinds).order_by(*kinds)
         with self.engine.connect() as connection:
             return {(row[0], row[1]): row[2] for row in connection.execute(query)}
 
     def multi_events(self, rule: str | None = None) -> Iterator[StoredMultiEvent]:
         """Multi events (of a rule) in order of event time, streamed."""
-        query = self._mine(select(*_EVENT_COLUMNS), _EVENTS).order_by(_EVENTS.c.timestamp, _EVENTS.c.event_id)
+        query = self._mine(select(*_EVENT_COLUMNS), _EVENTS).where(_stands(_EVENTS))
+        query = query.order_by(_EVENTS.c.timestamp, _EVENTS.c.event_id)
         return self._stream(
             query if rule is None else query.where(_EVENTS.c.correlation_rule == rule), StoredMultiEvent
         )
@@ -151,3 +159,8 @@ class OutputRepository(Repository):
 
     def _mine(self, query: Select[Any], table: Any) -> Select[Any]:
         return query.where(self._own(table)) if self.simulation_id else query
+
+
+def _stands(table: FromClause) -> ColumnElement[bool]:
+    """Whether a row was not retracted."""
+    return func.coalesce(table.c.status, "") != "retracted"

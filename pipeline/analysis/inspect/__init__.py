@@ -6,5 +6,5 @@ from typing import Final
 
 __all__ = ["LIMIT"]
 
-LIMIT: Final = 50_000
-"""Events of a topic, and of a log or file, that are read by default."""
+LIMIT: Final = 20_000
+"""Events of a topic, and of a log or file, that are read by default: more of them take longer than a person waits."""

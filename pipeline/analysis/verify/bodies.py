@@ -48,7 +48,8 @@ def item_of(topic: str, record: KafkaRecord) -> Item:
         return Item(f"{identity} in {copy}" if copy else identity, _time(body.get("timestamp")), run, {})
     if topic in (MULTI_EVENTS, ALERTS):
         status = dict(record.headers).get(_STATUS, b"").decode(errors="replace")
-        body.pop("provisional", None)
+        for name in ("provisional", "status"):
+            body.pop(name, None)
     if topic == MULTI_EVENTS:
         forget_places(body)
     time_us = _time(body.get("timestamp"))

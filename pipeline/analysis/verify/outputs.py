@@ -21,13 +21,14 @@ from astrocyte.schemas.frames import decode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, metrics_topic
 
-__all__ = ["SENT_AGAIN", "OutputTopic", "Outputs", "Span"]
+__all__ = ["SENT_AGAIN", "WITHDRAWN", "OutputTopic", "Outputs", "Span"]
 
 _OF_DOMAINS: Final = frozenset(
     {"decode", "validate", "clock", "rules", "emit", "alert", "late", "correlate", "repartition"}
 )
 """Stages of the dead letters that domains and copies of repartitioned streams make; others are those of sinks."""
 
+WITHDRAWN: Final = "of provisional or retracted matches, which are no results"
 SENT_AGAIN: Final = "of events that dead-letters retry sent again: as expected, but for the offset of that message"
 _AGAIN: Final = "records that are there again, the same under the same id, as after a crash; stores hold each once"
 
@@ -112,7 +113,7 @@ class Outputs:
             if not self.span.holds(item.time_us):
                 continue
             if item.status in ("provisional", "retracted"):
-                topic.notes[f"{item.status} matches, which are no results"] += 1
+                topic.notes[WITHDRAWN] += 1
                 continue
             if record.topic == DEAD_LETTERS and item.body.get("stage") not in _OF_DOMAINS:
                 topic.notes[f"dead letters of stage {item.body.get('stage')}, which rules do not make"] += 1

@@ -14,15 +14,15 @@ from itertools import chain
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import Column, ColumnElement, Connection, String, Table, and_, inspect, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Label, String, Table, and_, inspect, or_, select
 
 from astrocyte.agents.sinks.base import SinkError
-from astrocyte.agents.sinks.sql.engines import driver_errors, engine_of, engine_over
+from astrocyte.agents.sinks.sql.engines import columns_there, driver_errors, engine_of, engine_over
 from astrocyte.agents.sinks.sql.targets import registered_tables
 from astrocyte.agents.sinks.sql.url import database_url, shown_address, sqlite_path
 from astrocyte.pipeline.analysis.verify.bodies import changes
 from astrocyte.pipeline.analysis.verify.excuses import Excuses
-from astrocyte.pipeline.analysis.verify.outputs import SENT_AGAIN, Span
+from astrocyte.pipeline.analysis.verify.outputs import SENT_AGAIN, WITHDRAWN, Span
 from astrocyte.pipeline.analysis.verify.report import Difference, Kind, Place
 from astrocyte.schemas.tables import Base
 from astrocyte.schemas.topics import is_derived
@@ -32,9 +32,13 @@ __all__ = ["ReadDatabase", "compare_table", "compared_tables", "read_only"]
 _OTHERS: Final = frozenset({"alembic_version", "sink_positions", "audit_log", "experiments"})
 """Tables that the sink of the role ``sql`` does not fill with events or results."""
 _OWNED: Final[Mapping[str, frozenset[str]]] = {
-    "simulations": frozenset({"experiment_id", "parameters", "results_summary", "simulation_db_path"})
+    "simulations": frozenset({"experiment_id", "parameters", "results_summary", "simulation_db_path"}),
+    "multi_events": frozenset({"status", "provisional"}),
+    "alerts": frozenset({"status"}),
 }
-"""Columns of tables that programs set, beside the sink."""
+"""Columns that are not recomputed: programs set them beside the sink, or they say on which way a match became final."""
+_OF_MATCHES: Final = {"multi_events": "event_id", "multi_event_sources": "event_id", "alerts": "multi_event_id"}
+"""Tables about matches, with the column of their id."""
 _WRITTEN: Final = frozenset({"recorded_at", "creation_date", "last_updated"})
 """Columns that say when a row was written."""
 _PLACE: Final = ("source_topic", "source_partition", "source_offset")
@@ -68,10 +72,22 @@ class ReadDatabase:
         """Simulations that the database holds."""
         return set(self.connection.execute(select(Base.metadata.tables["simulations"].c.simulation_id)).scalars())
 
+    def columns(self, table: Table) -> list[Column[Any] | Label[Any]]:
+        """See `columns_there`."""
+        return columns_there(self.connection, table)
+
+    def withdrawn(self) -> frozenset[str]:
+        """Ids of the matches that are no results: those of eventual rules that are provisional or retracted."""
+        table = Base.metadata.tables["multi_events"]
+        if table.name not in self.tables or not any(column is table.c.status for column in self.columns(table)):
+            return frozenset()
+        query = select(table.c.event_id).where(table.c.status.in_(("provisional", "retracted")))
+        return frozenset(self.connection.execute(query).scalars())
+
     def rows(self, table: Table, span: Span) -> Iterator[Row]:
         """Rows of a table in the order of its primary key, of a span of event time if it has one."""
         keys = [self._ordered(column) for column in table.primary_key]
-        query = select(table).order_by(*keys)
+        query = select(*self.columns(table)).order_by(*keys)
         time = time_column(table)
         if time is not None:
             inside = [] if span.since_us is None else [time >= span.since_us]
@@ -147,7 +163,14 @@ def compare_table(
         return Difference(kind, place.name, identity, time_of(row), _about(row), f"table {table.name}", **more)
 
     theirs = found.rows(table, span) if table.name in found.tables else iter(())
+    about = _OF_MATCHES.get(table.name)
+    withdrawn = frozenset[str]() if about is None else found.withdrawn()
     for wanted, there in _merged(key, expected.rows(table, span), theirs):
+        if there is not None and about is not None and there[about] in withdrawn:
+            if wanted is None:
+                place.notes[WITHDRAWN] += 1
+                continue
+            there = None if there.get("status") == "retracted" else there
         if there is None:
             assert wanted is not None
             place.expected += 1

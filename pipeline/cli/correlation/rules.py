@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from astrocyte.pipeline.cli.correlation.disorder import DEFAULT_AMOUNTS, measure_disorder
 from astrocyte.pipeline.cli.correlation.publish import publish_command
 from astrocyte.pipeline.cli.correlation.score import score_command
 from astrocyte.pipeline.cli.options import (
@@ -79,6 +80,17 @@ def match_command(
     lateness: Lateness = None,
     stream: OfStream = None,
     rejects: Rejects = None,
+    disorder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AMOUNTS",
+            help="Instead of matches: precision, recall and delay of matches made on arrival (eventual) and in order, "
+            f"if events arrive up to so much later than their time, such as {DEFAULT_AMOUNTS}.",
+        ),
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option("--plot", metavar="FILE.png", help="With --disorder: draw these as well.")
+    ] = None,
 ) -> None:
     """Run rules over recorded logs or files of events, without a broker.
 
@@ -92,6 +104,13 @@ def match_command(
         raise InvalidSettings("--json and --columns each select an output format; give one of them")
     columns = columns or (sys.stdout.isatty() and not as_json)
     refuse_swapped(rules, paths)
+    if disorder is not None:
+        measure_disorder(
+            read(rules), paths, disorder, stream=stream, event_time=event_time(lateness), as_json=as_json, plot=plot
+        )
+        return
+    if plot is not None:
+        raise InvalidSettings("--plot draws what --disorder measures; give both")
     run, outputs = run_rules(read(rules), paths, stream=stream, list_unused=rejects is not None, **event_time(lateness))
     count = 0
     with pipe_may_close(), RejectsFile(rejects) if rejects else nullcontext() as listed:

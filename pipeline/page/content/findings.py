@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
 
-from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.kafka.record import ConsumedRecord, status_of
 from astrocyte.pipeline.page.aggregates.newest import Newest
+from astrocyte.pipeline.page.content.standing import Standing
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.times import time_us
@@ -32,10 +33,13 @@ class Finding:
 
     record: ConsumedRecord
     is_alert: bool
+    identity: str
     rule: str
     run: str
     time_us: int
     severity: str
+    number: int = 1
+    """-1 of a message that takes a finding back."""
 
 
 @dataclass(slots=True)
@@ -47,19 +51,34 @@ class Findings:
     letters: Newest[ConsumedRecord] = field(default_factory=lambda: Newest(MOST_LETTERS))
     alerts: Counter[str] = field(default_factory=Counter)
     matches: Counter[str] = field(default_factory=Counter)
+    standing: Standing = field(default_factory=Standing)
+    all_alerts: int = 0
+    all_matches: int = 0
 
     def take(self, record: ConsumedRecord) -> Finding | None:
-        """Take one message of the topics ``alerts``, ``multi.events`` and ``dead_letters``; a finding if it is one."""
+        """Take one message of the topics ``alerts``, ``multi.events`` and ``dead_letters``.
+
+        Returns the finding that it adds, or with the number -1 the one that it takes back.
+        """
         if record.topic == DEAD_LETTERS:
             self.letters.extend([record])
             return None
         found = _headed(record)
         if found is None:
             return None
+        change = self.standing.take(found.identity, status_of(record))
+        if change == "known":
+            return None
+        found = found if change == "new" else replace(found, number=-1)
         counts = self.alerts if found.is_alert else self.matches
         if found.rule in counts or len(counts) < _MOST_RULES:
-            counts[found.rule] += 1
-        (self.newest_alerts if found.is_alert else self.newest_matches).extend([found])
+            counts[found.rule] += found.number
+        if found.is_alert:
+            self.all_alerts += found.number
+        else:
+            self.all_matches += found.number
+        if change == "new":
+            (self.newest_alerts if found.is_alert else self.newest_matches).extend([found])
         return found
 
 
@@ -70,11 +89,13 @@ def _headed(record: ConsumedRecord) -> Finding | None:
         time = time_us(body["timestamp"])
         is_alert = record.topic == ALERTS
         rule = str(body["rule" if is_alert else "correlation_rule"])
+        identity = str(body.get("alert_id" if is_alert else "event_id"))
     except (orjson.JSONDecodeError, InvalidEvent, KeyError, TypeError):
         return None
     headers = dict(record.headers)
     run = (headers.get("ce_simulationid") or b"").decode("utf-8", "replace")
-    return Finding(record, is_alert, rule, run, time, str(body.get("severity") or "") if is_alert else "")
+    severity = str(body.get("severity") or "") if is_alert else ""
+    return Finding(record, is_alert, identity, rule, run, time, severity)
 
 
 def finding_of(found: Finding) -> dict[str, Any]:

@@ -172,15 +172,27 @@ def step(run: Run, stream: str, rows: Rows) -> Run:
 
 
 def took_findings(
-    run: Run, times_us: NDArray[np.int64], written_us: NDArray[np.int64], severities: Sequence[str] | None
+    run: Run,
+    times_us: NDArray[np.int64],
+    written_us: NDArray[np.int64],
+    severities: Sequence[str] | None,
+    numbers: NDArray[np.int64],
 ) -> Run:
-    """The run after more alerts, with their severities, or after more multi events, which have none."""
+    """The run after more alerts, with their severities, or after more multi events, which have none.
+
+    ``numbers`` are 1 of those that are new, and -1 of those that are taken back.
+    """
     run, inside = _placed(run, times_us, written_us)
     if not inside.any():
         return run
     measure = _MATCHES if severities is None else _ALERTS
-    groups = None if severities is None else np.array([_code(each) for each in severities], np.int64)[inside]
-    grid = add(run.grids.get(measure.name, Grid.of(measure.rows)), run.axis.positions(times_us[inside]), groups, None)
+    groups = np.zeros(len(times_us), np.int64) if severities is None else np.array([_code(each) for each in severities])
+    grid = run.grids.get(measure.name, Grid.of(measure.rows))
+    new, gone = inside & (numbers > 0), inside & (numbers < 0)
+    grid = add(grid, run.axis.positions(times_us[new]), groups[new], None)
+    if gone.any():
+        taken = add(Grid.of(measure.rows), run.axis.positions(times_us[gone]), groups[gone], None)
+        grid = replace(grid, counts=np.maximum(grid.counts - taken.counts, 0))
     return replace(run, grids={**run.grids, measure.name: grid})
 
 

@@ -136,10 +136,12 @@ class PageState:
         times_us = np.array([finding.time_us for finding, _ in found])
         written_us = np.array([written_us for _, written_us in found])
         severities = [finding.severity for finding, _ in found] if is_alert else None
-        run = took_findings(self._run(name), times_us, written_us, severities)
+        numbers = np.array([finding.number for finding, _ in found])
+        run = took_findings(self._run(name), times_us, written_us, severities, numbers)
         self._put(run)
         axis = run.axis
-        inside = [finding for finding, _ in found if axis.oldest_us <= finding.time_us <= axis.newest_us]
+        added = [finding for finding, _ in found if finding.number > 0]
+        inside = [finding for finding in added if axis.oldest_us <= finding.time_us <= axis.newest_us]
         self._past.setdefault(name, PastFindings()).take(inside, axis.width_us)
 
     def findings_until(self, run: str, at_us: int, most: int) -> list[dict[str, Any]]:
@@ -196,6 +198,7 @@ class PageState:
             found[f"run/{run.name}/planted"] = self.planted.get(run.name, [])
         found["findings/alerts"] = self._shown_alerts.feed(self.findings.newest_alerts)
         found["findings/matches"] = self._shown_matches.feed(self.findings.newest_matches)
+        found["findings/statuses"] = dict(self.findings.standing.statuses)
         found["letters"] = self._shown_letters.feed(self.findings.letters)
         found["rules/alerts"] = dict(self.findings.alerts)
         found["rules/matches"] = dict(self.findings.matches)
@@ -203,8 +206,8 @@ class PageState:
             "read": self.read,
             "unreadable": self.unreadable,
             "letters": self.findings.letters.count,
-            "alerts": self.findings.newest_alerts.count,
-            "matches": self.findings.newest_matches.count,
+            "alerts": self.findings.all_alerts,
+            "matches": self.findings.all_matches,
         }
         found["domains"] = {name: self._domain(each) for name, each in sorted(self.domains.items())}
         found |= self._traffic_document()

@@ -26,6 +26,8 @@ from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 __all__ = ["DatabaseSource"]
 
 _STREAMS: Final = ("population_metrics", "genome_data", "problem_solving")
+_ASIDE: Final = frozenset({"timestamp", "event_key", "details", "status"})
+"""Columns that are no fields of the message of that name."""
 _MOST: Final = 100_000
 """Newest alerts and multi events that are read."""
 
@@ -100,14 +102,15 @@ class DatabaseSource:
                 table: Any = model.__table__
                 if table.name not in database.tables:
                     continue
-                query = select(table).order_by(table.c.timestamp.desc()).limit(_MOST)
+                query = select(*database.columns(table)).order_by(table.c.timestamp.desc()).limit(_MOST)
                 if self._run is not None:
                     query = query.where(table.c.simulation_id == self._run)
                 for number, row in enumerate(database.connection.execute(query).mappings()):
-                    body = {name: row[name] for name in row if name not in ("timestamp", "event_key", "details")}
+                    body = {name: row[name] for name in row if name not in _ASIDE}
                     body |= {"timestamp": iso_from_us(row["timestamp"]), "key": row["event_key"]}
                     run = (row["simulation_id"] or "").encode()
-                    headers = (("ce_simulationid", run),)
+                    status = (row["status"] or "final").encode()
+                    headers = (("ce_simulationid", run), ("ce_status", status))
                     value = orjson.dumps(body, default=str)
                     found.append((row["timestamp"], ConsumedRecord(topic, 0, number, -1, None, value, headers)))
         yield from (record for _, record in sorted(found, key=lambda each: each[0]))

@@ -285,12 +285,19 @@ class Correlator:
         fingerprint: str,
         validators: Validators | None = None,
         decoders: Decoders | None = None,
+        *,
+        reported: RuleSet | None = None,
     ) -> None:
-        """Apply changed rules, by group, and changed validators and declarations to every domain."""
+        """Apply changed rules, by group, and changed validators and declarations to every domain.
+
+        ``reported``: the rules for which domains say what they do not use, where these are not those of the groups.
+        """
         self._fingerprint = fingerprint
         for part in list(self._domains.values()):
             async with part.lock:
                 part.domain.update(rulesets, validators, decoders)
+                if reported is not None:
+                    part.domain.report_for(reported)
                 part.dirty = True
 
     async def stop(self) -> None:

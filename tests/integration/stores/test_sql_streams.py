@@ -1,6 +1,7 @@
 """Every stream of the catalog that has a table, on every database: values are stored unchanged."""
 
 from datetime import datetime
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,8 @@ from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.sql.targets import STREAM_TARGETS
+from astrocyte.agents.sinks.testing import alert, multi_event
+from astrocyte.agents.stores.repositories.outputs import OutputRepository
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.tables import AgentModel, Base, KernelGeometry, Simulation
@@ -247,6 +250,32 @@ async def test_json_records_without_a_run_belong_to_the_external_simulation(data
     rows = rows_of(database, "problem_results")
     assert len(rows) == 3
     assert {row["simulation_id"] for row in rows} == {"external"}
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_correction_updates_the_match_and_its_alert_and_repositories_leave_out_what_is_retracted(
+    database, together
+):
+    states = (("provisional", 1), ("provisional", 2), ("confirmed", 1), ("retracted", 2), (None, 3))
+    batches = []
+    for offset, (status, number) in enumerate(states):
+        more = {} if status is None else {"status": status, "provisional": str(status == "provisional").lower()}
+        batches.append(
+            [
+                SourcedRecords("multi_events", [multi_event(number) | more], "multi.events", 0, offset),
+                SourcedRecords("alerts", [alert(number) | more], "alerts", 0, offset),
+            ]
+        )
+    assert await written(database, *([list(chain(*batches))] if together else batches)) == []
+    wanted = ["confirmed", "retracted", "final"]
+    found = sorted(rows_of(database, "multi_events"), key=lambda row: row["event_id"])
+    assert [(row["status"], row["provisional"]) for row in found] == [(each, False) for each in wanted]
+    found = sorted(rows_of(database, "alerts"), key=lambda row: row["alert_id"])
+    assert [row["status"] for row in found] == wanted
+    outputs = OutputRepository(engine_of(database))
+    assert [each.status for each in outputs.multi_events()] == ["confirmed", "final"]
+    assert [each.status for each in outputs.alerts()] == ["confirmed", "final"]
+    assert sum(outputs.alert_counts().values()) == 2
 
 
 async def test_a_replay_of_everything_changes_no_row_count(database):

@@ -127,6 +127,9 @@ export function findingsView(chosen) {
     keyed(list, shown, (each) => each.id, (each) => row(each, choose), (child, each) => {
       child.setAttribute("aria-selected", String(each.id === selected));
       const owner = time.runs().find((one) => one.name === each.run);
+      const status = value("findings/statuses", {})[each.id];
+      child.classList.toggle("retracted", status === "retracted");
+      setText(child.querySelector(".status"), status === "confirmed" ? "" : status ?? "");
       setText(child.querySelector("time"), owner ? elapsed(each.t - owner.oldest, owner.newest - owner.oldest) : utc(each.t).slice(0, 19));
     });
     list.setAttribute("aria-activedescendant", shown.some((each) => each.id === selected) ? idOf({ id: selected }) : "");
@@ -147,6 +150,6 @@ function row(finding, choose) {
   return h("li", { id: idOf(finding), role: "option", class: finding.severity || "match", onclick: () => choose(finding) },
     h("time", { title: `${utc(finding.t)} UTC` }),
     h("span", { class: "severity" }, finding.severity || "match"),
-    h("span", { class: "what" }, h("b", {}, finding.rule.replaceAll("_", " ")), h("span", {}, text)),
+    h("span", { class: "what" }, h("b", {}, finding.rule.replaceAll("_", " ")), h("span", { class: "status" }), h("span", {}, text)),
     finding.key && finding.key !== finding.run ? h("span", { class: "key" }, String(finding.key)) : null);
 }

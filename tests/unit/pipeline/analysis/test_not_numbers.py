@@ -60,8 +60,10 @@ def test_text_that_no_rule_takes_for_a_number_is_not_reported(tmp_path, rules):
 
 
 def test_booleans_and_lists_are_no_numbers_either(tmp_path):
-    (line,) = said(tmp_path, seq("v + 1 > 0"), event(0, v=True), event(1, v=[1]), event(2, v=3.5))
-    assert line.startswith("2 events of A have no number in 'v', ")
+    first, second = said(tmp_path, seq("v + 1 > 0"), event(0, v=True), event(1, v=[1]), event(2, v=3.5))
+    assert first.startswith("1 event of A has no number in 'v', ")
+    assert first.endswith("; a truth value is no number: compare it with true or false, or count it with count_if")
+    assert second.endswith("as text declare 'v: {type: float64, text: true}' under streams:")
 
 
 def test_an_earlier_event_of_a_match_is_asked_for_numbers_under_its_own_condition(tmp_path):

@@ -56,6 +56,36 @@ def test_a_line_of_the_whole_world_holds_the_last_value_of_each_bucket(messages)
     assert max(each for each in population[place + 1 :] if each is not None) < 500
 
 
+def match_of(number, status):
+    """A multi event and its alert, ``number`` seconds from the start."""
+    body = {"timestamp": iso_from_us(T0_US + number * 1_000_000), "source_events": []}
+    headers = (("ce_simulationid", RUN.encode()), *([] if status == "final" else [("ce_status", status.encode())]))
+    event = {**body, "event_id": f"m{number}", "correlation_rule": "collapse"}
+    alert = {**body, "alert_id": f"a{number}", "rule": "collapse", "severity": "critical", "message": "less"}
+    return [
+        ConsumedRecord(topic, 0, 0, -1, None, orjson.dumps(each), headers)
+        for topic, each in ((MULTI_EVENTS, event), (ALERTS, alert))
+    ]
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(st.lists(st.sampled_from(["final", "confirmed", "retracted", "provisional"]), max_size=8), st.integers(1, 5))
+def test_what_is_retracted_counts_no_more_and_what_is_confirmed_counts_once(ends, portion):
+    begun = [each for number, end in enumerate(ends) if end != "final" for each in match_of(number, "provisional")]
+    ended = [each for number, end in enumerate(ends) if end != "provisional" for each in match_of(number, end)]
+    records = [*begun, *ended, *ended[-2:]] if ends and ends[-1] == "retracted" else [*begun, *ended]
+    document = shown(state_of(records, cuts=range(portion, len(records), portion)))["set"]
+    stands = sum(end != "retracted" for end in ends)
+    assert (document["counts"]["alerts"], document["counts"]["matches"]) == (stands, stands)
+    assert sum(document["rules/matches"].values()) == sum(document["rules/alerts"].values()) == stands
+    assert document["findings/statuses"] == {
+        f"{kind}{number}": end for number, end in enumerate(ends) if end != "final" for kind in "am"
+    }
+    if ends:
+        found = {name: sum(document[f"run/{RUN}/found/{name}"]) for name in ("matches", "critical")}
+        assert found == {"matches": stands, "critical": stands}
+
+
 def rows_of(stream, rows, run=RUN):
     """Messages with one row each, of (seconds from the start, value by field)."""
     found = []

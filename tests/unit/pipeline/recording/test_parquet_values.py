@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from base64 import b64decode
 from decimal import Decimal
 
 import numpy as np
@@ -118,3 +119,32 @@ def test_a_date_beyond_the_range_of_times_is_an_error_that_names_the_column(tmp_
     }
     with pytest.raises(InvalidLog, match=r"events\.parquet, column 'v': "):
         in_file(tmp_path, columns)
+
+
+WIDE = b64decode(
+    "UEFSMRUEFRAVIkwVAhUAAAAotS/9IAhBAAAAuVVpAAAAABUAFRAVIiwVAhUQFQYVBgAAKLUv/SAIQQAAAgAAAAIBAAMVBBk1AAYQGRgEdGltZR"
+    "UMFgIWXBaAASZEJggAFQQVChUcTBUCFQAAACi1L/0gBSkAAAEAAABrFQAVEBUiLBUCFRAVBhUGAAAotS/9IAhBAAACAAAAAgEAAxUMGTUABhAZ"
+    "GANrZXkVDBYCFlYWeib2ASbAAQAVABUsFT4sFQIVABUGFQYAACi1L/0gFrEAAAIAAAACAQAAAAAAAAAAQAAAAAAAAAAVDhklAAYZGAF2FQwWAh"
+    "ZOFmAm8gIAGRwWRBVEFgAAABkcFvYBFUQWAAAAGRwW8gIVYBYAAAAVAhlMSARyb290FQYAFQQlAhgEdGltZQAVDCUCGANrZXklAEwcAAAAFQ4V"
+    "IBUCGAF2ABYCGRwZPCbEARwVBBk1AAYQGRgEdGltZRUMFgIWXBaAASZEJggAFv4DFRQAJvACHBUMGTUABhAZGANrZXkVDBYCFlYWeib2ASbAAQ"
+    "AWkgQVFgAm0gMcFQ4ZJQAGGRgBdhUMFgIWThZgJvICABaoBBUWABaAAhYCJggW2gIUAAAZHBgMQVJST1c6c2NoZW1hGKgCLy8vLy85VUFBQUFF"
+    "QUFBQTh2Ly8veFFBQUFBRUFBRUFBQUFLQUFzQUNBQUtBQVFBK1AvLy93d0FBQUFJQUFnQUFBQUVBQU1BQUFCZ0FBQUFOQUFBQUFRQUFBQ1kvLy"
+    "8vSUFBQUFCQUFBQUFJQUFBQUFRSUFBQUFBQUFDUS8vLy9nQUFBQUFFQUFBQUJBQUFBZGdBQUFNVC8vLzhjQUFBQUVBQUFBQWdBQUFBQkZBQUFB"
+    "QUFBQVB6Ly8vOEVBQVFBQXdBQUFHdGxlUURzLy8vL09BQUFBQ0FBQUFBWUFBQUFBUUlBQUJBQUVnQUVBQkFBRVFBSUFBQUFEQUFBQUFBQTlQLy"
+    "8vMEFBQUFBQkFBQUFDQUFKQUFRQUNBQUVBQUFBZEdsdFpRQT0AGE5Qb2xhcnMgKHB5dGhvbikgdmVyc2lvbiAyLjEuMCAoYnVpbGQgN2Y5MDJi"
+    "ZDNmZmQyN2ZmODJkMTQyNzhhMDlhMjk1ZmYyZjdhZWQ5MikZPBwAABwAABwAAABJAgAAUEFSMQ=="
+)
+"""A file of Polars 2.1.0 with a column ``v`` of type Int128."""
+
+
+def test_a_column_of_integers_beyond_64_bits_is_named_with_what_to_write(tmp_path):
+    (tmp_path / "events.parquet").write_bytes(WIDE)
+    with pytest.raises(InvalidLog, match=r"column 'v' holds integers of more than 64 bits .*pl.col\('v'\).cast"):
+        run_rules(load_rules(RULES), [tmp_path / "events.parquet"], lateness_us=0)
+
+
+def test_a_damaged_file_with_such_a_column_is_an_invalid_log(tmp_path):
+    for end in (len(WIDE) - 9, len(WIDE) // 2, 8):
+        (tmp_path / "events.parquet").write_bytes(WIDE[:end] + WIDE[-8:])
+        with pytest.raises(InvalidLog):
+            run_rules(load_rules(RULES), [tmp_path / "events.parquet"], lateness_us=0)

@@ -55,6 +55,35 @@ def test_keys_with_events_in_several_partitions_are_found_in_the_reports_of_thei
     assert correlate_summary([report(0, "b"), older], {})["lines"] == []
 
 
+def test_the_share_of_retracted_matches_of_each_eventual_rule_is_said():
+    rules = load_rules("""
+rules:
+  - {name: fast, consistency: eventual, within: 9h, seq: [{as: a, stream: A}, {not: {stream: A}}, {as: b, stream: B}]}
+  - {name: sure, within: 9h, seq: [{as: a, stream: A}, {as: b, stream: B}]}
+""")
+    reports = []
+    for partition in range(2):
+        group = DomainGroup("key", Engine(rules, validated=True), {"A": "mono.A", "B": "mono.B"})
+        domain = Domain(partition, [group], topics=["mono.A", "mono.B"], lateness_us=1_000_000)
+        domain.feed("mono.A", [event(0, "k", NOW_MS)])
+        domain.feed("mono.B", [event(0, "k", NOW_MS + 3)])
+        domain.feed("mono.B", [event(1, "k", NOW_MS + 2)])
+        domain.feed("mono.A", [event(1, "k", NOW_MS + 9 * HOUR_MS // 10)])
+        domain.feed("mono.B", [event(2, "k", NOW_MS + 9 * HOUR_MS // 10)])
+        reports.append(orjson.loads(stats_record("correlate", domain, []).value or b""))
+    found = correlate_summary(reports, {})
+    counts = found["corrections"]["fast"]
+    assert found["corrections"].keys() == {"fast"}
+    assert counts["provisional"] == counts["confirmed"] + counts["retracted"] + 2, "one of each domain is open"
+    assert counts["retracted"] == 2
+    (line,) = [line for line in found["lines"] if "made on arrival" in line]
+    share = counts["retracted"] / counts["provisional"]
+    assert (
+        line
+        == f"matches of rule 'fast' made on arrival: {counts['provisional']}, of which 2 ({share:.1%}) were retracted"
+    )
+
+
 def test_events_that_are_late_in_a_stream_and_in_its_copy_are_counted_once():
     def report(**late: int) -> dict[str, object]:
         unused = Unused()

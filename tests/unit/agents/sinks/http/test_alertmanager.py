@@ -90,6 +90,26 @@ async def test_an_alert_that_is_never_taken_is_rejected_and_the_others_are_writt
     assert sorted(ids(receiver)) == ["alert-1", "alert-3"]
 
 
+async def test_a_retracted_alert_is_resolved_unless_another_of_its_labels_stands():
+    one, other = alert(1), alert(2)  # of one rule, key and severity
+    states = ((one, "provisional"), (other, "provisional"), (one, "retracted"), (other, "confirmed"))
+    async with http_receiver() as receiver:
+        sink = sink_to(receiver.url)
+        await sink.open()
+        for number, (which, status) in enumerate((*states, (other, "retracted"))):
+            records = [which | {"status": status}]
+            assert await sink.write([SourcedRecords("alerts", records, "alerts", 2, number)]) == []
+        assert sink.written == 5
+        await sink.close()
+    posted = [each for _, _, body in receiver.requests for each in orjson.loads(body)]
+    assert [(each["annotations"]["alert_id"], each["endsAt"]) for each in posted] == [
+        ("alert-1", "2025-01-01T00:15:00Z"),
+        ("alert-2", "2025-01-01T00:15:00Z"),
+        ("alert-2", "2025-01-01T00:15:00Z"),
+        ("alert-2", "2025-01-01T00:10:00Z"),
+    ]
+
+
 async def test_a_token_that_no_member_accepts_stops_the_role():
     async with http_receiver() as receiver:
         receiver.answers += [web.Response(status=403)]

@@ -84,6 +84,21 @@ async def test_an_alert_is_a_cloud_event_that_our_decoder_reads():
     )
 
 
+async def test_a_retraction_is_an_event_of_its_own_after_the_alert_and_a_confirmation_is_the_alert_again():
+    states = ("provisional", "retracted", "provisional", "confirmed")
+    records = [alert(number) | {"status": status} for number, status in zip((1, 1, 2, 2), states, strict=True)]
+    async with http_receiver() as receiver:
+        await written(webhook(receiver), [SourcedRecords("alerts", records, "alerts", 2, 40)])
+    found = [(event["type"], event["id"], event["status"]) for event in events_of(receiver)]
+    assert sorted(found[:3]) == [
+        ("astrocyte.alert", "alert-1", "provisional"),
+        ("astrocyte.alert", "alert-2", "confirmed"),
+        ("astrocyte.alert", "alert-2", "provisional"),
+    ]
+    assert found[3:] == [("astrocyte.alert.retracted", "alert-1.retracted", "retracted")]
+    assert "status" not in events_of(receiver)[0]["data"]
+
+
 async def test_several_alerts_are_one_request_in_batched_mode():
     async with http_receiver() as receiver:
         await written(webhook(receiver, most_events=2), alerts(1, 2, 3))

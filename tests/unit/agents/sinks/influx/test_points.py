@@ -183,6 +183,18 @@ def test_multi_events_and_alerts_are_points_identified_by_their_ids():
     assert points(moved)[0] == found[7], "written again at another offset it is the same point"
 
 
+def test_a_match_is_a_point_once_it_is_decided_since_no_point_can_be_taken_back():
+    states = ("provisional", "provisional", "confirmed", "retracted")
+    records = [multi_event(number) | {"status": state} for number, state in zip((1, 2, 1, 2), states, strict=True)]
+    raised = [alert(number) | {"status": state} for number, state in zip((1, 2, 1, 2), states, strict=True)]
+    found = points(
+        SourcedRecords("multi_events", records, "multi.events", 0, 0), SourcedRecords("alerts", raised, "alerts", 0, 0)
+    )
+    assert [point.fields.get("event_id", point.fields.get("alert_id")) for point in found] == [
+        "00000000-0000-8000-8000-000000000001", "alert-1",
+    ]  # fmt: skip
+
+
 def test_records_that_cannot_be_points_are_refused_alone_with_the_reason():
     broken = [
         multi_event(0),

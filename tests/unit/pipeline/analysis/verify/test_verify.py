@@ -272,23 +272,58 @@ def test_a_record_that_no_rule_makes_is_unexpected(folder, pair):
     assert done.differences[0].at == "multi.events[0]@1000"
 
 
-def test_matches_of_eventual_workers_are_compared_by_their_final_state(folder, pair):
-    def change(records):
-        made = [each for each in records if each.topic == MULTI_EVENTS]
-        rest = [each for each in records if each.topic != MULTI_EVENTS]
-        first = orjson.loads(made[0].value) | {"event_id": "taken-back"}
-        taken_back = made[0]._replace(value=orjson.dumps(first))
-        states = [(each, "provisional") for each in (*made, taken_back)]
-        states += [*((each, "confirmed") for each in made), (taken_back, "retracted")]
-        return rest + [
-            each._replace(offset=offset, headers=(*each.headers, ("ce_status", status.encode())))
-            for offset, (each, status) in enumerate(states)
-        ]
+@pytest.fixture
+def corrected(folder, pair):
+    """The folder of a worker whose rule was eventual: all matches provisional, one of them retracted later."""
 
-    done = verified(folder, pair, log=rewritten(folder, change), where=("topics",))
+    def change(records):
+        rest = [each for each in records if each.topic not in OUTPUTS]
+        for topic, names in ((MULTI_EVENTS, ("event_id",)), (ALERTS, ("alert_id", "multi_event_id"))):
+            made = of_topic(records, topic)
+            body = orjson.loads(made[0].value) | dict.fromkeys(names, "taken-back")
+            taken_back = made[0]._replace(value=orjson.dumps(body))
+            states = [(each, "provisional") for each in (*made, taken_back)]
+            states += [*((each, "confirmed") for each in made), (taken_back, "retracted")]
+            rest += [
+                each._replace(offset=offset, headers=(*each.headers, ("ce_status", status.encode())))
+                for offset, (each, status) in enumerate(states)
+            ]
+        return rest
+
+    log = rewritten(folder, change)
+    (folder / "rows.db").unlink()
+    shutil.rmtree(folder / "influx")
+    records = list(read_log(log))
+    store_in_sql(f"sqlite:///{folder}/rows.db", pair, records)
+    store_points(folder / "influx", pair, records)
+    return log
+
+
+def test_matches_of_eventual_rules_are_compared_by_their_final_state(corrected, folder, pair):
+    done = verified(folder, pair, log=corrected)
     assert done.holds, done.differences
-    assert place(done, "topic multi.events").found == 96
-    assert sorted(place(done, "topic multi.events").notes.values()) == [1, 97]
+    for name in ("topic multi.events", "topic alerts", "sql multi_events", "sql alerts"):
+        assert place(done, name).found == 96, name
+    assert place(done, f"influx {folder}/influx").found == 384
+    assert list(place(done, "topic multi.events").notes.values()) == [98]
+    for name, noted in (("sql multi_events", 1), ("sql multi_event_sources", 2), ("sql alerts", 1)):
+        assert list(place(done, name).notes.values()) == [noted], name
+
+
+def test_a_match_that_the_database_holds_to_be_retracted_is_lost_if_it_stands(corrected, folder, pair):
+    one = "event_id = (SELECT min(event_id) FROM multi_events)"
+    changed(folder, f"UPDATE multi_events SET status = 'retracted' WHERE {one}")
+    done = verified(folder, pair, log=corrected, where=("sql",))
+    assert counted(place(done, "sql multi_events")) == only(lost=1)
+
+
+def test_a_database_of_an_earlier_version_is_compared(folder, pair):
+    for table in ("multi_events", "alerts"):
+        with closing(sqlite3.connect(folder / "rows.db")) as connection, connection:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN status")
+    done = verified(folder, pair, where=("sql",))
+    assert done.holds, done.differences
+    assert place(done, "sql multi_events").found == 96
 
 
 def test_records_of_another_version_of_a_rule_are_left_out_and_counted(made):

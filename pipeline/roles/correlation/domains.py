@@ -1,0 +1,73 @@
+"""The domains of a role, with what each reads, computes and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from astrocyte.agents.domain import Domain, DomainGroup
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
+from astrocyte.pipeline.topology.topics import KnownTopics
+
+__all__ = ["domain_of", "topics_of"]
+
+
+def topics_of(role: str, ruleset: RuleSet, known: KnownTopics, settings: Settings) -> list[str]:
+    """The topics that a role reads.
+
+    The role ``correlate`` reads every input: the original of a repartitioned stream as well, and streams of which only
+    another role has rules. Their events are validated and counted there, alone.
+    """
+    whole = known.plan(ruleset)
+    topics = list(whole.part(role).topics)
+    if role != "correlate":
+        return topics
+    contracts = contracts_of(ruleset, existing=known.partitions, streams=settings.streams)
+    return sorted({*topics, *whole.inputs, *map(contracts.topic_of, settings.streams)})
+
+
+def domain_of(
+    partition: int, role: str, ruleset: RuleSet, *, known: KnownTopics, settings: Settings, topics: Sequence[str]
+) -> Domain:
+    """The empty domain of a partition. ``topics`` are those that the role has read since it began (`topics_of`).
+
+    In the role ``correlate`` it says of all rules what they do not use, those of the role ``insight`` too.
+    """
+    whole = known.plan(ruleset)
+    plan = whole.part(role)
+    # A topic with more partitions than there are domains is copied: what has no domain is only counted.
+    groups = [
+        DomainGroup(
+            each.field,
+            Engine(
+                each.ruleset,
+                consistency=settings.consistency,
+                immediate=True,
+                exports=each.exports,
+                validated=True,
+            ),
+            each.topics,
+        )
+        for each in plan.groups
+        if partition < settings.partitions
+    ]
+    domain = Domain(
+        partition,
+        groups,
+        lateness_us=settings.lateness,
+        clock_tolerance_us=settings.clock_tolerance,
+        topics=[topic for topic in topics if partition < known.count(topic)],
+        internal=set(plan.topics) - set(whole.inputs),
+        copied_by=plan.copied_by,
+        copies=plan.copies,
+        partitioned_by=plan.partitioned_by if settings.partitions > 1 else {},
+        placed_by=plan.placed_by if settings.partitions > 1 else {},
+        validators=Validators(ruleset.validators),
+        decoders=decoders_of(contracts_of(ruleset, existing=known.partitions, streams=settings.streams)),
+    )
+    if role == "correlate":
+        domain.report_for(ruleset)
+    return domain
