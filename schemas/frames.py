@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from astrocyte.schemas.arrow.batches import usual_batch, usual_without_rows
 from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_column, frame_columns, non_finite_of
 from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, read_schema, read_stream
-from astrocyte.schemas.arrow.usual import is_usual
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
@@ -335,8 +334,6 @@ def decode_frame(
             run=meta["run"],
             batch=usual_without_rows(schema.remove_metadata(), meta["stream"], *columns)
             if batch is None
-            else batch
-            if is_usual(batch, columns[0])
             else usual_batch(batch, meta["stream"], *columns),
             first_seq=_number(meta, "seq", _LEAST_SEQ, _MOST_SEQ, 0),
             version=_number(meta, "version", 0, _MOST_VERSION, 1),

@@ -142,9 +142,9 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
         row_letter(sourced, row, reason=reason, stage="decode", catalog=catalog)
         for row, reason in sorted(reasons.items())
     ]
-    if frame is not sourced.frame or nulled:
-        sourced = replace(sourced, frame=frame, numbers=rows, nulled=nulled)
-    return sourced, letters
+    if frame is sourced.frame and not nulled:
+        return sourced, letters
+    return replace(sourced, frame=frame, numbers=rows, nulled=nulled), letters
 
 
 @dataclass(frozen=True, slots=True)

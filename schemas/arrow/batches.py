@@ -8,7 +8,7 @@ from functools import lru_cache
 import pyarrow as pa
 
 from astrocyte.schemas.arrow.columns import frame_columns, non_finite_of
-from astrocyte.schemas.arrow.usual import IDENTIFYING, NEEDED
+from astrocyte.schemas.arrow.usual import IDENTIFYING, NEEDED, is_usual
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.values.nested import NON_FINITE, reasons_column
 
@@ -35,6 +35,8 @@ def usual_batch(
 
     ``exact`` and ``typed`` are as in `schemas.arrow.columns.frame_columns`.
     """
+    if is_usual(batch, exact):
+        return batch
     names, given = batch.schema.names, batch.columns
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
