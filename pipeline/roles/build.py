@@ -150,10 +150,11 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
                 each.name,
                 Engine(
                     each.ruleset,
-                    consistency=settings.consistency,
-                    immediate=True,
+                    consistency="strong" if each.newest else settings.consistency,
+                    immediate=not each.newest,
                     exports=each.exports,
                     carriers=each.carriers,
+                    newest=each.newest,
                     validated=True,
                 ),
                 each.topics,
