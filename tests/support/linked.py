@@ -51,7 +51,13 @@ def random_linked_rules(rng: random.Random) -> str:
             source = rng.choice([made[-1], f"'r{depth}_*'", f"[{', '.join(made)}]"])
             options = [f"name: {name}", f"from: {source}", f"key: {rng.choice(['key', 'to'])}", f"delay: {delay_us}us"]
             options += rng.sample(
-                ["where: 'to > 1 and hops < 3'", "damping: 0.5", "min_strength: 0.3", "max_hops: 2"], rng.randrange(3)
+                [
+                    "where: 'to > 1 and hops < 2'",
+                    "damping: 0.5",
+                    "min_strength: 0.3",
+                    f"max_hops: {rng.choice([1, 2])}",
+                ],
+                rng.randrange(3),
             )
             junctions.append(f"{{{', '.join(options)}}}")
             readable.append(name)
