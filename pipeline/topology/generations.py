@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from astrocyte.agents.rules.junctions import Junction
 from astrocyte.agents.rules.links import circle_of, depths, junction_sources
 from astrocyte.agents.rules.model import Rule, RuleSet
 
 __all__ = ["Layer", "layers", "with_junctions"]
+
+_NO_RULE: Final = "-"
+"""No rule has such a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def _stream(junction: str, generation: int) -> str:
 
 def _foreign(junction: Junction, generation: int) -> Junction:
     """The junction as those know it who read what it leads on to a generation, and do not feed it."""
-    return junction.model_copy(update={"name": _stream(junction.name, generation), "sources": ("",)})
+    return junction.model_copy(update={"name": _stream(junction.name, generation), "sources": (_NO_RULE,)})
 
 
 def _without(rule: Rule, junctions: frozenset[str]) -> Rule | None:

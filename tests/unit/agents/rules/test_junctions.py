@@ -2,7 +2,7 @@
 
 import pytest
 
-from astrocyte import InvalidRules, load_rules, match
+from astrocyte import InvalidRules, RuleSet, load_rules, match
 from astrocyte.agents.cep.explain.mermaid import junctions_mermaid
 from astrocyte.agents.rules.links import depths
 from astrocyte.pipeline.topology.plan import make_plan
@@ -70,6 +70,8 @@ def test_a_circle_with_a_bound_has_a_group_for_each_generation():
     groups = [(group.name, [rule.name for rule in group.ruleset.rules]) for group in plan.groups]
     assert groups == [("key.0", ["seed"]), ("key+1.1", ["relay"]), ("key+2.2", ["relay"]), ("key+3", ["heard"])]
     assert [sorted(group.newest) for group in plan.groups] == [[], ["wave"], ["wave.hop2"], []]
+    for group in plan.groups:  # as snapshots hold them
+        assert RuleSet.model_validate_json(group.ruleset.model_dump_json()) == group.ruleset
     versions = {rule.content_version for group in plan.groups for rule in group.ruleset.rules if rule.name == "relay"}
     assert len(versions) == 1  # so the ids of its matches do not depend on the generation
     assert [link.topic for link in plan.links] == [
