@@ -36,7 +36,8 @@ def _problems(ruleset: RuleSet) -> Iterator[RuleProblem]:
         refuse_circles(ruleset)
     except InvalidRules as error:
         yield from error.problems
-    yield from junction_problems(ruleset)
+    else:
+        yield from junction_problems(ruleset)
     for rule in ruleset.rules:
         try:
             compiled(rule)

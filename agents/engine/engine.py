@@ -58,9 +58,9 @@ class Engine:
 
     Events pass the rule set's validators first, unless ``validated``: the caller has done so, and frames are `settled`.
     ``consistency`` is that of rules that state none. ``exports`` names rules whose matches are also put out as frames,
-    ``carriers`` streams of other engines whose events may have come through a junction. ``immediate``: matches of rules
-    over one event are in the output of the step that follows `push`, and final. ``clock`` gives nanoseconds, by which
-    the counters tell how long each rule takes (none: they stay 0). Raises InvalidRule, InvalidSettings.
+    ``carriers`` streams of other engines whose events may have come through a junction; a match must hold an event of
+    ``newest``, if given. ``immediate``: matches of rules over one event are in the output of the step after `push`, and
+    final. ``clock`` gives the nanoseconds of the counters (none: they stay 0). Raises InvalidRule, InvalidSettings.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Engine:
         immediate: bool = False,
         exports: Collection[str] = (),
         carriers: Collection[str] = (),
+        newest: Collection[str] = (),
         validated: bool = False,
         catalog: Catalog = CATALOG,
         clock: Callable[[], int] | None = None,
@@ -92,12 +93,11 @@ class Engine:
         self._store = EventStore()
         self._delivered = Delivered()
         self._buffer = EventBuffer()
-        self._tables = MatchTables(self._store)
+        self._tables = MatchTables(self._store, newest)
         self._late: list[Frame] = []
         self._failed: list[FailedRow] = []
-        self.alerts = AlertPacing()
-        self.repeated = _NO_ROWS
-        """Rows of the frame that was pushed last that were refused as duplicates."""
+        self.alerts, self.repeated = AlertPacing(), _NO_ROWS
+        """``repeated``: rows of the frame that was pushed last that were refused as duplicates."""
         self._compact_at = _COMPACT_ABOVE
         self._early = Early(consistency, self._tables, self._store, self._gather, immediate=immediate)
         self.update(rules)

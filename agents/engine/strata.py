@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from astrocyte.agents.rules.links import junction_sources
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import Catalog
+from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["Stratum", "revision", "stratify"]
@@ -50,7 +51,14 @@ def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[Maker]]]:
     sources |= led
     sources = {name: [source for source in read if source in sources] for name, read in sources.items()}
     levels: dict[str, int] = {}
-    for name in TopologicalSorter(sources).static_order():
+    try:
+        order = [*TopologicalSorter(sources).static_order()]
+    except CycleError as error:
+        raise InvalidRule(
+            f"a circle of junctions: {' -> '.join(error.args[1][::-1])}; one engine cannot run it: run these rules by "
+            "'astrocyte match' or in a worker"
+        ) from None
+    for name in order:
         # A junction only renames the matches of its rules: it has their level.
         levels[name] = max((levels[source] + (name not in led) for source in sources[name]), default=0)
     strata: list[tuple[list[Rule], list[Maker]]] = [([], []) for _ in range(max(levels.values(), default=0) + 1)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -18,8 +18,9 @@ __all__ = ["GivenTables", "MatchTables"]
 class MatchTables:
     """Makes tables over the rules in force and the events of ``store``."""
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventStore, newest: Collection[str] = ()) -> None:
         self._store = store
+        self._newest = frozenset(newest)
         self.rules: tuple[Rule, ...] = ()
         self._index: dict[str, int] = {}
 
@@ -33,7 +34,7 @@ class MatchTables:
         return self.rules[self._index[name]]
 
     def of(self, matcher: Matcher, batch: MatchBatch) -> MatchTable:
-        """The matches of a batch in output order, with status final."""
+        """The matches of a batch in output order, with status final: those with an event of ``newest``, if given."""
         keys = np.array(matcher.key_strings(batch).to_pylist(), dtype=object)
         keyless = np.array([rule.by is None for rule in matcher.rules], np.bool_)[batch.rule]
         keys[keyless] = None
@@ -42,7 +43,13 @@ class MatchTables:
             self.rules, number[batch.rule], keys, batch.time_us, batch.kind == TIMEOUT,
             np.full(len(batch), FINAL, np.int8), batch.offsets, batch.step, self._store.locate(batch.ref),
         )  # fmt: skip
-        return table.take(in_order(table))
+        order = in_order(table)
+        if self._newest:
+            held = np.zeros(len(table.events), np.int64)
+            for block, positions, _ in table.events.parts():
+                held[positions] = block.frame.stream in self._newest
+            order = order[np.add.reduceat(held, table.offsets[:-1])[order] > 0]
+        return table.take(order)
 
     def of_match(self, match: Match, steps: Sequence[int], refs: Sequence[int]) -> MatchTable:
         """The table of one match whose events have the handles ``refs`` in the store."""

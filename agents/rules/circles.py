@@ -12,7 +12,10 @@ __all__ = ["refuse_circles"]
 
 
 def refuse_circles(ruleset: RuleSet) -> None:
-    """Raise InvalidRules for a circle, also one across different ``by``; the problem names the first rule in it."""
+    """Raise InvalidRules for a circle, also one across different ``by``; the problem names the first rule in it.
+
+    Not for one through a junction with a bound (`agents.rules.links` says what that needs).
+    """
     groups = {window.name: window.by for window in ruleset.windows}
     groups |= {rule.name: rule.by or "null" for rule in ruleset.rules}
     groups |= {statistic.name: "run" for statistic in ruleset.insight}
@@ -21,8 +24,9 @@ def refuse_circles(ruleset: RuleSet) -> None:
     windows = frozenset(sources)
     sources |= {statistic.name: statistic.streams for statistic in ruleset.insight}
     sources |= {rule.name: rule.streams for rule in ruleset.rules}
+    bounded = {each.name for each in ruleset.junctions if each.max_hops is not None and each.damping < 1.0}
     led = junction_sources(ruleset)
-    sources |= led
+    sources |= {name: rules for name, rules in led.items() if name not in bounded}
     try:
         TopologicalSorter(sources).prepare()
     except CycleError as error:
@@ -35,7 +39,8 @@ def refuse_circles(ruleset: RuleSet) -> None:
         first = next((name for name in members if name in led), members[0])
         if first in led:
             message = (
-                f"the junction leads back to rules from which it comes: {circle} ({fields}); break it at one place"
+                f"the junction leads back to rules from which it comes: {circle} ({fields}); break it at one place, or "
+                "bound it: give it max_hops, and a damping below 1"
             )
             problem = RuleProblem(message, rule=first, field="from", kind="junction")
         elif first in windows:

@@ -13,7 +13,16 @@ from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.problems import RuleProblem
 from astrocyte.schemas.registry import did_you_mean
 
-__all__ = ["Link", "depths", "fields_of", "junction_problems", "junction_sources", "not_led_lines"]
+__all__ = [
+    "Circle",
+    "Link",
+    "circle_of",
+    "depths",
+    "fields_of",
+    "junction_problems",
+    "junction_sources",
+    "not_led_lines",
+]
 
 _EVERY_EVENT: Final = frozenset({"timestamp", "key", "type"})
 
@@ -24,6 +33,10 @@ class Link(NamedTuple):
     junction: str
     field: str
     topic: str
+
+
+_CIRCLE: Final = "\0circle"
+"""Stands for the rules of a circle where depths are counted."""
 
 
 def _feeding(junction: Junction, rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -49,21 +62,71 @@ def junction_sources(ruleset: RuleSet) -> dict[str, tuple[str, ...]]:
     return {name: rules for name, rules in found.items() if rules}
 
 
+class Circle(NamedTuple):
+    """The rules of a rule set to which junctions lead back, and the others that feed the same junctions."""
+
+    rules: frozenset[str]
+    junctions: frozenset[str]
+    """All junctions that come from these rules."""
+    inner: frozenset[str]
+    """Those of them that lead to these rules."""
+    generations: int
+    """The most times that one of them leads an event on; 0 without a circle."""
+
+
+def circle_of(ruleset: RuleSet) -> Circle:
+    """The circle of a rule set; several of them are one."""
+    led = junction_sources(ruleset)
+    reads = {rule.name: set(rule.streams) for rule in ruleset.rules}
+    before = {
+        name: {each for stream in streams for each in led.get(stream, (stream,)) if each in reads}
+        for name, streams in reads.items()
+    }
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        todo = [*before[start]]
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                todo += before[name]
+        return found
+
+    rules = {name for name in before if name in reached(name)} if led else set()
+    while True:
+        junctions = {name for name, feeding in led.items() if rules.intersection(feeding)}
+        more = rules.union(*(led[name] for name in junctions))
+        if more == rules:
+            break
+        rules = more
+    inner = {name for name in junctions if any(name in reads[rule] for rule in rules)}
+    bounds = [junction.max_hops or 0 for junction in ruleset.junctions if junction.name in inner]
+    return Circle(frozenset(rules), frozenset(junctions), frozenset(inner), max(bounds, default=0))
+
+
 def depths(ruleset: RuleSet) -> Mapping[str, int]:
     """By rule, window, statistic and junction: the most junctions through which its events may have come.
 
-    The rule set has no circle (`agents.rules.circles`).
+    Of rules in a circle, before it. What no circle allows was refused before (`agents.rules.circles`).
     """
-    led = junction_sources(ruleset)
+    led, circle = junction_sources(ruleset), circle_of(ruleset)
     reads: dict[str, Sequence[str]] = {
         each.name: each.streams for each in (*ruleset.rules, *ruleset.windows, *ruleset.insight)
     }
     reads |= led
-    reads = {name: [each for each in read if each in reads] for name, read in reads.items()}
+    inside = circle.rules | circle.junctions
+    graph = {name: [each for each in read if each in reads and each not in inside] for name, read in reads.items()}
+    graph[_CIRCLE] = [each for name in circle.rules for each in graph[name]]
+    for name in reads.keys() - inside:
+        graph[name] += [_CIRCLE] if inside.intersection(reads[name]) else []
     found: dict[str, int] = {}
-    for name in TopologicalSorter(reads).static_order():
-        found[name] = max((found[each] + (each in led) for each in reads[name]), default=0)
-    return found
+    for name in TopologicalSorter(graph).static_order():
+        found[name] = max((found[each] + (each in led) for each in graph[name] if each != _CIRCLE), default=0)
+        if _CIRCLE in graph[name]:
+            found[name] = max(found[name], found[_CIRCLE] + circle.generations + 1)
+    first = found.pop(_CIRCLE)
+    return found | dict.fromkeys(circle.rules, first) | dict.fromkeys(circle.junctions, first + circle.generations)
 
 
 def junction_problems(ruleset: RuleSet) -> Iterator[RuleProblem]:
@@ -76,6 +139,40 @@ def junction_problems(ruleset: RuleSet) -> Iterator[RuleProblem]:
         for stream in sorted(names.intersection(spec.streams)):
             message = f"reads the junction {stream!r}; a statistic reads the events of a run: make a window over it"
             yield RuleProblem(message, rule=spec.name, kind="statistic")
+    yield from _of_circle(ruleset)
+
+
+def _of_circle(ruleset: RuleSet) -> Iterator[RuleProblem]:
+    """What a circle may not hold: its rules meet in junctions alone, of which each bounds it."""
+    circle = circle_of(ruleset)
+    for junction in ruleset.junctions:
+        if junction.name in circle.inner and (junction.max_hops is None or junction.damping == 1.0):
+            message = "leads back to rules from which it comes; bound it: give it max_hops, and a damping below 1"
+            yield RuleProblem(message, rule=junction.name, field="from", kind="junction")
+    for rule in ruleset.rules:
+        for step in rule.steps if rule.name in circle.rules else ():
+            alone = circle.inner.issuperset(step.stream)
+            spared = (
+                step.negated or step.may_be_absent or bool(rule.groups) or (rule.kind == "any" and len(rule.steps) > 1)
+            )
+            if alone and spared:
+                message = (
+                    f"reads junction {step.stream[0]!r} of a circle alone; such a step may be neither negated nor "
+                    "optional, and none of several of any or in a group: write a rule for it"
+                )
+                yield RuleProblem(message, rule=rule.name, field=f"{step.name}.stream")
+    makers: list[tuple[str, str, Sequence[str]]] = [("rule", rule.name, rule.streams) for rule in ruleset.rules]
+    makers += [("window", window.name, window.streams) for window in ruleset.windows]
+    for kind, name, streams in makers:
+        for stream in sorted(circle.rules.intersection(streams)):
+            message = f"reads rule {stream!r}, to which a junction leads back; read a junction from it instead"
+            yield RuleProblem(message, rule=name, kind=kind)
+        if kind == "window":
+            for stream in sorted(circle.junctions.intersection(streams)):
+                message = (
+                    f"reads junction {stream!r} of rules in a circle; make a rule that reads it, and a window of that"
+                )
+                yield RuleProblem(message, rule=name, field="from", kind=kind)
 
 
 def _problems(junction: Junction, ruleset: RuleSet) -> Iterator[tuple[str, str]]:

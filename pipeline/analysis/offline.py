@@ -144,9 +144,10 @@ class OfflineRun:
                 engine = (
                     Engine(
                         group.ruleset,
-                        consistency=consistency,
+                        consistency="strong" if group.newest else consistency,
                         exports=group.exports,
                         carriers=group.carriers,
+                        newest=group.newest,
                         validated=True,
                     )
                     if make_engine is None

@@ -20,6 +20,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import correlated_fields
 from astrocyte.agents.rules.problems import InvalidRules
 from astrocyte.pipeline.settings import load_settings
+from astrocyte.pipeline.topology.generations import layers, with_junctions
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts, shared_topics
 from astrocyte.schemas.errors import InvalidRule
@@ -75,6 +76,10 @@ class KeyGroup:
     role: str = "correlate"
     """Role that runs the group: ``insight`` for the statistics."""
     depth: int = 0
+    generation: int | None = None
+    """Of rules to which junctions lead back (`pipeline.topology.generations`)."""
+    newest: frozenset[str] = frozenset()
+    """Of these streams a match must hold an event; of none where there are none."""
     links: tuple[Link, ...] = ()
     """Where the junctions of the group's rules lead."""
     carriers: frozenset[str] = frozenset()
@@ -83,7 +88,8 @@ class KeyGroup:
     @property
     def name(self) -> str:
         """Name of the group in its role: the field, and behind junctions their number."""
-        return f"{self.field}+{self.depth}" if self.depth else self.field
+        name = f"{self.field}+{self.depth}" if self.depth else self.field
+        return name if self.generation is None else f"{name}.{self.generation}"
 
     @property
     def title(self) -> str:
@@ -91,7 +97,8 @@ class KeyGroup:
         if self.role == "insight":
             return "insight by run"
         behind = "" if not self.depth else f" behind {'a junction' if self.depth == 1 else f'{self.depth} junctions'}"
-        return f"by {self.field or 'null'}{behind}"
+        of = "" if self.generation is None else f", generation {self.generation} of a circle"
+        return f"by {self.field or 'null'}{behind}{of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,21 +241,24 @@ def make_plan(
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
     made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
     keys = made | dict.fromkeys(statistics, RUN)
-    deep, junctions = depths(ruleset), {junction.name for junction in ruleset.junctions}
+    deep, laid_out = depths(ruleset), layers(ruleset)
+    junctions = {junction.name for layer in laid_out for junction in layer.ruleset.junctions}
     declared = {
         each.name: contracts.of_stream(each.name).key_field if each.is_partitioned else None for each in ruleset.streams
     }
     groups = []
-    for field, depth in dict.fromkeys((field, deep[name]) for name, field in made.items()):
-        names = {name for name in made if (made[name], deep[name]) == (field, depth)}
-        own = RuleSet(
-            rules=tuple(rule for rule in ruleset.rules if rule.name in names),
-            windows=tuple(window for window in ruleset.windows if window.name in names),
-            streams=ruleset.streams,
-        )
-        near = junction_sources(own.model_copy(update={"junctions": ruleset.junctions})).keys() | own.read
-        own = own.model_copy(update={"junctions": tuple(each for each in ruleset.junctions if each.name in near)})
-        groups.append((KeyGroup(field, own, {}, depth=depth), names))
+    for layer in laid_out:
+        here = {each.name for each in layer.ruleset.windows} | {each.name for each in layer.ruleset.rules}
+        for field in dict.fromkeys(field for name, field in made.items() if name in here):
+            names = {name for name in here if made[name] == field}
+            own = RuleSet(
+                rules=tuple(rule for rule in layer.ruleset.rules if rule.name in names),
+                windows=tuple(window for window in layer.ruleset.windows if window.name in names),
+                streams=ruleset.streams,
+            )
+            own = with_junctions(own, layer.ruleset.junctions)
+            group = KeyGroup(field, own, {}, depth=layer.depth, generation=layer.generation, newest=layer.newest)
+            groups.append((group, names))
     if statistics:
         own = RuleSet(insight=ruleset.insight, streams=ruleset.streams)
         groups.append((KeyGroup(RUN, own, {}, role="insight"), statistics))
@@ -383,7 +393,7 @@ def checked_plan(ruleset: RuleSet, *, existing: Collection[str] = (), uneven: Ma
     plan = refuse_topics(make_plan(ruleset, existing=existing, uneven=uneven))
     decoders_of(plan.contracts)
     for group in plan.groups:
-        Engine(group.ruleset, exports=group.exports, carriers=group.carriers)
+        Engine(group.ruleset, exports=group.exports, carriers=group.carriers, newest=group.newest)
     return plan
 
 

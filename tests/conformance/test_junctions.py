@@ -22,7 +22,13 @@ from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import us_from_iso
-from tests.support.linked import found_in_passes, random_events, random_linked_rules
+from tests.support.linked import (
+    found_in_generations,
+    found_in_passes,
+    random_circle,
+    random_events,
+    random_linked_rules,
+)
 from tests.support.logs import frame_messages, write_log
 from tests.support.search import examples
 
@@ -117,6 +123,25 @@ def test_domains_find_what_passes_over_dicts_find(partitions, tmp_path_factory, 
         records += frame_messages(frame, partitions, offsets)
     path = write_log(tmp_path_factory.mktemp("log") / "log.jsonl.zst", records, partitions=partitions)
     run, outputs = run_rules(load_rules(text), [path], lateness_us=0)
+    bodies = [orjson.loads(record.value) for output in outputs for record in output.multi_events]
+    found = sorted((us_from_iso(body["timestamp"]), body["correlation_rule"], body["event_id"]) for body in bodies)
+    assert found == sorted((each.time_us, each.rule, each.id) for each in expected), text
+    assert run.counters.late == run.counters.dead == 0
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@examples(12, 150)
+@given(SEEDS)
+def test_a_circle_gives_what_its_generations_give_one_after_the_other_and_dies_out(partitions, tmp_path_factory, seed):
+    rng = random.Random(seed)
+    text, events = random_circle(rng), random_events(rng, 50)
+    expected = found_in_generations(text, identified(events))
+    offsets: dict[tuple[str, int], int] = {}
+    records: list[ConsumedRecord] = []
+    for frame in frames_of(events, rng):
+        records += frame_messages(frame, partitions, offsets)
+    path = write_log(tmp_path_factory.mktemp("log") / "log.jsonl.zst", records, partitions=partitions)
+    run, outputs = run_rules(load_rules(text.replace("WAVE", "wave")), [path], lateness_us=0)
     bodies = [orjson.loads(record.value) for output in outputs for record in output.multi_events]
     found = sorted((us_from_iso(body["timestamp"]), body["correlation_rule"], body["event_id"]) for body in bodies)
     assert found == sorted((each.time_us, each.rule, each.id) for each in expected), text

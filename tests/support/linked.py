@@ -51,7 +51,13 @@ def random_linked_rules(rng: random.Random) -> str:
             source = rng.choice([made[-1], f"'r{depth}_*'", f"[{', '.join(made)}]"])
             options = [f"name: {name}", f"from: {source}", f"key: {rng.choice(['key', 'to'])}", f"delay: {delay_us}us"]
             options += rng.sample(
-                ["where: 'to > 1 and hops < 3'", "damping: 0.5", "min_strength: 0.3", "max_hops: 2"], rng.randrange(3)
+                [
+                    "where: 'to > 1 and hops < 2'",
+                    "damping: 0.5",
+                    "min_strength: 0.3",
+                    f"max_hops: {rng.choice([1, 2])}",
+                ],
+                rng.randrange(3),
             )
             junctions.append(f"{{{', '.join(options)}}}")
             readable.append(name)
@@ -113,3 +119,56 @@ def _led(junction: Junction, matches: Sequence[Match], names: set[str]) -> Itera
             continue
         if holds is None or holds(event, {}) is True:
             yield event
+
+
+def random_circle(rng: random.Random) -> str:
+    """A rule file with a circle, in which WAVE stands for what its junction leads on."""
+    rules = [
+        f"{{name: seed, version: v, seq: [{{as: a, stream: {rng.choice(STREAMS)}}}], emit: {{to: 'a.value + 0'}}}}"
+    ]
+    for number in range(rng.randrange(1, 3)):
+        other = f"{{as: b, stream: {rng.choice(STREAMS)}}}"
+        mine = rng.choice(["{as: a, stream: [WAVE]}", f"{{as: a, stream: [WAVE, {rng.choice(STREAMS)}]}}"])
+        body = rng.choice(
+            [f"within: 1s, seq: [{mine}, {other}]", f"within: 1s, all: [{mine}, {other}]",
+             f"within: 700ms, seq: [{mine}, {{not: {other}}}]", f"seq: [{mine}]"]
+        )  # fmt: skip
+        value = rng.choice(["a.value + 0", "a.to + 1"]) if "axon" in mine else "a.to + 1"
+        rules.append(f"{{name: relay_{number}, version: v, {body}, emit: {{to: '{value}'}}}}")
+    rules.append("{name: heard, version: v, within: 1s, seq: [{as: a, stream: [WAVE]}, {as: b, stream: [WAVE]}]}")
+    options = f"key: {rng.choice(['key', 'to'])}, delay: {rng.choice([1, 250]) * 1000 + 1}us, damping: 0.5"
+    bounds = f"max_hops: {rng.randrange(1, 4)}, min_strength: {rng.choice([0, 0.2])}"
+    wave = f"{{name: wave, from: [seed, 'relay_*'], {options}, {bounds}}}"
+    return "\n".join(["rules:", *(f"  - {each}" for each in rules), "junctions:", f"  - {wave}"])
+
+
+def found_in_generations(text: str, events: Sequence[Mapping[str, Any]]) -> list[Match]:
+    """All matches of a file of `random_circle`, generation by generation."""
+    (junction,) = load_rules(text.replace("WAVE", "wave")).junctions
+    names: list[str] = []
+    given: list[Mapping[str, Any]] = list(events)
+    found: list[Match] = []
+    newest: set[str] = set()
+
+    def matches(of: str) -> list[Match]:
+        ruleset = load_rules(text.replace("WAVE", ", ".join(names) or "nothing").split("junctions:")[0])
+        rules = [rule for rule in ruleset.rules if (rule.name == "heard") == (of == "heard")]
+        return [
+            each
+            for rule in rules
+            for each in match(RuleSet(rules=(rule,)), [event for event in given if event["stream"] in rule.streams])
+        ]
+
+    while not names or newest:
+        made = [
+            each
+            for each in matches("circle")
+            if not names or newest & {event.id for events in each.events.values() for event in events}
+        ]
+        found += made
+        stream = f"wave.hop{len(names) + 1}" if names else "wave"
+        led = [{**event, "stream": stream} for event in _led(junction, made, {*names})]
+        names.append(stream)
+        given += led
+        newest = {str(event["event_id"]) for event in led}
+    return found + matches("heard")

@@ -44,10 +44,11 @@ def domain_of(
             each.name,
             Engine(
                 each.ruleset,
-                consistency=settings.consistency,
-                immediate=True,
+                consistency="strong" if each.newest else settings.consistency,
+                immediate=not each.newest,
                 exports=each.exports,
                 carriers=each.carriers,
+                newest=each.newest,
                 validated=True,
             ),
             each.topics,

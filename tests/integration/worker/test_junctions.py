@@ -40,10 +40,19 @@ rules:
       - {as: c, stream: axon_3}
     emit: {hops: "far.hops + 0", near: "c.value"}
     alert: {severity: info, message: "level {far.value:.0f} after {far.hops} junctions"}
+  - {name: strong, by: value, seq: [{as: a, stream: axon_1, where: "value > 15"}], emit: {value: "a.value"}}
+  - name: relay                      # in a circle: on to the value below, for three generations
+    by: value
+    within: 1s
+    seq:
+      - {as: pulse, stream: pulses}
+      - {as: c, stream: axon_3}
+    emit: {value: "c.value - 1", hops_before: "pulse.hops + 0"}
 windows:
   - {name: levels_per_second, from: levels, every: 1s, select: {events: "count()", strongest: "max(strength)"}}
 junctions:
   - {name: levels, from: [pair, unanswered], key: level, where: "level > 3", delay: 200ms, damping: 0.9}
+  - {name: pulses, from: [strong, relay], key: value, delay: 20ms, damping: 0.5, max_hops: 3}
   - {name: echoes, from: echo, key: value, delay: 50ms, damping: 0.5, min_strength: 0.02, max_hops: 3}
 """
 CASES = (

@@ -2,10 +2,11 @@
 
 import pytest
 
-from astrocyte import InvalidRules, load_rules
+from astrocyte import InvalidRules, RuleSet, load_rules, match
 from astrocyte.agents.cep.explain.mermaid import junctions_mermaid
 from astrocyte.agents.rules.links import depths
 from astrocyte.pipeline.topology.plan import make_plan
+from astrocyte.schemas.errors import InvalidRule
 
 RULES = """
 rules:
@@ -52,6 +53,60 @@ def test_a_circle_through_two_junctions_is_refused():
     echo = "  - {name: echo, seq: [{as: b, stream: back}], emit: {level: 'b.level'}}\n"
     with pytest.raises(InvalidRules, match="from which it comes: heard -> wave -> echo -> back -> heard"):
         load_rules(text.replace("windows:", f"{echo}windows:"))
+
+
+CIRCLE = """
+rules:
+  - {name: seed, seq: [{as: a, stream: axon_1}], emit: {to: "a.value"}}
+  - {name: relay, within: 1s, seq: [{as: w, stream: wave}, {as: b, stream: axon_2}], emit: {to: "b.value"}}
+  - {name: heard, seq: [{as: w, stream: wave}]}
+junctions:
+  - {name: wave, from: [seed, relay], key: to, BOUND}
+"""
+
+
+def test_a_circle_with_a_bound_has_a_group_for_each_generation():
+    plan = make_plan(load_rules(CIRCLE.replace("BOUND", "max_hops: 2, damping: 0.5")))
+    groups = [(group.name, [rule.name for rule in group.ruleset.rules]) for group in plan.groups]
+    assert groups == [("key.0", ["seed"]), ("key+1.1", ["relay"]), ("key+2.2", ["relay"]), ("key+3", ["heard"])]
+    assert [sorted(group.newest) for group in plan.groups] == [[], ["wave"], ["wave.hop2"], []]
+    for group in plan.groups:  # as snapshots hold them
+        assert RuleSet.model_validate_json(group.ruleset.model_dump_json()) == group.ruleset
+    versions = {rule.content_version for group in plan.groups for rule in group.ruleset.rules if rule.name == "relay"}
+    assert len(versions) == 1  # so the ids of its matches do not depend on the generation
+    assert [link.topic for link in plan.links] == [
+        "keyed.key.wave", "keyed.key.wave.hop2", "keyed.key.wave.hop3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("bound", ["max_hops: 2", "damping: 0.5", "max_hops: 2, damping: 1"])
+def test_a_circle_without_a_whole_bound_is_refused(bound):
+    with pytest.raises(InvalidRules, match="give it max_hops, and a damping below 1"):
+        load_rules(CIRCLE.replace("BOUND", bound))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("{as: w, stream: wave}]}", "{as: w, stream: relay}]}", "to which a junction leads back"),
+        ("{as: w, stream: wave}, {as: b", "{as: w, stream: wave, optional: true}, {as: b", "neither negated nor"),
+        (
+            "junctions:",
+            "windows: [{name: n, from: wave, every: 1s, select: {n: 'count()'}}]\njunctions:",
+            "in a circle",
+        ),
+    ],
+)
+def test_what_a_circle_may_not_hold_is_refused(before, after, message):
+    text = CIRCLE.replace("BOUND", "max_hops: 2, damping: 0.5").replace(before, after)
+    with pytest.raises(InvalidRules, match=message):
+        load_rules(text)
+
+
+def test_one_engine_does_not_run_a_circle():
+    ruleset = load_rules(CIRCLE.replace("BOUND", "max_hops: 2, damping: 0.5"))
+    with pytest.raises(InvalidRule, match="run these rules by 'astrocyte match' or in a worker"):
+        match(ruleset, [])
 
 
 def test_a_rule_whose_matches_wait_needs_eager():
