@@ -1,5 +1,7 @@
 """Every field of every shipped stream lies in its range, varies where it should, and has a definition."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.event_types import axons, cells, dna, ecology, kernels
 from astrocyte.schemas.frames import Frame
 from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.event_spec import PLACE_BITS
 from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.testing import check_values
 from tests.support.small_worlds import SMALL_WORLDS
@@ -44,7 +47,7 @@ def _run_until(scenario, ticks):
         for frame in assembler.add(done):
             rows.setdefault(frame.stream, []).extend(frame.rows())
     (state,) = world.host_states()
-    return rows, state, config
+    return rows, state, config, assembler.last.metrics
 
 
 def _entropy(shares):
@@ -53,7 +56,7 @@ def _entropy(shares):
 
 
 def test_the_row_of_the_last_tick_of_cells_is_that_of_their_state():
-    rows, state, config = _run_until("cells", 111)
+    rows, state, config, _ = _run_until("cells", 111)
     row, cells = rows["population_metrics"][-1], state["cells"]
     alive = cells["alive"]
     genome = cells["genome"][:, alive].astype(np.float64)
@@ -73,7 +76,7 @@ def test_the_row_of_the_last_tick_of_cells_is_that_of_their_state():
 
 
 def test_the_row_of_the_last_step_of_ecology_is_that_of_its_state():
-    rows, state, config = _run_until("ecology", 96)
+    rows, state, config, _ = _run_until("ecology", 96)
     row, agents, amount = rows["simulation_steps"][-1], state["agents"], state["amount"] / 1024
     alive = agents["alive"]
     genomes = np.bincount(agents["genome"][alive], minlength=64) / alive.sum()
@@ -98,6 +101,33 @@ def test_the_row_of_the_last_step_of_ecology_is_that_of_its_state():
         "births": [each for each in rows["agents"] if each["type"] == "born" and each["parent_id"] is not None],
         "deaths": [each for each in rows["agents"] if each["type"] == "died"],
     })  # fmt: skip
+
+
+BIRTHS = {
+    "cells": ("evolutionary_events", "cell_id", ("birth",)),
+    "ecology": ("agents", "agent_id", ("born",)),
+    "kernels": ("kernel_geometry", "kernel_id", ("spawned", "bred", "merged")),
+}
+"""Of the worlds in which individuals are born: the stream of births, the id in it, and its types of births."""
+
+
+@pytest.mark.parametrize("scenario", BIRTHS)
+def test_a_birth_has_one_date_in_its_event_the_fields_the_id_and_the_counts(scenario):
+    rows, _, config, metrics = _run_until(scenario, 96)
+    stream, identity, kinds = BIRTHS[scenario]
+    births = [row for row in rows[stream] if row["type"] in kinds]
+    parents = "parent_kernels" if scenario == "kernels" else "parent_id"
+    children = [row for row in births if row[parents] not in (None, "[]")]
+    assert len(children) > 20
+    per_tick = Counter((row["timestamp"] - config.epoch_us) // config.tick_us for row in children)
+    assert [per_tick[tick] for tick in range(96)] == metrics["births"].sum(axis=1).tolist()
+    for row in births:
+        tick = (row["timestamp"] - config.epoch_us) // config.tick_us
+        assert row[identity] >> PLACE_BITS == (tick + 1 if row in children else 0)
+        if scenario == "ecology":
+            assert row["birth_time"] == tick
+        if scenario == "kernels":
+            assert row["spawned_at"] == row["timestamp"]
 
 
 def _flows_are_those_of_the_events(curve, name, config, flows):
