@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -41,7 +42,25 @@ class Rows:
         if measure.by is None:
             return None
         known = pa.array(measure.groups, pa.utf8())
-        return np.concatenate([_codes(frame, measure.by, known) for frame in self.frames])
+        return np.concatenate([_codes(frame, measure.by, known, begins=measure.begins) for frame in self.frames])
+
+    def inside(self, name: str) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None]:
+        """Row, name and value of everything inside a field that holds JSON lists or objects.
+
+        Of a list the texts, without values (None); of an object the names of its numbers. What is null, no JSON, or of
+        another shape holds nothing.
+        """
+        at: list[int] = []
+        names: list[str] = []
+        values: list[float] = []
+        first = 0
+        for frame in self.frames:
+            for row, (own, numbers) in enumerate(_parsed(frame, name), first):
+                at += [row] * len(own)
+                names += own
+                values += numbers
+            first += frame.num_rows
+        return np.array(at, np.int64), names, np.array(values) if values else None
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Values of a field; NaN where it is null, no number, or not there."""
@@ -57,10 +76,42 @@ def rows_of(frames: Iterable[tuple[Frame, NDArray[np.int64]]]) -> dict[tuple[str
     return {place: Rows.of(each) for place, each in parts.items()}
 
 
-def _codes(frame: Frame, name: str, known: pa.Array) -> NDArray[np.int64]:
+def _parsed(frame: Frame, name: str) -> Iterator[tuple[list[str], list[float]]]:
+    """Names inside each row of a JSON field, with values if it holds objects; texts that repeat are parsed once."""
+    column: Any = frame.column(name) if frame.has(name) else None
+    if column is None or not (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
+        return iter([([], [])] * frame.num_rows)
+    known: dict[str | None, tuple[list[str], list[float]]] = {None: ([], [])}
+    texts = column.to_pylist()
+    for text in texts:
+        if text not in known:
+            known[text] = _names_in(text)
+    return iter([known[text] for text in texts])
+
+
+def _names_in(text: str) -> tuple[list[str], list[float]]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return [], []
+    if isinstance(found, list):
+        return [each for each in found if isinstance(each, str)], []
+    numbers = found.items() if isinstance(found, dict) else ()
+    pairs = [(each, float(value)) for each, value in numbers if isinstance(value, int | float)]
+    return [each for each, _ in pairs], [value for _, value in pairs]
+
+
+def _codes(frame: Frame, name: str, known: pa.Array, *, begins: bool) -> NDArray[np.int64]:
     if not frame.has(name):
         return np.full(frame.num_rows, -1)
     column: Any = frame.column(name)
+    if begins and (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
+        starts = known.to_pylist()
+        texts = column.to_pylist()
+        codes = {
+            text: next((n for n, each in enumerate(starts) if (text or "").startswith(each)), -1) for text in set(texts)
+        }
+        return np.array([codes[text] for text in texts], np.int64)
     if pa.types.is_dictionary(column.type):
         codes = pc.index_in(column.dictionary.cast(pa.utf8()), known)
         found = codes.take(column.indices)
