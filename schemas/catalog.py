@@ -166,7 +166,9 @@ class Catalog:
 
 
 CATALOG = Catalog(
-    tuple(f"astrocyte.schemas.event_types.{scenario}" for scenario in ("axons", "cells", "dna", "ecology", "kernels"))
+    tuple(
+        f"astrocyte.schemas.event_types.{name}" for name in ("axons", "cells", "dna", "ecology", "kernels", "controls")
+    )
 )
 """The catalog of this process, with the event types of the shipped scenarios."""
 

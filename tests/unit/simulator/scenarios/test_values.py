@@ -1,5 +1,6 @@
 """Every field of every shipped stream lies in its range, varies where it should, and has a definition."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from astrocyte import CATALOG
 from astrocyte.scenario import MemorySink, configure, load_scenario, simulate
 from astrocyte.schemas.catalog import EventType
-from astrocyte.schemas.event_types import axons, cells, dna, ecology, kernels
+from astrocyte.schemas.event_types import axons, cells, controls, dna, ecology, kernels
 from astrocyte.schemas.frames import Frame
 from astrocyte.simulator.emission.assembly import Assembler
 from astrocyte.simulator.event_spec import PLACE_BITS
@@ -16,6 +17,7 @@ from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.testing import check_values
 from tests.support.small_worlds import SMALL_WORLDS
 
+CONTROLS = controls.EVENT_TYPES
 SHIPPED = {module.__name__.rsplit(".", 1)[1]: module.EVENT_TYPES for module in (axons, cells, dna, ecology, kernels)}
 
 
@@ -140,8 +142,25 @@ def _flows_are_those_of_the_events(curve, name, config, flows):
     assert all(sum(row[flow] for row in curve) > 0 for flow in flows)
 
 
+@pytest.mark.parametrize("scenario", [name for name in SHIPPED if load_scenario(name).controls])
+def test_the_controls_of_a_run_are_a_stream_of_the_catalog_and_in_its_ranges(scenario):
+    name = load_scenario(scenario).controls[0]
+    messages = iter([[(name, {"difficulty": 1.5, "mutation_rate": 0.4})], [(name, {"hardship": 2})], [(name, 7)]])
+    sink = MemorySink()
+    settings = SMALL_WORLDS[scenario][1] | {"plants": ()}
+    simulate(scenario, settings, seed=3, ticks=40, sink=sink, control_source=lambda: next(messages, []))
+    frames = [frame for frame in sink.of("simulation_controls") if frame.num_rows]
+    assert list(check_values(frames)) == []
+    rows = [row for frame in frames for row in frame.rows()]
+    assert {row["control"] for row in rows} == {name}
+    assert [json.loads(row["message"]) for row in rows][-1] == {"value": 7}
+    for row in rows:
+        assert set(CATALOG["simulation_controls"].fields) <= set(row)
+        assert (row["error"] is not None) == (row["type"] == "refused")
+
+
 @pytest.mark.parametrize(
-    "event_type", [each for types in SHIPPED.values() for each in types], ids=lambda each: each.stream
+    "event_type", [each for types in (*SHIPPED.values(), CONTROLS) for each in types], ids=lambda each: each.stream
 )
 def test_every_field_of_a_shipped_stream_is_defined(event_type):
     assert set(event_type.about) == set(event_type.fields)
