@@ -8,7 +8,7 @@ from pathlib import Path
 
 from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
 from astrocyte.schemas.catalog import CATALOG, Field
-from astrocyte.schemas.event_types import axons, cells, dna, ecology, kernels
+from astrocyte.schemas.event_types import axons, cells, controls, dna, ecology, kernels
 from astrocyte.schemas.event_types.insight import RESULTS
 from astrocyte.schemas.measurements import MEASUREMENTS, number_field
 from astrocyte.schemas.tables.base import Base
@@ -17,7 +17,7 @@ from astrocyte.schemas.tables.columns import STREAM_OF, columns_of
 PAGE = Path(__file__).parent / "fields.md"
 SCENARIOS = {
     module.__name__.rpartition(".")[2]: tuple(each.stream for each in module.EVENT_TYPES)
-    for module in (axons, cells, ecology, kernels, dna)
+    for module in (axons, cells, ecology, kernels, dna, controls)
 }
 HEAD = """# Fields
 
@@ -55,7 +55,7 @@ def about(field: Field) -> str:
 def streams() -> Iterator[str]:
     """The fields of the streams, by scenario."""
     for scenario, names in SCENARIOS.items():
-        yield f"\n## Streams of {scenario}\n"
+        yield f"\n## Streams of {'every world with controls' if scenario == 'controls' else scenario}\n"
         for name in names:
             event_type = CATALOG[name]
             kinds = ", ".join(f"`{each}`" for each in event_type.types)

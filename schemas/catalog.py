@@ -18,13 +18,17 @@ from astrocyte.schemas.arrow.known import KnownSchemas
 from astrocyte.schemas.errors import InvalidSettings, UnknownEventType
 from astrocyte.schemas.registry import Registry, described
 
-__all__ = ["CATALOG", "NUMBERS", "STREAMS", "WHOLE", "Catalog", "EventType", "Field", "FieldType", "arrow_type"]
+__all__ = [
+    "CATALOG", "INSTANTS", "NUMBERS", "STREAMS", "WHOLE", "Catalog", "EventType", "Field", "FieldType", "arrow_type",
+]  # fmt: skip
 
 FieldType = Literal["int64", "int32", "float64", "float32", "bool", "string", "json", "list<float32>"]
 
 WHOLE: Final = ("int64", "int32")
 NUMBERS: Final = (*WHOLE, "float64", "float32")
 """Types of numbers."""
+INSTANTS: Final = ("us since 1970", "s since 1970")
+"""Units of points in time."""
 
 _HIDDEN: Final = tuple(name for name in RESERVED if name not in ("timestamp", "key", "type"))
 """Columns that are no part of an event."""
@@ -63,6 +67,11 @@ class Field:
     values: tuple[str, ...] = ()
     null: str = ""
     constant: str = ""
+
+    @property
+    def is_quantity(self) -> bool:
+        """Whether a mean of values says something: a number with a unit, no id or code, and no instant."""
+        return self.type in NUMBERS and self.unit != "" and self.unit not in INSTANTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +190,9 @@ class Catalog:
 
 
 CATALOG = Catalog(
-    tuple(f"astrocyte.schemas.event_types.{scenario}" for scenario in ("axons", "cells", "dna", "ecology", "kernels"))
+    tuple(
+        f"astrocyte.schemas.event_types.{name}" for name in ("axons", "cells", "dna", "ecology", "kernels", "controls")
+    )
 )
 """The catalog of this process, with the event types of the shipped scenarios."""
 

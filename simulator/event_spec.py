@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Column", "EventSpec", "HostRow", "cell_id", "id_parts"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Column", "EventSpec", "HostRow", "born_in", "cell_id", "id_parts"]
 
 TICK_BITS, PLACE_BITS = 38, 25
 """An id is birth tick (38 bits) and place (25 bits) in one positive int64: 33.5 M slots, and at 20,000 ticks a second
-159 days until the tick would wrap. The device keeps 32 bits of each; the host knows the full tick and restores its
-upper bits."""
+159 days until the tick would wrap. The birth tick is the first in which the individual acts: the one after its birth,
+0 for founders. The device keeps 32 bits of each; the host knows the full tick and restores its upper bits."""
 
 ColumnKind = Literal["value", "enum", "id", "fixed", "list", "tick", "hidden", "derived"]
 
@@ -92,6 +95,12 @@ class HostRow:
     """The key; the name of the run by default."""
     timestamp_us: int | None = None
     """Event time; the tick's time by default. It lies in the interval that reports it."""
+
+
+def born_in(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Tick of each individual's birth, that in which its birth is emitted, by its id; 0 of founders. int64."""
+    ticks: NDArray[np.int64] = np.maximum((ids >> PLACE_BITS) - 1, 0)
+    return ticks
 
 
 def cell_id(birth_tick: int, place: int) -> int:

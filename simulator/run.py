@@ -57,7 +57,8 @@ class RunSummary:
     """All control messages with the tick from which they applied; scheduling them repeats the run. Refused ones have
     an error."""
     metrics: Mapping[str, float]
-    """Last tick's metrics, summed over islands; vectors are left out."""
+    """Last tick's metrics, summed over islands; vectors are left out, and sums, which are in the scenario's own fixed
+    point."""
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def simulate(
         frames=emitter.frames,
         reruns=world.reruns,
         controls=tuple(plan.controls),
-        metrics=_last_metrics(assembler),
+        metrics=_last_metrics(world_of, assembler),
         notes=tuple(notes),
     )
 
@@ -245,7 +246,8 @@ def _targets(tick: int, end: int, saving: bool, every: int | None, frame_ticks: 
     return [target for target in dict.fromkeys((*inner, last, end)) if target > tick]
 
 
-def _last_metrics(assembler: Assembler) -> dict[str, float]:
+def _last_metrics(scenario: Scenario, assembler: Assembler) -> dict[str, float]:
     if assembler.last is None:
         return {}
-    return {name: float(np.sum(values[-1])) for name, values in assembler.last.metrics.items() if values.ndim == 2}
+    plain = (*scenario.int_metrics, *scenario.float_metrics)
+    return {name: float(np.sum(assembler.last.metrics[name][-1])) for name in plain}

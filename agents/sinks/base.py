@@ -136,7 +136,8 @@ class SourcedRecords:
     ``multi_events``, ``alerts`` and ``dead_letters`` have the shapes of `schemas.events`; a caller may add to each
     ``simulation_id``, and to a multi event ``key``, ``rule_version`` and ``provisional`` (which come from key and
     headers). ``simulations`` have ``simulation_id`` and any of the table's columns, and ``config`` (an object that
-    becomes a row of ``simulation_config``); ``experiments`` have ``experiment_id`` and any of that table's columns.
+    becomes a row of ``simulation_config``, with ``timestamp``, the event time from which it holds: by default from the
+    start); ``experiments`` have ``experiment_id`` and any of that table's columns.
     ``audit`` has ``event_id``, ``timestamp`` (microseconds), ``kind``, ``subject``, ``simulation_id``, ``payload``.
     """
 

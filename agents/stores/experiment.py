@@ -127,9 +127,9 @@ class ExperimentDatabase:
     ) -> SimulationContext:
         """The context of a new simulation or one that has not ended; its logger tags every row with ``simulation_id``.
 
-        ``parameters`` become a column of ``simulations``, ``config`` the JSON of ``simulation_config``. With ``resume``
-        an ended simulation is continued; to read one, use `open_simulation`. Raises SinkError for a simulation that
-        has ended or belongs to another experiment.
+        ``parameters`` become a column of ``simulations``, ``config`` the JSON of ``simulation_config``, which holds
+        from the start. With ``resume`` an ended simulation is continued; to read one, use `open_simulation`. Raises
+        SinkError for a simulation that has ended or belongs to another experiment.
         """
         known = self._own(simulation_id)
         ended = known is not None and (known.end_time is not None or known.status in _ENDED)
@@ -150,7 +150,7 @@ class ExperimentDatabase:
         if known is None or known.start_time is None:
             record["start_time"] = self._now()
         if config is not None:
-            record |= {"config": dict(config), "timestamp": self.now_us()}
+            record["config"] = dict(config)
         self._describe({})
         if ended:
             with self._store.transaction():

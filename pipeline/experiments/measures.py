@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["Measure", "Measured", "parse_measure"]
+__all__ = ["Measure", "Measured", "parse_measure", "stream_measures"]
 
 _TEXT: Final = re.compile(r"(\w+)\(([\w.-]+?)(?:\.(\w+))?\)", re.ASCII)
 _FUNCTIONS: Final = ("count", "first", "last", "max", "mean", "min", "std", "sum")
@@ -56,6 +56,27 @@ def parse_measure(name: str, text: str) -> Measure:
                 f"measure {name!r}: field {field!r} of stream {stream!r} is {kind}; expected a number"
             )
     return Measure(name, function, stream, field)
+
+
+def stream_measures(streams: Iterable[str], whole: Iterable[str]) -> list[Measure]:
+    """What a run is measured by if nothing else is asked for, each number in the unit that the catalog gives its field.
+
+    ``events.STREAM`` for each of ``streams``. ``whole`` are those with rows about the whole world: ``last.FIELD`` for
+    each number of their last row. Without such streams, ``mean.STREAM.FIELD`` for each number of the others. Numbers
+    without a unit, such as ids, and instants are left out; so are streams whose fields the catalog does not define.
+    """
+    streams, whole = tuple(streams), tuple(whole)
+    measures = [Measure(f"events.{stream}", "count", stream, None) for stream in streams]
+    for stream in whole or streams:
+        function, name = ("last", "last") if whole else ("mean", f"mean.{stream}")
+        measures += [Measure(f"{name}.{field}", function, stream, field) for field in _quantities(stream)]
+    return measures
+
+
+def _quantities(stream: str) -> list[str]:
+    event_type = CATALOG.find(stream)
+    about = {} if event_type is None else event_type.about
+    return [name for name, each in about.items() if each.is_quantity]
 
 
 class Measured:

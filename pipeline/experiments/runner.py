@@ -10,10 +10,11 @@ from typing import Any, Final
 from astrocyte.agents.stores.experiment import ExperimentDatabase, SimulationContext
 from astrocyte.agents.stores.logger import FlushFailed
 from astrocyte.pipeline.experiments.comparison import Comparison, RunResult, compare
-from astrocyte.pipeline.experiments.measures import Measured
+from astrocyte.pipeline.experiments.measures import Measured, stream_measures
 from astrocyte.pipeline.experiments.sweep import Run, Sweep
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.topics import TRUTH
 
 __all__ = ["ExperimentRunner", "RunFunction", "results_of"]
 
@@ -151,7 +152,10 @@ def _config_of(sweep: Sweep, settings: Mapping[str, Any]) -> Any:
 
 
 def _run_scenario(sweep: Sweep, settings: Mapping[str, Any], seed: int, run: str) -> Mapping[str, Any]:
-    """One run of the sweep's scenario: its measures, else its events by stream and the metrics of its last tick."""
+    """One run of the sweep's scenario: its measures, else those of `stream_measures`.
+
+    A scenario without rows about its whole world has its metrics of the last tick besides.
+    """
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.simulation.log_sink import LogSink
     from astrocyte.simulator.emission.emitter import CallableSink
@@ -159,7 +163,10 @@ def _run_scenario(sweep: Sweep, settings: Mapping[str, Any], seed: int, run: str
     from astrocyte.simulator.scenario import load_scenario
 
     assert sweep.scenario is not None
-    measured = Measured(sweep.measured())
+    world, config = load_scenario(sweep.scenario), _config_of(sweep, settings)
+    whole = tuple(name for name in world.report_streams(config) if name != TRUTH)
+    emitted = dict.fromkeys((*(spec.stream for spec in world.events(world.static(config))), *whole))
+    measured = Measured(sweep.measured() or stream_measures(emitted, whole))
     log = None
     if sweep.logs is not None:
         sweep.logs.mkdir(parents=True, exist_ok=True)
@@ -173,8 +180,8 @@ def _run_scenario(sweep: Sweep, settings: Mapping[str, Any], seed: int, run: str
 
     try:
         summary = simulate(
-            load_scenario(sweep.scenario),
-            _config_of(sweep, settings),
+            world,
+            config,
             seed=seed,
             ticks=sweep.ticks,
             sink=CallableSink(write),
@@ -183,7 +190,6 @@ def _run_scenario(sweep: Sweep, settings: Mapping[str, Any], seed: int, run: str
     finally:
         if log is not None:
             log.close()
-    if sweep.measures:
+    if sweep.measures or whole:
         return measured.results()
-    counts = {f"events.{stream}": count for stream, count in summary.events.items()}
-    return counts | {f"last.{name}": value for name, value in summary.metrics.items()}
+    return measured.results() | {f"last.{name}": value for name, value in summary.metrics.items()}

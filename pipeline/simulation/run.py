@@ -170,13 +170,12 @@ def describe_run(
 
 
 def description_of(world: Any, config: Any, seed: int, experiment: str, run: str | None = None) -> dict[str, Any]:
-    """Description of a run, which the stores keep."""
+    """Description of a run, which the stores keep; its configuration holds from the start."""
     return {
         "simulation_id": run or run_name(world, config, seed),
         "experiment_id": experiment,
         "parameters": {"scenario": world.name, "seed": seed},
         "config": config.model_dump(mode="json"),
-        "timestamp": time.time_ns() // 1000,
     }
 
 

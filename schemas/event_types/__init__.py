@@ -1,1 +1,1 @@
-"""The event types of the shipped scenarios, as entries of the catalog."""
+"""The event types of the shipped scenarios and of their controls, as entries of the catalog."""

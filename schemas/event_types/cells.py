@@ -12,7 +12,9 @@ from astrocyte.schemas.catalog import EventType, Field
 
 __all__ = ["EVENT_TYPES"]
 
-_CELL: Final = Field("int64", "id of the cell: birth tick * 2^25 + place; never used again", low=0)
+_CELL: Final = Field(
+    "int64", "id of the cell: (tick of birth + 1) * 2^25 + place, of a founder its place; never used again", low=0
+)
 _GENERATION: Final = Field("int32", "divisions between the cell and its founder", "generations", low=0)
 
 EVENT_TYPES = (
@@ -25,7 +27,10 @@ EVENT_TYPES = (
             "lineage": Field("int64", "cell_id of the founder from which the cell descends", low=0),
             "energy": Field("float32", "energy that the cell holds", "energy", low=0),
             "mass": Field("float32", "mass; half of it goes to each daughter", "mass", low=0),
-            "age_ticks": Field("int32", "ticks since the cell's birth", "ticks", low=0),
+            "age_ticks": Field(
+                "int32", "ticks since the event of the cell's birth; of a founder ticks lived, this one included",
+                "ticks", low=0,
+            ),
             "alive": Field("bool", "false in the last vitals of a cell, at its death"),
         },
         types=("vitals",),
@@ -114,7 +119,7 @@ EVENT_TYPES = (
                 null="in deaths and divisions", constant="1: a daughter is one generation after her mother",
             ),
             "generation": Field("int32", "generation of cell_id", "generations", low=0),
-            "age_ticks": Field("int32", "age of cell_id: 0 in births and mutations", "ticks", low=0),
+            "age_ticks": Field("int32", "age of cell_id, as in cell_vitals: 0 in births and mutations", "ticks", low=0),
         },
         types=("birth", "death", "mutation", "division"),
         priority="critical",

@@ -14,7 +14,9 @@ __all__ = ["AGENT_TYPES", "EVENT_TYPES"]
 
 AGENT_TYPES = ("system", "independent", "control")
 
-_AGENT: Final = Field("int64", "id of the agent: birth step * 2^25 + place; never used again", low=0)
+_AGENT: Final = Field(
+    "int64", "id of the agent: (birth_time + 1) * 2^25 + place, of a founder its place; never used again", low=0
+)
 _STEP: Final = Field("int64", "step", "steps", low=0)
 _TYPE: Final = Field("string", "type of the agent, inherited", values=AGENT_TYPES)
 _X: Final = Field("float32", "middle of the tile; the islands' maps lie side by side", "tiles", low=0)
@@ -33,8 +35,13 @@ EVENT_TYPES = (
         key="region",
         about={
             "agent_id": _AGENT,
-            "birth_time": Field("int64", "step at which the agent was born; 0 for founders", "steps", low=0),
-            "death_time": Field("int64", "step at which it died", "steps", low=0, null="in the record of a birth"),
+            "birth_time": Field(
+                "int64", "step in which the agent was born, that of the event born; 0 for founders", "steps", low=0
+            ),
+            "death_time": Field(
+                "int64", "step in which it died, that of the event died", "steps", low=0,
+                null="in the record of a birth",
+            ),
             "agent_type": _TYPE,
             "position_x": replace(_X, null=_AT_DEATH),
             "position_y": replace(_Y, null=_AT_DEATH),
@@ -69,7 +76,9 @@ EVENT_TYPES = (
             "current_health": Field("float32", "health", "share", 0.0, 1.0),
             "is_defending": Field("bool", "whether its action in this step was to defend itself"),
             "total_reward": Field("float32", "sum of the rewards of all its actions", "resources"),
-            "age": Field("int32", "steps since birth, this one included", "steps", low=0),
+            "age": Field(
+                "int32", "step_number less birth_time; one more for founders, who act in step 0", "steps", low=0
+            ),
         },
         types=("state",),
         doc="State of one agent of the sample after one step.",

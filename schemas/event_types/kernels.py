@@ -15,7 +15,10 @@ EVENT_TYPES = (
         stream="kernel_geometry",
         key="simulation_id",
         about={
-            "kernel_id": Field("int64", "id of the kernel: birth tick * 2^25 + place; never used again", low=0),
+            "kernel_id": Field(
+                "int64", low=0,
+                doc="id of the kernel: (tick of birth + 1) * 2^25 + place, of a founder its place; never used again",
+            ),
             "god_name": Field("string", "name, a function of the root"),
             "domain": Field("string", "domain, a function of the root"),
             "primitive_root": Field("int32", "number of the root of E8 that attracts the kernel", low=0, high=239),
@@ -37,7 +40,7 @@ EVENT_TYPES = (
             "valence": Field("int32", "1 + number of the element group modulo 4", low=1, high=4),
             "breeding_target": Field("string", "element group with which the kernel breeds"),
             "training_steps": Field("int64", "training steps, with those of merged parents", "steps", low=0),
-            "spawned_at": Field("int64", "event time of the kernel's birth", "us since 1970", low=0),
+            "spawned_at": Field("int64", "event time of the kernel's first event", "us since 1970", low=0),
         },
         types=("spawned", "merged", "bred", "updated", "retired"),
         priority="critical",

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import pyarrow as pa
 
 from astrocyte.pipeline.page.aggregates.grid import Classes
+from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["Chart", "Line", "Measure", "charts_of_stream"]
+__all__ = ["MOST_NAMES", "Chart", "Line", "Measure", "charts_of_stream"]
 
 How = Literal["last", "mean", "rate", "count"]
 """Last value of a bucket, of rows that each tell of the whole world; mean of its values; events in a second, or sums
 that rows carry, in a second; number of events."""
+MOST_NAMES: Final = 16
+"""Names inside a JSON field that are told apart; the last stands for all further ones."""
+_MOST_LINES: Final = 6
 _MOST_FIELDS: Final = 4
 """Fields of a stream of the user's own that are drawn."""
 
@@ -24,7 +28,9 @@ _MOST_FIELDS: Final = 4
 class Measure:
     """What is collected of a stream: the values of a field, or without one the events, by group or class of values.
 
-    ``groups`` are the values of the text field ``by``; an event with another one is not counted.
+    ``groups`` are the values of the text field ``by``; an event with another one is not counted. With ``begins`` they
+    are beginnings of them. With ``inside`` the field ``by`` holds JSON lists of texts, each of which counts, or JSON
+    objects of numbers, which are collected by their names; the groups are the names in the order in which they came.
     """
 
     stream: str
@@ -32,6 +38,8 @@ class Measure:
     by: str | None = None
     groups: tuple[str, ...] = ()
     classes: Classes | None = None
+    begins: bool = False
+    inside: bool = False
 
     @property
     def name(self) -> str:
@@ -42,6 +50,8 @@ class Measure:
     @property
     def rows(self) -> int:
         """Number of groups or classes."""
+        if self.inside:
+            return MOST_NAMES
         return self.classes.number if self.classes is not None else max(len(self.groups), 1)
 
 
@@ -75,11 +85,24 @@ class Chart:
     note: str = ""
     forecast: str = ""
     """Field of which forecasts are drawn beside the lines."""
+    inside: Measure | None = None
+    """Of a chart with a line or a row of a heat map for each name inside a JSON field."""
 
     @property
     def measures(self) -> tuple[Measure, ...]:
         """Everything that it is drawn from."""
-        return tuple(dict.fromkeys((*(line.measure for line in self.lines), *self.classes)))
+        inside = () if self.inside is None else (self.inside,)
+        return tuple(dict.fromkeys((*(line.measure for line in self.lines), *self.classes, *inside)))
+
+    def named(self, names: Mapping[str, tuple[str, ...]]) -> Chart:
+        """The chart with the names inside its JSON field that have come, by the name of the measure."""
+        if self.inside is None:
+            return self
+        measure = replace(self.inside, groups=names.get(self.inside.name, ()))
+        if self.kind == "heat":
+            return replace(self, classes=(measure,))
+        shown = measure.groups[:_MOST_LINES]
+        return replace(self, lines=tuple(Line(name, measure, "mean", row) for row, name in enumerate(shown)))
 
     def as_json(self) -> dict[str, Any]:
         """The chart without its values."""
@@ -101,14 +124,15 @@ class Chart:
             ],
             "classes": [
                 {
-                    "label": each.field,
+                    "label": each.field or each.by,
                     "data": each.name,
                     "stream": each.stream,
-                    "bounds": each.classes.bounds(),
-                    "ratio": each.classes.by_ratio,
+                    "rows": each.rows,
+                    "names": list(each.groups) if each.inside else [],
+                    "bounds": [] if each.classes is None else each.classes.bounds(),
+                    "ratio": each.classes is not None and each.classes.by_ratio,
                 }
                 for each in self.classes
-                if each.classes is not None
             ],
         }
 
@@ -116,11 +140,17 @@ class Chart:
 def charts_of_stream(frame: Frame) -> tuple[Chart, ...]:
     """Events in a second, and the mean of each of the first numbers, of a stream that has no charts of its own.
 
-    Such a stream may tell of many things at once, of which the last row is one: hence means, with their bands.
+    Numbers whose mean says nothing are left out: ids, codes and points in time, as the catalog defines them, and by
+    their names what it does not know. Such a stream may tell of many things at once, of which the last row is one:
+    hence means, with their bands.
     """
     stream = frame.stream
     kinds: Mapping[str, Any] = {name: frame.batch.schema.field(name).type for name in frame.fields}
-    numbers = [name for name, kind in kinds.items() if pa.types.is_floating(kind) or pa.types.is_integer(kind)]
+    numbers = [
+        name
+        for name, kind in kinds.items()
+        if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and _has_mean(stream, name)
+    ]
     rate = Chart(stream, "events/s", "lines", (Line("events", Measure(stream), "rate"),))
     return (
         rate,
@@ -129,3 +159,11 @@ def charts_of_stream(frame: Frame) -> tuple[Chart, ...]:
             for name in numbers[:_MOST_FIELDS]
         ),
     )
+
+
+def _has_mean(stream: str, name: str) -> bool:
+    event_type = CATALOG.find(stream)
+    about = None if event_type is None else event_type.about.get(name)
+    if about is not None:
+        return about.is_quantity
+    return name.lower() != "id" and not name.lower().endswith(("_id", "_ids"))

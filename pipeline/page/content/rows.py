@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -41,7 +42,27 @@ class Rows:
         if measure.by is None:
             return None
         known = pa.array(measure.groups, pa.utf8())
-        return np.concatenate([_codes(column, rows, known) for column, rows in self._columns(measure.by)])
+        return np.concatenate(
+            [_codes(column, rows, known, begins=measure.begins) for column, rows in self._columns(measure.by)]
+        )
+
+    def inside(self, name: str) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None]:
+        """Row, name and value of everything inside a field that holds JSON lists or objects.
+
+        Of a list the texts, without values (None); of an object the names of its numbers. What is null, no JSON, or of
+        another shape holds nothing.
+        """
+        at: list[int] = []
+        names: list[str] = []
+        values: list[float] = []
+        first = 0
+        for column, rows in self._columns(name):
+            for row, (own, numbers) in enumerate(_parsed(column, rows), first):
+                at += [row] * len(own)
+                names += own
+                values += numbers
+            first += rows
+        return np.array(at, np.int64), names, np.array(values) if values else None
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Values of a field; NaN where it is null, no number, or not there."""
@@ -65,7 +86,38 @@ def rows_of(frames: Iterable[tuple[Frame, NDArray[np.int64]]]) -> dict[tuple[str
     return {place: Rows.of(each) for place, each in parts.items()}
 
 
-def _codes(column: pa.ChunkedArray | None, rows: int, known: pa.Array) -> NDArray[np.int64]:
+def _parsed(column: pa.ChunkedArray | None, rows: int) -> Iterator[tuple[list[str], list[float]]]:
+    """Names inside each row of a JSON field, with values if it holds objects; texts that repeat are parsed once."""
+    if column is None or not (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
+        return iter([([], [])] * rows)
+    known: dict[str | None, tuple[list[str], list[float]]] = {None: ([], [])}
+    texts = column.to_pylist()
+    for text in texts:
+        if text not in known:
+            known[text] = _names_in(text)
+    return iter([known[text] for text in texts])
+
+
+def _names_in(text: str) -> tuple[list[str], list[float]]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return [], []
+    if isinstance(found, list):
+        return [each for each in found if isinstance(each, str)], []
+    numbers = found.items() if isinstance(found, dict) else ()
+    pairs = [(each, float(value)) for each, value in numbers if isinstance(value, int | float)]
+    return [each for each, _ in pairs], [value for _, value in pairs]
+
+
+def _codes(column: pa.ChunkedArray | None, rows: int, known: pa.Array, *, begins: bool) -> NDArray[np.int64]:
+    if begins and column is not None and (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
+        starts = known.to_pylist()
+        texts = column.to_pylist()
+        places = {
+            text: next((n for n, each in enumerate(starts) if (text or "").startswith(each)), -1) for text in set(texts)
+        }
+        return np.array([places[text] for text in texts], np.int64)
     if column is not None and pa.types.is_dictionary(column.type):
         column = column.unify_dictionaries()
         codes = pc.index_in(column.chunk(0).dictionary.cast(pa.utf8()), known)

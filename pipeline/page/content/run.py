@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from astrocyte.pipeline.page.aggregates.axis import BUCKETS, EMPTY, Axis
 from astrocyte.pipeline.page.aggregates.grid import Grid, add, moved
-from astrocyte.pipeline.page.content.charts import Chart, Line, Measure, charts_of_stream
+from astrocyte.pipeline.page.content.charts import MOST_NAMES, Chart, Line, Measure, charts_of_stream
 from astrocyte.pipeline.page.content.rows import Rows
 from astrocyte.pipeline.page.content.worlds import CHARTS, FORECASTS, NOT_DRAWN
 
@@ -27,6 +27,7 @@ _BEFORE_US: Final = 3_600_000_000
 """How far an event may lie before the first one."""
 _MOST_STREAMS: Final = 12
 """Streams without charts of their own that are drawn."""
+_OTHERS: Final = "others"
 _FORECASTS_KEPT: Final = 8
 _RATE_US: Final = 1_000_000
 """Rates are over at least this time, and over at least two buckets, of which the newest is not full."""
@@ -49,6 +50,8 @@ class Run:
     """Time of the first event that came."""
     grids: Mapping[str, Grid] = field(default_factory=dict)
     """By the name of the measure."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By the name of a measure of JSON fields: the names inside that have come, in that order."""
     written_us: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BUCKETS, np.int64))
     """By bucket: the newest time at which Kafka had an event of it; 0 without events."""
     lasts_us: NDArray[np.int64] = field(default_factory=lambda: np.full(BUCKETS, _NO_TIME))
@@ -68,7 +71,7 @@ class Run:
     def charts(self) -> list[Chart]:
         """The charts whose streams have been seen."""
         fixed = [chart for chart in CHARTS if all(measure.stream in self.streams for measure in chart.measures)]
-        return [*fixed, *self.own_charts]
+        return [*(chart.named(self.names) for chart in fixed), *self.own_charts]
 
     def values(self, line: Line) -> NDArray[np.float64]:
         """Values of a line by bucket, up to the newest; NaN where there were no events."""
@@ -157,18 +160,43 @@ def step(run: Run, stream: str, rows: Rows) -> Run:
     span_us = min(oldest_us, int(times_us.min())), max(newest_us, int(times_us.max()))
     lines = (line for chart in (*CHARTS, *run.own_charts) for line in chart.lines)
     spread = {line.measure for line in lines if line.band or line.how == "last"}
-    grids = dict(run.grids)
+    grids, names = dict(run.grids), dict(run.names)
     for measure in _measures(run, stream):
+        grid = grids.get(measure.name, Grid.of(measure.rows))
+        if measure.inside and measure.by is not None:
+            at, texts, numbers = rows.inside(measure.by)
+            names[measure.name] = _with_names(names.get(measure.name, ()), texts)
+            kept = inside[at]
+            grids[measure.name] = add(
+                grid,
+                positions[(np.cumsum(inside) - 1)[at[kept]]],
+                _places_of(texts, names[measure.name])[kept],
+                None if numbers is None else numbers[kept],
+            )
+            continue
         groups = rows.groups(measure)
         values = None if measure.field is None or measure.classes is not None else rows.numbers(measure.field)
         grids[measure.name] = add(
-            grids.get(measure.name, Grid.of(measure.rows)),
+            grid,
             positions,
             None if groups is None else groups[inside],
             None if values is None else values[inside],
             times_us if measure in spread else None,
         )
-    return replace(run, grids=grids, written_us=written_us, spans_us={**run.spans_us, stream: span_us})
+    spans_us = {**run.spans_us, stream: span_us}
+    return replace(run, grids=grids, names=names, written_us=written_us, spans_us=spans_us)
+
+
+def _with_names(known: tuple[str, ...], texts: Sequence[str]) -> tuple[str, ...]:
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    if len(known) + len(new) < MOST_NAMES or not new:
+        return (*known, *new)
+    return (*(*known, *new)[: MOST_NAMES - 1], _OTHERS)
+
+
+def _places_of(texts: Sequence[str], names: tuple[str, ...]) -> NDArray[np.int64]:
+    places = {name: place for place, name in enumerate(names)}
+    return np.array([places.get(text, MOST_NAMES - 1) for text in texts], np.int64)
 
 
 def took_findings(

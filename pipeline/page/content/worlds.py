@@ -54,9 +54,9 @@ def _means_by(title: str, unit: str, stream: str, field: str, by: str, *, note: 
     return Chart(title, unit, "lines", lines, note=note)
 
 
-def _rates_by(title: str, stream: str, by: str) -> Chart:
-    """Events in a second for each text of a field."""
-    measure = Measure(stream, None, by, _values_of(stream, by))
+def _rates_by(title: str, stream: str, by: str, begins: tuple[str, ...] = ()) -> Chart:
+    """Events in a second for each text of a field, or for each of the given beginnings of it."""
+    measure = Measure(stream, None, by, begins or _values_of(stream, by), begins=bool(begins))
     lines = tuple(Line(label, measure, "rate", group) for group, label in enumerate(measure.groups))
     return Chart(title, "events/s", "lines", lines)
 
@@ -73,6 +73,11 @@ def _heat(title: str, stream: str, bounds: Mapping[str, tuple[float, float]], *,
     return Chart(title, "share of values", "heat", classes=measures, note=note)
 
 
+def _inside(field: str) -> Measure:
+    """What the JSON field of mutations holds."""
+    return Measure("dna.mutation_applied", by=field, inside=True)
+
+
 def _bounds(stream: str, *fields: str) -> dict[str, tuple[float, float]]:
     """Bounds of numbers, from the catalog."""
     found = {}
@@ -87,7 +92,10 @@ def _bounds(stream: str, *fields: str) -> dict[str, tuple[float, float]]:
 _GENERATION: Final = Line("mean generation", Measure("population_metrics", "avg_generation"), "last")
 _ACCURACY: Final = Line("mean accuracy", Measure("population_metrics", "avg_accuracy"), "last")
 _MUTATION: Final = Line("mean mutation rate", Measure("genome_data", "mutation_rate"), "mean")
+_KARMA: Final = Measure("dna.karma_updated", "karma_score")
+_VERSION: Final = Measure("dna.mutation_applied", "version")
 _SAMPLE: Final = "from the sample of single cells"
+_OF_SCORES: Final = "of all agents that are scored"
 
 CHARTS: Final[tuple[Chart, ...]] = (
     # cells
@@ -157,4 +165,24 @@ CHARTS: Final[tuple[Chart, ...]] = (
     _lines("Kappa", "coupling", "kernel_geometry", ("mean kappa", "kappa", "mean"), note="training returns it to 64"),
     _heat("Phi over time", "kernel_geometry", {"phi": (0.0, 1.0)}),
     _shares("Wars by outcome", "war_history", "outcome"),
+    # dna
+    Chart("Karma", "score", "lines", (Line("mean score", _KARMA, "mean", band=True),), note=_OF_SCORES),
+    _heat(
+        "Karma over time", "dna.karma_updated", _bounds("dna.karma_updated", "karma_score", "score_delta"),
+        note=_OF_SCORES,
+    ),
+    Chart("Snapshots, mutations and scores", "events/s", "lines", (
+        Line("snapshots", Measure("dna.snapshot_created"), "rate"),
+        Line("mutations", Measure("dna.mutation_applied"), "rate"),
+        Line("scores", Measure("dna.karma_updated"), "rate"),
+    )),
+    Chart("Mutations by key", "share of changes", "heat", inside=_inside("mutation_keys"),
+          note="how often each key was changed"),
+    Chart("Change of traits by a mutation", "trait", "lines", inside=_inside("traits_delta"),
+          note="mean over the mutations that change the trait"),
+    _rates_by("Mutations by kind", "dna.mutation_applied", "reason", ("Crossover", "Exploration")),
+    _rates_by("Snapshots by source", "dna.snapshot_created", "source"),
+    Chart("Versions", "snapshots", "lines", (Line("mean version of mutants", _VERSION, "mean", band=True),)),
+    _lines("Size of a configuration", "keys and traits", "dna.mutation_applied", ("keys held", "dna_size", "mean"),
+           ("traits expressed", "traits_count", "mean")),
 )  # fmt: skip

@@ -103,13 +103,18 @@ def cell_events(static: CellsStatic) -> tuple[EventSpec, ...]:
     )
 
 
+def _age(ctx: Context, birth_tick: Array) -> Array:
+    """Ticks since the birth, which is 0 in the tick of the birth itself: one before the birth tick."""
+    return (ctx.tick + 1 - birth_tick).astype(jnp.int32)
+
+
 def death_columns(ctx: Context, cells: Population, slots: Array) -> dict[str, Any]:
     """Columns of deaths from the rows of the dead."""
     return {
         "event_type": jnp.int32(_EVENT_TYPES.index("death")),
         "cell_id": (cells["birth_tick"], ctx.place(slots)),
         "generation": cells["generation"],
-        "age_ticks": (ctx.tick - cells["birth_tick"]).astype(jnp.int32),
+        "age_ticks": _age(ctx, cells["birth_tick"]),
     }
 
 
@@ -127,7 +132,7 @@ def _vitals(ctx: Context, cells: Population, slots: Array) -> dict[str, Any]:
         "lineage": (jnp.uint32(0), cells["lineage"]),
         "energy": cells["energy"],
         "mass": cells["mass"],
-        "age_ticks": (ctx.tick - cells["birth_tick"]).astype(jnp.int32),
+        "age_ticks": _age(ctx, cells["birth_tick"]),
         "alive": cells["alive"],
     }
 
@@ -159,7 +164,7 @@ def emit_births(ctx: Context, births: Births, mutation: Mapping[str, Array]) -> 
         event_type=code["division"],
         cell_id=mother,
         generation=mutation["mother_generation"],
-        age_ticks=(ctx.tick - mother_tick).astype(jnp.int32),
+        age_ticks=_age(ctx, mother_tick),
     )
     ctx.emit("mutation", births.valid & mutation["mutated"], event_type=code["mutation"], **child)
 

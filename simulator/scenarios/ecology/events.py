@@ -12,7 +12,7 @@ import orjson
 from jax import Array
 
 from astrocyte.simulator.context import Context
-from astrocyte.simulator.event_spec import PLACE_BITS, Column, EventSpec, HostRow
+from astrocyte.simulator.event_spec import Column, EventSpec, HostRow, born_in
 from astrocyte.simulator.population import Population, take
 from astrocyte.simulator.scenario import Interval
 from astrocyte.simulator.scenarios.ecology.config import (
@@ -46,7 +46,7 @@ _SPLIT = 4
 
 
 def _birth(values: Mapping[str, Any]) -> Any:
-    return values["agent_id"] >> PLACE_BITS
+    return born_in(values["agent_id"])
 
 
 def _action_details(values: Mapping[str, Any]) -> list[str | None]:

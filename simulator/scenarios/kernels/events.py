@@ -7,12 +7,11 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import orjson
 from jax import Array
 
 from astrocyte.simulator.context import Context
-from astrocyte.simulator.event_spec import PLACE_BITS, Column, EventSpec
+from astrocyte.simulator.event_spec import Column, EventSpec, born_in
 from astrocyte.simulator.population import Population
 from astrocyte.simulator.scenarios.kernels.config import (
     BASIN,
@@ -39,9 +38,7 @@ def _parents(values: Mapping[str, Any]) -> list[str]:
 
 
 def _spawned_at(tick_us: int, values: Mapping[str, Any]) -> Any:
-    # A kernel born in this tick has the next tick as its birth tick: the first in which it acts.
-    age = np.maximum(values["tick"] - (values["kernel_id"] >> PLACE_BITS), 0)
-    return values["timestamp"] - age * tick_us
+    return values["timestamp"] - (values["tick"] - born_in(values["kernel_id"])) * tick_us
 
 
 def kernel_events(static: KernelsStatic) -> tuple[EventSpec, ...]:

@@ -48,6 +48,7 @@ def test_the_ecology_fills_every_table(database, tmp_path):
     assert (summary["lost"], summary["late"], summary["dead_letters"]) == (0, 0, 0)
     with engine_of(database).connect() as connection:
         rows = {name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in TABLES}
+        assert connection.execute(text("SELECT timestamp FROM simulation_config")).scalars().all() == [None]
     assert min(rows.values()) > 0, rows
     references = dangling(database)
     assert len(references) > 10

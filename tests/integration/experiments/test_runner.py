@@ -13,11 +13,13 @@ from click.testing import Result
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from astrocyte import ExperimentDatabase, ExperimentRunner, Sweep
+from astrocyte import CATALOG, ExperimentDatabase, ExperimentRunner, Sweep
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.experiments.runner import results_of
 from astrocyte.pipeline.recording.frames import frames_of
+from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.errors import InvalidSettings
+from tests.support.small_worlds import SMALL_WORLDS
 
 
 def growth(context, settings, seed):
@@ -180,6 +182,41 @@ def test_the_command_runs_lists_and_compares_a_sweep_of_a_scenario(folder):
     assert compared["comparison"][0]["results"]["count"]["count"] == 2
     wrong = refused("compare", "spikes", "--db", "e.db", "--result", "size")
     assert "no run has a result 'size'; there are count, value" in wrong
+
+
+@pytest.mark.time_limit(60, "compiles two worlds")
+@pytest.mark.parametrize("scenario", ["cells", "kernels"])
+def test_results_without_measures_are_in_the_units_of_the_streams(folder, scenario):
+    ticks, settings = SMALL_WORLDS[scenario]
+    sweep = Sweep(experiment=scenario, seeds=(3,), scenario=scenario, ticks=ticks, settings=settings)
+    (done,) = ExperimentRunner(folder / "e.db", sweep).run()
+    sink = MemorySink()
+    simulate(scenario, settings, seed=3, ticks=ticks, sink=sink)
+    streams = {frame.stream for frame in sink.frames} - {"truth", "simulation_controls"}
+    rows = {name: [row for frame in sink.of(name) for row in frame.rows()] for name in streams}
+    assert {name: done.results[f"events.{name}"] for name in streams} == {name: len(rows[name]) for name in streams}
+    if scenario == "cells":
+        last = rows["population_metrics"][-1]
+        for name in ("avg_accuracy", "avg_energy", "total_population", "energy_efficiency"):
+            assert done.results[f"last.{name}"] == pytest.approx(last[name])
+    else:
+        phi = [row["phi"] for row in rows["kernel_geometry"]]
+        assert done.results["mean.kernel_geometry.phi"] == pytest.approx(sum(phi) / len(phi))
+        born, gone = (sum(row["type"] in kinds for row in rows["kernel_geometry"])
+                      for kinds in (("spawned", "bred", "merged"), ("retired",)))  # fmt: skip
+        assert done.results["last.alive"] == born - gone
+    # Every number has a definition with a range, and lies in it.
+    for name, value in done.results.items():
+        function, _, field = name.partition(".")
+        if function == "events" or name == "last.alive":
+            continue
+        stream, _, field = field.rpartition(".") if function == "mean" else ("population_metrics", "", field)
+        about = CATALOG[stream].about.get(field)
+        assert about is not None or function == "last"
+        if about is not None:
+            assert about.unit
+            assert about.low is None or about.low <= value, name
+            assert about.high is None or value <= about.high, name
 
 
 def test_listing_a_database_that_is_not_there_creates_none(folder):

@@ -238,7 +238,7 @@ def test_experiment_and_configuration_are_stored(db):
     assert rows(db, "SELECT experiment_id, name, hypothesis FROM experiments") == [
         ("exp_001", "exp_001", "cooperation pays")
     ]
-    assert rows(db, "SELECT config_data FROM simulation_config") == [('{"seed":7}',)]
+    assert rows(db, "SELECT config_data, timestamp FROM simulation_config") == [('{"seed":7}', None)]
 
 
 def test_a_whole_step_is_logged_at_once(db):

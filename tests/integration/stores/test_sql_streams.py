@@ -220,7 +220,6 @@ async def test_a_described_run_keeps_its_experiment_parameters_and_configuration
         "experiment_id": "exp-9",
         "parameters": {"size": 100},
         "config": {"seed": 7},
-        "timestamp": START_US,
     }
     described = [
         SourcedRecords("simulations", [record], "runs", 0, 0),
@@ -230,16 +229,16 @@ async def test_a_described_run_keeps_its_experiment_parameters_and_configuration
     (run,) = rows_of(database, "simulations")
     assert (run["experiment_id"], run["parameters"], run["status"]) == ("exp-9", {"size": 100}, "running")
     (config,) = rows_of(database, "simulation_config")
-    assert (config["config_id"], config["config_data"]) == (1, '{"seed":7}')
+    assert (config["config_id"], config["timestamp"], config["config_data"]) == (1, None, '{"seed":7}')
 
 
 async def test_a_run_may_be_described_before_its_experiment(database):
-    record = {"simulation_id": "run-1", "experiment_id": "exp-9", "config": {"seed": 7}, "timestamp": START_US}
+    record = {"simulation_id": "run-1", "experiment_id": "exp-9", "config": {"seed": 7}, "timestamp": START_US + 5}
     named = {"experiment_id": "exp-9", "name": "ninth", "hypothesis": "h"}
     described = [SourcedRecords("simulations", [record], "runs", 0, 0)]
     assert await written(database, described, [SourcedRecords("experiments", [named], "runs", 0, 1)]) == []
     assert [run["experiment_id"] for run in rows_of(database, "simulations")] == ["exp-9"]
-    assert len(rows_of(database, "simulation_config")) == 1
+    assert [row["timestamp"] for row in rows_of(database, "simulation_config")] == [START_US + 5]
     (experiment,) = rows_of(database, "experiments")
     assert (experiment["name"], experiment["hypothesis"]) == ("ninth", "h")
 

@@ -20,7 +20,7 @@ from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.agents.sinks.influx.points import PointRules, points_of
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
-from astrocyte.agents.stores.repositories import CellRepository
+from astrocyte.agents.stores.repositories import AgentRepository, CellRepository
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.scenario import configure, load_scenario
 from astrocyte.schemas.catalog import CATALOG
@@ -337,6 +337,16 @@ def _ecology(world):
     )
     assert last["total_agents"] == sum(last[f"{kind}_agents"] for kind in ("system", "independent", "control"))
     assert kinds.total() >= last["total_agents"]
+
+    repository = AgentRepository(engine_of(world.database), "run")
+    born = Counter(row["birth_time"] for row in rows if row["parent_id"] is not None)
+    for step in world.streams["simulation_steps"]:
+        living = Counter(agent.agent_type for agent in repository.alive_at(step["step_number"]))
+        assert living.total() == step["total_agents"]
+        assert [living[kind] for kind in ("system", "independent", "control")] == [
+            step[f"{kind}_agents"] for kind in ("system", "independent", "control")
+        ]
+        assert born[step["step_number"]] == step["births"]
 
 
 def _kernels(world):

@@ -1,4 +1,5 @@
-// How many individuals have which value of a trait, over time: one column for each bucket, dark where many are.
+// How many individuals have which value of a trait, or how often which name came, over time: one column for each bucket,
+// dark where many are.
 
 import { h, s } from "../dom.js";
 import { number, short } from "../format.js";
@@ -20,7 +21,9 @@ export function heatChart(spec, options = {}) {
 
 function drawHeat(box) {
   const classes = box.spec.classes[box.trait];
-  const number_ = classes.bounds.length - 1;
+  const named = classes.names.length > 0 || classes.bounds.length === 0;
+  const number_ = named ? Math.max(classes.names.length, 1) : classes.rows;
+  const stride = classes.rows;
   const scale = timeScale(box);
   const { run, x } = scale;
   const counts = value(`run/${run.name}/${classes.data}`, []);
@@ -31,7 +34,7 @@ function drawHeat(box) {
     ? (Math.log(each / low) / Math.log(high / low)) * number_
     : ((each - low) / (high - low)) * number_;
   drawAxes(box, scale, null);
-  drawClassTicks(box, classes, (each) => y(rowOf(each)), low, high);
+  if (!named) drawClassTicks(box, classes, (each) => y(rowOf(each)), low, high);
   // Some buckets are joined: a column shows shares, which a handful of individuals cannot.
   const joined = Math.max(Math.ceil(run.used / 128), 1);
   const columns = Math.ceil(run.used / joined);
@@ -44,7 +47,7 @@ function drawHeat(box) {
   for (let column = 0; column < columns; column++) {
     const sums = new Array(number_).fill(0);
     for (let place = column * joined; place < Math.min((column + 1) * joined, run.used); place++) {
-      for (let each = 0; each < number_; each++) sums[each] += counts[place * number_ + each] ?? 0;
+      for (let each = 0; each < number_; each++) sums[each] += counts[place * stride + each] ?? 0;
     }
     const total = sums.reduce((sum, each) => sum + each, 0);
     for (let each = 0; each < number_; each++) {
@@ -63,22 +66,27 @@ function drawHeat(box) {
   const place = { x: MARGIN.left, y: MARGIN.top, width, height: bottom - MARGIN.top };
   for (const [name, body] of Object.entries(place)) box.holder.setAttribute(name, body);
   drawMarks(box, scale);
+  if (named) drawNames(box, classes.names, (place) => y(place + 0.5));
   // The newest buckets with values, as many as are joined, up to the one that is read.
-  const last = lastFilled(counts, number_, placeOf([classes.stream]));
+  const last = lastFilled(counts, stride, placeOf([classes.stream]));
   let best = -1;
   let most = 0;
   let total = 0;
   for (let each = 0; each < number_; each++) {
     let count = 0;
-    for (let place = Math.max(last - joined + 1, 0); place <= last; place++) count += counts[place * number_ + each] ?? 0;
+    for (let place = Math.max(last - joined + 1, 0); place <= last; place++) count += counts[place * stride + each] ?? 0;
     total += count;
     if (count > most) [best, most] = [each, count];
   }
   drawLegend(box, [{
     label: "most common", always: true, colour: 0,
-    text: best < 0 ? "–" : `${number(classes.bounds[best])} to ${number(classes.bounds[best + 1])} (${Math.round((most / total) * 100)} %)`,
+    text: best < 0 ? "–" : `${labelOf(classes, best, named)} (${Math.round((most / total) * 100)} %)`,
   }], instantOf(last, [classes.stream]));
 }
+
+const labelOf = (classes, row, named) => named
+  ? classes.names[row].replaceAll("_", " ")
+  : `${number(classes.bounds[row])} to ${number(classes.bounds[row + 1])}`;
 
 /** The last bucket up to one that has values; -1 where none has. */
 function lastFilled(counts, number_, end) {
@@ -86,6 +94,13 @@ function lastFilled(counts, number_, end) {
     for (let each = 0; each < number_; each++) if (counts[place * number_ + each] > 0) return place;
   }
   return -1;
+}
+
+/** Names are longer than numbers: they stand in the picture, at its left edge. */
+function drawNames(box, names, y) {
+  for (const [place, name] of names.entries()) {
+    box.layers.marks.append(s("text", { x: MARGIN.left + 4, y: y(place) + 3.5, class: "name" }, name.replaceAll("_", " ")));
+  }
 }
 
 function drawClassTicks(box, classes, y, low, high) {

@@ -34,7 +34,7 @@ export function worldView() {
       return;
     }
     const scenes = run.scenes ?? [];
-    const now = `${run.name} ${scenes} ${specs.map((each) => each.title).join("|")}`;
+    const now = `${run.name} ${scenes} ${specs.map(signature).join("|")}`;
     if (now !== shown) {
       shown = now;
       for (const box of boxes) box.dispose();
@@ -50,6 +50,9 @@ export function worldView() {
 
   return { element, update, leave: () => boxes.forEach((box) => box.dispose()) };
 }
+
+/** What a chart is made of: names inside a field may come later than the chart. */
+const signature = (spec) => [spec.title, ...spec.lines.map((each) => each.label), ...spec.classes.flatMap((each) => each.names)].join();
 
 function emptyText() {
   const source = value("source", {});

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.page.content.charts import charts_of_stream
 from astrocyte.pipeline.page.content.document import encode, patch
 from astrocyte.pipeline.page.content.state import PageState, is_read
+from astrocyte.schemas.catalog import CATALOG, INSTANTS
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS, STATS
@@ -91,7 +93,7 @@ def rows_of(stream, rows, run=RUN):
     found = []
     for number, (at_s, values) in enumerate(rows):
         columns = {"timestamp": np.array([T0_US + round(at_s * 1e6)]), "key": [run]}
-        columns |= {name: np.array([each]) for name, each in values.items()}
+        columns |= {name: each if isinstance(each, list) else np.array([each]) for name, each in values.items()}
         frame = encode_frame(Frame.from_columns(stream, run, columns, first_seq=number))
         topic = f"mono.{stream}" if stream == "population_metrics" else stream
         found.append(ConsumedRecord(topic, 0, number, (T0_US + round(at_s * 1e6)) // 1000, None, frame))
@@ -210,6 +212,84 @@ def test_a_stream_of_the_users_own_has_its_rate_and_its_first_numbers():
     document = shown(state_of(records))
     titles = [chart["title"] for chart in document["set"]["run//charts"]]
     assert titles == ["wards", "wards: temperature"]
+
+
+IDS = {"id": "float64", "order_id": "int64", "heat": "float64"}
+
+
+@pytest.mark.parametrize("stream", ["orders", *sorted(each.stream for each in CATALOG if each.about)])
+def test_ids_codes_and_points_in_time_are_never_averaged(stream):
+    event_type = CATALOG.find(stream)
+    fields = event_type.fields if event_type is not None else IDS
+    plain = {"timestamp": np.array([T0_US]), "key": ["a"], "type": ["a"]}
+    made = {"int": np.array([1]), "float": np.array([1.0]), "bool": np.array([True])}
+    columns = {name: next((value for kind, value in made.items() if each.startswith(kind)), ["[]"])
+               for name, each in fields.items()}  # fmt: skip
+    frame = Frame.from_columns(stream, "run", plain | columns)
+    drawn = {measure.field for chart in charts_of_stream(frame) for measure in chart.measures} - {None}
+    if event_type is None:
+        assert drawn == {"heat"}
+    assert all(event_type is None or event_type.about[name].unit not in ("", *INSTANTS) for name in drawn)
+    assert not any(name.endswith("_id") or name in ("created_at", "updated_at", "spawned_at") for name in drawn)
+
+
+def dna_messages():
+    """Three mutations, one of them a crossover, in one bucket each, and a score."""
+    mutations = [
+        (0.0, ["temperature", "top_k"], {"speed": 0.5}, "Exploration phase"),
+        (1.0, ["top_k"], {"speed": -0.1, "focus": 0.2}, "Crossover with agent-00001"),
+        (2.0, [], {}, "by hand"),
+    ]
+    rows = [
+        (at_s, {"snapshot_id": [number], "parent_snapshot_id": [number], "mutation_keys": [orjson.dumps(keys).decode()],
+                "traits_delta": [orjson.dumps(traits).decode()], "reason": [reason], "version": [1]})
+        for number, (at_s, keys, traits, reason) in enumerate(mutations)
+    ]  # fmt: skip
+    scores = [(at_s, {"karma_score": value, "snapshot_id": 3}) for at_s, value in ((0.0, 0.2), (0.0, 0.6), (2.0, 0.9))]
+    return [*rows_of("dna.mutation_applied", rows), *rows_of("dna.karma_updated", scores)]
+
+
+def test_mutations_of_dna_are_counted_by_the_keys_in_their_lists_and_traits_are_read_from_their_objects():
+    document = shown(state_of(dna_messages(), cuts=(1, 2)))
+    found = document["set"]
+    charts = {chart["title"]: chart for chart in found[f"run/{RUN}/charts"]}
+    assert not any("snapshot_id" in title or ":" in title for title in charts)
+    (rows,) = charts["Mutations by key"]["classes"]
+    assert rows["names"] == ["temperature", "top_k"]
+    counts = np.array(found[f"run/{RUN}/{rows['data']}"]).reshape(-1, rows["rows"])
+    assert counts[:, :2].sum(axis=0).tolist() == [1, 2]
+    assert counts.sum() == 3
+    assert counts[np.flatnonzero(counts[:, 0])[0]].tolist()[:2] == [1, 1]
+    traits = {
+        line["label"]: found[f"run/{RUN}/{line['data']}"] for line in charts["Change of traits by a mutation"]["lines"]
+    }
+    means = {name: [each for each in values if each is not None] for name, values in traits.items()}
+    assert means == {"speed": [0.5, -0.1], "focus": [0.2]}
+    kinds = charts["Mutations by kind"]["lines"]
+    assert [line["label"] for line in kinds] == ["Crossover", "Exploration"]
+    assert [sum(each > 0 for each in found[f"run/{RUN}/{line['data']}"] if each) > 0 for line in kinds] == [True, True]
+    karma = charts["Karma"]["lines"][0]
+    assert [each for each in found[f"run/{RUN}/{karma['data']}"] if each is not None] == pytest.approx([0.4, 0.9])
+    assert karma["band"]
+    assert [each for each in found[f"run/{RUN}/{karma['data']}/high"] if each is not None] == pytest.approx([0.6, 0.9])
+
+
+def test_of_very_many_names_inside_a_field_the_first_are_told_apart_and_the_others_counted():
+    rows = [(at / 10, {"mutation_keys": [orjson.dumps([f"key-{at}", "same"]).decode()]}) for at in range(40)]
+    found = shown(state_of(rows_of("dna.mutation_applied", rows), cuts=(7, 20)))["set"]
+    (classes,) = next(each["classes"] for each in found[f"run/{RUN}/charts"] if each["title"] == "Mutations by key")
+    assert classes["names"] == ["key-0", "same", *(f"key-{at}" for at in range(1, 14)), "others"]
+    counts = np.array(found[f"run/{RUN}/{classes['data']}"]).reshape(-1, 16).sum(axis=0)
+    assert counts.tolist() == [1, 40, *[1] * 13, 26]
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "7", '{"a": "b"}', "[1, {}]"])
+def test_json_of_another_shape_holds_no_names(text):
+    found = shown(state_of(rows_of("dna.mutation_applied", [(0.0, {"mutation_keys": [text]})])))["set"]
+    assert (
+        next(each["classes"][0]["names"] for each in found[f"run/{RUN}/charts"] if each["title"] == "Mutations by key")
+        == []
+    )
 
 
 def test_runs_are_few_and_the_newest_stay():

@@ -13,8 +13,11 @@ MEASURES = sorted({(measure, chart.title) for chart in CHARTS for measure in cha
 def test_every_chart_is_drawn_from_fields_that_its_stream_has(measure, title):
     event_type = CATALOG[measure.stream]
     assert is_drawn(measure.stream)
+    assert measure.field is None or event_type.about[measure.field].is_quantity
     assert measure.field is None or event_type.fields[measure.field].startswith(("int", "float"))
-    if measure.by is not None:
+    if measure.inside:
+        assert event_type.fields[measure.by] == "json"
+    elif measure.by is not None:
         assert measure.by == "type" or event_type.fields[measure.by] == "string"
         assert len(measure.groups) > 1
 

@@ -9,7 +9,7 @@ import pytest
 from astrocyte import RuleSet, load_rules
 from astrocyte.agents.controllers.base import CONTROLLERS
 from astrocyte.agents.controllers.difficulty import DifficultyController
-from astrocyte.pipeline.simulation.run import scenario_config
+from astrocyte.pipeline.simulation.run import description_of, scenario_config
 from astrocyte.pipeline.simulation.steering import DELAY_US, Steering
 from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.frames import Frame, encode_frame
@@ -26,6 +26,16 @@ windows:
     every: 1s
     select: {accuracy: "mean(avg_accuracy)"}
 """
+
+
+def test_the_description_of_a_run_follows_from_its_world_settings_and_seed_alone():
+    world = load_scenario("cells")
+    config = scenario_config("cells", {}, None)
+    known = description_of(world, config, 4, "exp", "run-1")
+    assert known == {
+        "simulation_id": "run-1", "experiment_id": "exp", "parameters": {"scenario": "cells", "seed": 4},
+        "config": config.model_dump(mode="json"),
+    }  # fmt: skip
 
 
 def steered(

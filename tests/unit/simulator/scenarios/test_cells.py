@@ -156,6 +156,14 @@ def test_a_generation_gap_is_in_generations_and_an_age_in_ticks(recorded) -> Non
     ages = events["age_ticks"][events["event_type"] == "division"]
     assert set(events["age_ticks"][inherits]) == {0}
     assert len(set(ages)) > 5
+    ticks = (events["timestamp"] - CONFIG.epoch_us) // CONFIG.tick_us
+    birth = events["event_type"] == "birth"
+    born = dict(zip(events["cell_id"][birth].tolist(), ticks[birth].tolist(), strict=True))
+    assert len(born) > 300
+    for rows_of, at in ((events, ticks), (vitals, (vitals["timestamp"] - CONFIG.epoch_us) // CONFIG.tick_us)):
+        # Founders were there before tick 0.
+        ages = [tick - born.get(cell, -1) for cell, tick in zip(rows_of["cell_id"].tolist(), at.tolist(), strict=True)]
+        assert rows_of["age_ticks"].tolist() == ages
 
 
 def test_accuracy_is_the_mean_over_all_attempts_since_the_row_before(recorded) -> None:

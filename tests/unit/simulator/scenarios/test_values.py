@@ -1,18 +1,23 @@
 """Every field of every shipped stream lies in its range, varies where it should, and has a definition."""
 
+import json
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from astrocyte import CATALOG
 from astrocyte.scenario import MemorySink, configure, load_scenario, simulate
 from astrocyte.schemas.catalog import EventType
-from astrocyte.schemas.event_types import axons, cells, dna, ecology, kernels
+from astrocyte.schemas.event_types import axons, cells, controls, dna, ecology, kernels
 from astrocyte.schemas.frames import Frame
 from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.event_spec import PLACE_BITS
 from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.testing import check_values
 from tests.support.small_worlds import SMALL_WORLDS
 
+CONTROLS = controls.EVENT_TYPES
 SHIPPED = {module.__name__.rsplit(".", 1)[1]: module.EVENT_TYPES for module in (axons, cells, dna, ecology, kernels)}
 
 
@@ -44,7 +49,7 @@ def _run_until(scenario, ticks):
         for frame in assembler.add(done):
             rows.setdefault(frame.stream, []).extend(frame.rows())
     (state,) = world.host_states()
-    return rows, state, config
+    return rows, state, config, assembler.last.metrics
 
 
 def _entropy(shares):
@@ -53,7 +58,7 @@ def _entropy(shares):
 
 
 def test_the_row_of_the_last_tick_of_cells_is_that_of_their_state():
-    rows, state, config = _run_until("cells", 111)
+    rows, state, config, _ = _run_until("cells", 111)
     row, cells = rows["population_metrics"][-1], state["cells"]
     alive = cells["alive"]
     genome = cells["genome"][:, alive].astype(np.float64)
@@ -73,7 +78,7 @@ def test_the_row_of_the_last_tick_of_cells_is_that_of_their_state():
 
 
 def test_the_row_of_the_last_step_of_ecology_is_that_of_its_state():
-    rows, state, config = _run_until("ecology", 96)
+    rows, state, config, _ = _run_until("ecology", 96)
     row, agents, amount = rows["simulation_steps"][-1], state["agents"], state["amount"] / 1024
     alive = agents["alive"]
     genomes = np.bincount(agents["genome"][alive], minlength=64) / alive.sum()
@@ -100,6 +105,33 @@ def test_the_row_of_the_last_step_of_ecology_is_that_of_its_state():
     })  # fmt: skip
 
 
+BIRTHS = {
+    "cells": ("evolutionary_events", "cell_id", ("birth",)),
+    "ecology": ("agents", "agent_id", ("born",)),
+    "kernels": ("kernel_geometry", "kernel_id", ("spawned", "bred", "merged")),
+}
+"""Of the worlds in which individuals are born: the stream of births, the id in it, and its types of births."""
+
+
+@pytest.mark.parametrize("scenario", BIRTHS)
+def test_a_birth_has_one_date_in_its_event_the_fields_the_id_and_the_counts(scenario):
+    rows, _, config, metrics = _run_until(scenario, 96)
+    stream, identity, kinds = BIRTHS[scenario]
+    births = [row for row in rows[stream] if row["type"] in kinds]
+    parents = "parent_kernels" if scenario == "kernels" else "parent_id"
+    children = [row for row in births if row[parents] not in (None, "[]")]
+    assert len(children) > 20
+    per_tick = Counter((row["timestamp"] - config.epoch_us) // config.tick_us for row in children)
+    assert [per_tick[tick] for tick in range(96)] == metrics["births"].sum(axis=1).tolist()
+    for row in births:
+        tick = (row["timestamp"] - config.epoch_us) // config.tick_us
+        assert row[identity] >> PLACE_BITS == (tick + 1 if row in children else 0)
+        if scenario == "ecology":
+            assert row["birth_time"] == tick
+        if scenario == "kernels":
+            assert row["spawned_at"] == row["timestamp"]
+
+
 def _flows_are_those_of_the_events(curve, name, config, flows):
     before = -1
     for row in curve:
@@ -110,8 +142,25 @@ def _flows_are_those_of_the_events(curve, name, config, flows):
     assert all(sum(row[flow] for row in curve) > 0 for flow in flows)
 
 
+@pytest.mark.parametrize("scenario", [name for name in SHIPPED if load_scenario(name).controls])
+def test_the_controls_of_a_run_are_a_stream_of_the_catalog_and_in_its_ranges(scenario):
+    name = load_scenario(scenario).controls[0]
+    messages = iter([[(name, {"difficulty": 1.5, "mutation_rate": 0.4})], [(name, {"hardship": 2})], [(name, 7)]])
+    sink = MemorySink()
+    settings = SMALL_WORLDS[scenario][1] | {"plants": ()}
+    simulate(scenario, settings, seed=3, ticks=40, sink=sink, control_source=lambda: next(messages, []))
+    frames = [frame for frame in sink.of("simulation_controls") if frame.num_rows]
+    assert list(check_values(frames)) == []
+    rows = [row for frame in frames for row in frame.rows()]
+    assert {row["control"] for row in rows} == {name}
+    assert [json.loads(row["message"]) for row in rows][-1] == {"value": 7}
+    for row in rows:
+        assert set(CATALOG["simulation_controls"].fields) <= set(row)
+        assert (row["error"] is not None) == (row["type"] == "refused")
+
+
 @pytest.mark.parametrize(
-    "event_type", [each for types in SHIPPED.values() for each in types], ids=lambda each: each.stream
+    "event_type", [each for types in (*SHIPPED.values(), CONTROLS) for each in types], ids=lambda each: each.stream
 )
 def test_every_field_of_a_shipped_stream_is_defined(event_type):
     assert set(event_type.about) == set(event_type.fields)
