@@ -12,7 +12,7 @@ from tests.support.logs import T0_US
 
 def finding(number, at_s, is_alert=True):
     record = ConsumedRecord("alerts", 0, number, 0, None, b"{}")
-    return Finding(record, is_alert, "rule", "run-1", T0_US + round(at_s * 1e6), "info")
+    return Finding(record, is_alert, f"a{number}", "rule", "run-1", T0_US + round(at_s * 1e6), "info")
 
 
 def taken(findings, portion):
