@@ -34,6 +34,8 @@ class PlantKind:
     that is not known: the anomaly then has an eighth of the run for itself."""
     once: bool = False
     """It changes the world for good, so that a second one would be none."""
+    after: int = 0
+    """Ticks of a run before the first one: its rules compare with what was before for so long."""
 
     def room(self, run_ticks: int) -> int:
         """Ticks from its start until the next anomaly may begin, in a run of ``run_ticks`` ticks."""
@@ -61,7 +63,8 @@ def planting(
 
     ``seed`` decides the turn, and by how many ticks, up to ``spread``, each begins later than it could: rules over
     windows must find an anomaly wherever it lies in them, and after whichever other. Without it the turn is that of
-    ``kinds``, with no delays. Kinds that need more room than there is are left out.
+    ``kinds``, with no delays. Kinds that need more room than there is are left out, and one whose rules have
+    not seen enough of the run yet waits for its next turn.
     """
     plants: list[dict[str, Any]] = []
     at, turn = first, 0
@@ -71,10 +74,11 @@ def planting(
         random.shuffle(names)
     while names:
         at += 0 if random is None else int(random.integers(spread + 1))
-        fits = [name for name in names if at + kinds[name].room(end - first) <= end]
+        fits = [name for name in names if max(at, kinds[name].after) + kinds[name].room(end - first) <= end]
         if not fits:
             break
-        while (name := names[turn % len(names)]) not in fits:
+        at = max(at, min(kinds[name].after for name in fits))
+        while (name := names[turn % len(names)]) not in fits or kinds[name].after > at:
             turn += 1
         plants.append({"kind": name, "at_tick": at})
         at += kinds[name].room(end - first)

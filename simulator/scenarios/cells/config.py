@@ -72,7 +72,13 @@ PLANT_KINDS: Mapping[str, PlantKind] = {
         ticks=1000,
         rest=2000,  # the population is back after four seconds; rules that count births look back for twenty
     ),
-    "hypermutation": PlantKind(("runaway_mutation",), strength=0.95, ticks=1000, rest=600),
+    "hypermutation": PlantKind(
+        ("runaway_mutation",),
+        strength=0.95,
+        ticks=1000,
+        rest=600,
+        after=2000,  # the rule compares with four windows of five seconds
+    ),
 }
 ISLAND_SLOTS = 65_536
 

@@ -58,6 +58,18 @@ def test_a_seed_draws_the_turn_and_the_delays_of_the_kinds_and_each_has_its_room
         assert free <= 400
 
 
+def test_a_kind_whose_rules_compare_with_the_past_is_planted_once_there_is_one() -> None:
+    kinds = {"early": PlantKind(ticks=10, rest=5), "compared": PlantKind(ticks=10, rest=5, after=60)}
+    assert [(plant["kind"], plant["at_tick"]) for plant in planting(kinds, 20, 100)] == [
+        ("early", 20), ("early", 35), ("early", 50), ("compared", 65), ("early", 80),
+    ]  # fmt: skip
+    assert planting({"compared": kinds["compared"]}, 20, 80) == [{"kind": "compared", "at_tick": 60}]
+    assert planting({"compared": kinds["compared"]}, 20, 70) == []
+    for seed in range(20):
+        plants = planting(kinds, 20, 400, seed=seed, spread=9)
+        assert min(plant["at_tick"] for plant in plants if plant["kind"] == "compared") >= 60
+
+
 def test_a_kind_that_says_no_rest_is_planted_a_few_times_however_long_the_run_is() -> None:
     for ticks in (40, 480, 100_000):
         plants = planting({"robbery": PlantKind(("robbed",)), "swarm": PlantKind(("swarms",), ticks=3)}, 10, 10 + ticks)
