@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from astrocyte.agents.engine.engine import Engine
@@ -109,6 +109,7 @@ def test_the_cuts_of_the_input_and_a_restart_change_nothing(seed):
 @pytest.mark.parametrize("partitions", [1, 3])
 @examples(8, 150)
 @given(SEEDS)
+@example(44)  # a junction from rules of two depths
 def test_domains_find_what_passes_over_dicts_find(partitions, tmp_path_factory, seed):
     rng = random.Random(seed)
     text, events = random_linked_rules(rng), random_events(rng, 80)
