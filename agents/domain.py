@@ -388,7 +388,7 @@ class Domain:
         source = Source(intake.sourced.topic, self.partition, kept.origin)
         singly = intake.sourced.offsets is not None
         linked = source.topic in self.linked
-        self._stirred = self._stirred or (linked and kept.origin != str(self.partition))
+        self._stirred = self._stirred or (linked and not kept.origin.endswith(f"/{self.partition}"))
         verdict = lane.heard(source, kept, one_by_one=singly, linked=linked)
         if kept.end:
             self._clocks.forget(source)
@@ -473,6 +473,8 @@ class Domain:
             elif lane.name in snapshot["lanes"]:
                 self._restore_clock(lane, snapshot["lanes"][lane.name]["clock"])
                 lane.engine.restore(snapshot["lanes"][lane.name]["engine"])
+            else:  # a group of other rules may have had its numbers
+                lane.engine.junctions.renumber(sum(self.positions.values()) << 20)
 
     def _restore_clock(self, lane: Lane, clock: Mapping[str, Any]) -> None:
         """Restore event time, for the topics that the lane reads now."""

@@ -81,7 +81,7 @@ class Lane:
         """The lane of a group in the domain of a partition; ``clock`` makes the watermarks of topics."""
         topics, promises = frozenset(group.topics.values()), None
         if group.links:
-            promises = Promises(partition, group.domains, group.engine, group.links)
+            promises = Promises(group.field, partition, group.domains, group.engine, group.links)
         return cls(group.field, group.engine, topics, clock(topics), promises)
 
     def heard(self, source: Source, frame: Frame, *, one_by_one: bool, linked: bool) -> Observed:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
+from zlib import crc32
 
 import numpy as np
 
@@ -40,10 +41,12 @@ class Sent:
 
 
 class Promises:
-    """The junctions that lead out of one group of domain ``partition``, of ``domains`` that each have the group."""
+    """The junctions that lead out of the group ``name`` of domain ``partition``, of ``domains`` that each have it."""
 
-    def __init__(self, partition: int, domains: int, engine: Engine, links: Sequence[Link]) -> None:
-        self.partition = partition
+    def __init__(self, name: str, partition: int, domains: int, engine: Engine, links: Sequence[Link]) -> None:
+        self._origin = f"{name}/{partition}"
+        # Other groups may feed the same junction, and events of each are numbered apart.
+        self._source = crc32(self._origin.encode()) & 0x7FFF_FFFF
         self.domains = domains
         self._engine = engine
         self._links: dict[str, list[Link]] = {}
@@ -60,12 +63,14 @@ class Promises:
         """
         events = {each.junction.name: each for each in made}
         sent: list[Sent] = []
-        for junction in self._engine.junctions.own if self._links else ():
+        for junction in self._engine.junctions.own:
+            if junction.name not in self._links:
+                continue  # no rule reads it
             name, reached_us, led = junction.name, self._engine.watermark_us, events.get(junction.name)
             promised_us = None if ended or reached_us == NEVER_US else min(reached_us + junction.delay_us, CEILING_US)
             if led is not None:
                 numbers = np.arange(led.first, led.first + led.frame.num_rows)
-                copied = Copied(self.partition, int(numbers[-1]), numbers)
+                copied = Copied(self._source, int(numbers[-1]), numbers)
                 sent += self._to(name, Copy(self._frame(name, led.frame, watermark_us=promised_us), copied))
             elif promised_us is not None:
                 if promised_us - self._sent_us.get(name, NEVER_US) < STEP_US:
@@ -113,5 +118,6 @@ class Promises:
         if events is None:
             columns: Mapping[str, list[object]] = {"timestamp": [], "key": []}
             events = Frame.from_columns(junction, "", columns)
-        peers = tuple(f"{junction}@{number}" for number in range(self.domains))
-        return replace(events, origin=str(self.partition), watermark_us=watermark_us, end=end, peers=peers)
+        feeders = dict.fromkeys(feeder for link in self._links[junction] for feeder in link.feeders)
+        peers = tuple(f"{junction}@{feeder}/{number}" for feeder in feeders for number in range(self.domains))
+        return replace(events, origin=self._origin, watermark_us=watermark_us, end=end, peers=peers)

@@ -33,6 +33,8 @@ class Link(NamedTuple):
     junction: str
     field: str
     topic: str
+    feeders: tuple[str, ...] = ("",)
+    """Names of the groups whose rules are led on, each of which every domain has."""
 
 
 _CIRCLE: Final = "\0circle"

@@ -277,7 +277,7 @@ class StallWatch:
             why: Why = "unwritten" if each.unwritten else "queued"
             return why, _OF_WORKER[why]
         if place.topic in each.domain.linked:
-            return "upstream", _UPSTREAM.format(domain=holder.source.origin or "any")
+            return "upstream", _UPSTREAM.format(domain=holder.source.origin.rpartition("/")[2] or "any")
         silent_s = sources.silent_s(place)
         begun = holder.watermark_us > NEVER_US
         if silent_s < min(self.idle_s, self.timeout_s) and (begun or holder.asserts):

@@ -290,8 +290,12 @@ def make_plan(
             copy = Repartition(stream, source, field, topics[stream], uneven.get(source))
             repartitions[copy.topic] = copy
     read = {stream for group, _ in groups for stream in group.topics}
+    feeders: dict[str, list[str]] = {}
+    for group, _ in groups:
+        for junction in junction_sources(group.ruleset):
+            feeders.setdefault(junction, []).append(group.name)
     links = {
-        Link(stream, group.field, topic): None
+        Link(stream, group.field, topic, tuple(feeders[stream])): None
         for group, _ in groups
         for stream, topic in sorted(group.topics.items())
         if stream in junctions

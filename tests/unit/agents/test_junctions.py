@@ -122,7 +122,7 @@ def test_a_silent_domain_alone_ends_nothing_before_the_others_have_spoken():
     net.idle(1)
     net.carry()
     reader = net.domains[0].groups_time[1].watermarks
-    assert [each.source.origin for each in reader.holders()] == ["0"]
+    assert [each.source.origin for each in reader.holders()] == ["key/0"]
 
 
 def test_all_are_waited_for_again_once_one_sends_after_all_were_silent():
