@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 __all__ = ["each_holds", "holds"]
 
 _BEGINS: Final = pa.array(list("[{ \t\r\n"), pa.utf8())
-"""First characters of a JSON list or object; all other texts need no second look."""
+"""First characters of a JSON list or object; all other strings need no second look."""
 _FIRST: Final = frozenset(_BEGINS.to_pylist())
 
 
 def holds(text: str, part: str) -> bool:
     """Whether ``part`` is inside a value, which is text or the JSON text of a list or an object.
 
-    Of a list it is one of its texts, of an object one of its names, as Python's ``in`` has it. Any other text, one that
-    only looks like JSON among them, is searched for it.
+    Of a list it is one of its strings, of an object one of its names, as Python's ``in`` has it. Any other text, one
+    that only looks like JSON among them, is searched for it.
     """
     if text[:1] in _FIRST:
         try:
@@ -32,12 +32,12 @@ def holds(text: str, part: str) -> bool:
     return part in text
 
 
-def each_holds(texts: pa.Array, part: str) -> pa.Array:
+def each_holds(strings: pa.Array, part: str) -> pa.Array:
     """`holds` of each text: bool, null where the text is."""
-    found = pc.match_substring(texts, part)
-    nested = np.flatnonzero(pc.is_in(pc.utf8_slice_codeunits(texts, 0, 1), value_set=_BEGINS))
+    found = pc.match_substring(strings, part)
+    nested = np.flatnonzero(pc.is_in(pc.utf8_slice_codeunits(strings, 0, 1), value_set=_BEGINS))
     if not len(nested):
         return found
     flags = found.to_numpy(zero_copy_only=False).copy()
-    flags[nested] = [holds(text, part) for text in texts.take(pa.array(nested)).to_pylist()]
+    flags[nested] = [holds(text, part) for text in strings.take(pa.array(nested)).to_pylist()]
     return pa.array(flags, pa.bool_(), from_pandas=True)

@@ -15,7 +15,7 @@ from astrocyte import Engine, Frame, load_rules, match
 T0_US = 1_767_225_600_000_000
 LISTS: list[Any] = [["temperature", "top_k"], ["temper"], [], ["a temper b"], None, ["x", "temper"]]
 OBJECTS: list[Any] = [{"temper": 1}, {"temperature": 2}, {"x": 3}, {"x": 4, "temper": 5}]
-TEXTS: list[Any] = ["temperature", "[temper", "temp", "say [temper]", '{"temper"', '["temper"] and more']
+STRINGS: list[Any] = ["temperature", "[temper", "temp", "say [temper]", '{"temper"', '["temper"] and more']
 NUMBERS: list[Any] = [[1, 2], [12], ["1"], None]
 ALONE: list[Any] = [1, True, None, "1"]
 
@@ -39,7 +39,7 @@ def events_of(values: list[Any]) -> list[dict[str, Any]]:
     [
         ("temper", LISTS, [1, 5]),
         ("temper", OBJECTS, [0, 3]),
-        ("temper", TEXTS, [0, 1, 3, 4, 5]),
+        ("temper", STRINGS, [0, 1, 3, 4, 5]),
         ("1", NUMBERS, [2]),
     ],
 )

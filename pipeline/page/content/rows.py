@@ -47,8 +47,8 @@ class Rows:
     def inside(self, name: str) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None]:
         """Row, name and value of everything inside a field that holds JSON lists or objects.
 
-        Of a list the texts, without values (None); of an object the names of its numbers. What is null, no JSON, or of
-        another shape holds nothing.
+        Of a list the strings, without values (None); of an object the names of its numbers. What is null, no JSON, or
+        of another shape holds nothing.
         """
         at: list[int] = []
         names: list[str] = []
@@ -77,16 +77,16 @@ def rows_of(frames: Iterable[tuple[Frame, NDArray[np.int64]]]) -> dict[tuple[str
 
 
 def _parsed(frame: Frame, name: str) -> Iterator[tuple[list[str], list[float]]]:
-    """Names inside each row of a JSON field, with values if it holds objects; texts that repeat are parsed once."""
+    """Names inside each row of a JSON field, with values if it holds objects; strings that repeat are parsed once."""
     column: Any = frame.column(name) if frame.has(name) else None
     if column is None or not (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
         return iter([([], [])] * frame.num_rows)
     known: dict[str | None, tuple[list[str], list[float]]] = {None: ([], [])}
-    texts = column.to_pylist()
-    for text in texts:
+    strings = column.to_pylist()
+    for text in strings:
         if text not in known:
             known[text] = _names_in(text)
-    return iter([known[text] for text in texts])
+    return iter([known[text] for text in strings])
 
 
 def _names_in(text: str) -> tuple[list[str], list[float]]:
@@ -107,11 +107,12 @@ def _codes(frame: Frame, name: str, known: pa.Array, *, begins: bool) -> NDArray
     column: Any = frame.column(name)
     if begins and (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
         starts = known.to_pylist()
-        texts = column.to_pylist()
+        strings = column.to_pylist()
         codes = {
-            text: next((n for n, each in enumerate(starts) if (text or "").startswith(each)), -1) for text in set(texts)
+            text: next((n for n, each in enumerate(starts) if (text or "").startswith(each)), -1)
+            for text in set(strings)
         }
-        return np.array([codes[text] for text in texts], np.int64)
+        return np.array([codes[text] for text in strings], np.int64)
     if pa.types.is_dictionary(column.type):
         codes = pc.index_in(column.dictionary.cast(pa.utf8()), known)
         found = codes.take(column.indices)
