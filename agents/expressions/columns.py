@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from astrocyte.agents.expressions.inside import each_holds
 from astrocyte.agents.expressions.nodes import (
     MIRRORED,
     And,
@@ -61,6 +62,9 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
 }
 _ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "%": np.mod,
+}  # fmt: skip
+_TEXT_TESTS: Final[dict[str, Callable[[pa.Array, str], pa.Array]]] = {
+    "in": each_holds, "contains": pc.match_substring, "startswith": pc.starts_with, "endswith": pc.ends_with,
 }  # fmt: skip
 _SAFE: Final = 2.0**63 - 2.0**12
 """An integer result that is less than this in float64 fits into 64 bits."""
@@ -106,8 +110,7 @@ def evaluate(node: Node, columns: Columns) -> Operand:
             text = text_of(subject)
             if text is None or text.strings is None:
                 return Values(np.zeros(subject.is_valid.shape, np.bool_))
-            test = {"contains": pc.match_substring, "startswith": pc.starts_with, "endswith": pc.ends_with}[func]
-            return Values(_gather(test(text.strings, part), text.data))
+            return Values(_gather(_TEXT_TESTS[func](text.strings, part), text.data))
         case Arith(op, left, right):
             return _arithmetic(op, _numeric(evaluate(left, columns)), _numeric(evaluate(right, columns)))
         case Negate(value):

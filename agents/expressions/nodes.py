@@ -158,7 +158,10 @@ class Member(_Located):
 
 @dataclass(frozen=True, slots=True)
 class Text(_Located):
-    """Text test: ``func`` is contains, startswith or endswith; false if ``value`` is not text."""
+    """Text test: ``func`` is in, contains, startswith or endswith; false if ``value`` is not text.
+
+    ``in`` looks into lists and objects (`agents.expressions.inside`); to the others these are their JSON text.
+    """
 
     func: str
     value: Node

@@ -3,7 +3,7 @@
 A small subset of Python's expression syntax, parsed once into `agents.expressions.nodes` and never given to ``eval``::
 
     type == 'A' and value > 2 * last(a.value)      fields of the current event; events matched earlier, by step
-    name in ('x', 'y') or 'ab' in name             membership; text contains text (also startswith, endswith)
+    name in ('x', 'y') or 'ab' in name             membership; text in a list, object or text (startswith, ...)
     energy is not None and 0 < energy <= 10        null tests; chained comparisons
     `http-status` == 500 or active == true         any name, in backquotes; constants as in YAML and JSON
 
@@ -346,7 +346,7 @@ class _Parser:
         part = self.convert(left, depth)
         if not (isinstance(part, Constant) and isinstance(part.value, str)):
             raise self.refuse(left, "'in' takes a text constant on the left or a list of constants on the right")
-        return Text("contains", self.convert(right, depth), part.value, at=at)
+        return Text("in", self.convert(right, depth), part.value, at=at)
 
     def call(self, tree: ast.Call, func: ast.expr, args: list[ast.expr], depth: int) -> Node:
         at = self.at(tree)

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from astrocyte.agents.expressions.inside import holds
 from astrocyte.agents.expressions.nodes import (
     Aggregate,
     And,
@@ -157,6 +158,7 @@ def _is_ordinary(constant: object) -> bool:
 
 def _text(func: str, value: Evaluate, part: str) -> Evaluate:
     tests: dict[str, Callable[[str, str], bool]] = {
+        "in": holds,
         "contains": operator.contains,
         "startswith": str.startswith,
         "endswith": str.endswith,

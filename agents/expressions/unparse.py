@@ -54,6 +54,8 @@ def to_text(node: Node) -> str:
             return f"{_inside(value)} is None"
         case Member(value, values):
             return f"{_inside(value)} in ({', '.join(repr(each) for each in values)}{',' if len(values) == 1 else ''})"
+        case Text("in", value, part):
+            return f"{part!r} in {_inside(value)}"
         case Text(func, value, part):
             return f"{func}({to_text(value)}, {part!r})"
     raise TypeError(f"expected a node of an expression, got {type(node).__name__}")
@@ -61,4 +63,5 @@ def to_text(node: Node) -> str:
 
 def _inside(node: Node) -> str:
     text = to_text(node)
-    return text if isinstance(node, _ATOMIC) or not children(node) else f"({text})"
+    atomic = isinstance(node, _ATOMIC) and not (isinstance(node, Text) and node.func == "in")
+    return text if atomic or not children(node) else f"({text})"

@@ -20,7 +20,7 @@ from astrocyte.schemas.contract import Contract, Contracts, read_event
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.registry import did_you_mean
-from astrocyte.schemas.topics import MONO_PREFIX, is_derived
+from astrocyte.schemas.topics import MONO_PREFIX, SIMULATIONS, is_derived
 
 __all__ = ["NothingRead", "RejectsFile", "all_refused", "check_read", "refusal_lines", "report_lines"]
 
@@ -64,7 +64,8 @@ def all_refused(run: OfflineRun) -> str | None:
 
 def _unread_topics(run: OfflineRun) -> list[str]:
     """Topics of the logs that hold messages of others and that the rules do not read."""
-    return sorted(topic for topic in run.found.topics if topic not in run.inputs and not is_derived(topic))
+    read = {*run.inputs, SIMULATIONS}  # which describes the runs of a log, and is no stream
+    return sorted(topic for topic in run.found.topics if topic not in read and not is_derived(topic))
 
 
 def report_lines(run: OfflineRun) -> list[str]:

@@ -5,6 +5,7 @@ What the evaluators of `agents` do is compared with this. A value is None, a boo
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -65,8 +66,12 @@ def value(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -
             return any(compare("==", of(part), each) for each in values)
         case Text(func, part, text):
             found = of(part)
-            tests: dict[str, Any] = {"contains": lambda: text in found, "startswith": lambda: found.startswith(text),
-                     "endswith": lambda: found.endswith(text)}  # fmt: skip
+            tests: dict[str, Any] = {
+                "in": lambda: text in looked_into(found),
+                "contains": lambda: text in found,
+                "startswith": lambda: found.startswith(text),
+                "endswith": lambda: found.endswith(text),
+            }
             return isinstance(found, str) and bool(tests[func]())
         case Arith(op, left, right):
             return arith(op, of(left), of(right))
@@ -178,3 +183,16 @@ def two_sum(high: float, low: float) -> tuple[float, float]:
     """The nearest float64 of ``high + low``, and what it loses."""
     found = high + low
     return found, float(Fraction(high) + Fraction(low) - Fraction(found))
+
+
+def looked_into(text: str) -> Any:
+    """The list or object whose JSON text it is, else the text."""
+    try:
+        found = json.loads(text, parse_constant=_refused)
+    except ValueError:
+        return text
+    return found if isinstance(found, list | dict) else text
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

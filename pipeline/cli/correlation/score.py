@@ -18,7 +18,7 @@ from astrocyte.pipeline.cli.options import (
     scenario_names,
     simulated,
 )
-from astrocyte.pipeline.console import print_json, printable, progress_bar
+from astrocyte.pipeline.console import counted, print_json, printable, progress_bar
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["score_command", "score_lines"]
 
-_HEAD = f"{'rule':<32} {'planted':>8} {'found':>8} {'recall':>7} {'made':>9} {'precision':>9}  delay p50, p95"
+_HEAD = f"{'rule':<32} {'planted':>8} {'found':>8} {'recall':>7} {'made':>9} {'precision':>9}  delay: median, p95"
 _TRIAL_HEAD = (
     f"{'rule':<26} {'planted':<32} {'plants':>6} {'found':>6} {'recall':>6} {'alerts':>6} {'precision':>9} "
-    f"{'delay p50, max':>16} {'false alarms an hour':>21}"
+    f"{'delay: median, longest':>22} {'false alarms an hour':>21}"
 )
 
 
@@ -152,8 +152,9 @@ def _trials(
 
 def _trial_lines(trials: Trials, show: int) -> list[str]:
     figures = trials.as_json()
+    worlds = counted(trials.seeds, "world")
     lines = [
-        f"{trials.scenario}: {trials.seeds} worlds of {trials.seconds:g} s with anomalies, and as many without"
+        f"{trials.scenario}: {worlds} of {trials.seconds:g} s with anomalies, and as many without"
         + (", steered by controllers" if trials.steered else ""),
         _TRIAL_HEAD,
     ]
@@ -162,7 +163,7 @@ def _trial_lines(trials: Trials, show: int) -> list[str]:
         delay = "-" if median is None else f"{median:.1f} s, {most:.1f} s"
         lines.append(
             f"{each['rule']:<26} {', '.join(each['kinds']) or '-':<32} {each['planted']:>6,} {each['found']:>6,} "
-            f"{_share(each['recall']):>6} {each['alerts']:>6,} {_share(each['precision']):>9} {delay:>16} "
+            f"{_share(each['recall']):>6} {each['alerts']:>6,} {_share(each['precision']):>9} {delay:>22} "
             f"{each['false_alarms_per_hour']:>21.1f}"
         )
         missed = [lost for lost in figures["missed"] if lost["rule"] == each["rule"]]

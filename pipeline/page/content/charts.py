@@ -18,7 +18,7 @@ How = Literal["last", "mean", "rate", "count"]
 """Last value of a bucket, of rows that each tell of the whole world; mean of its values; events in a second, or sums
 that rows carry, in a second; number of events."""
 MOST_NAMES: Final = 16
-"""Names inside a JSON field that are told apart; the last stands for all further ones."""
+"""Names inside a JSON field that are drawn; the last row is that of all further ones."""
 _MOST_LINES: Final = 6
 _MOST_FIELDS: Final = 4
 """Fields of a stream of the user's own that are drawn."""
@@ -29,7 +29,7 @@ class Measure:
     """What is collected of a stream: the values of a field, or without one the events, by group or class of values.
 
     ``groups`` are the values of the text field ``by``; an event with another one is not counted. With ``begins`` they
-    are beginnings of them. With ``inside`` the field ``by`` holds JSON lists of texts, each of which counts, or JSON
+    are beginnings of them. With ``inside`` the field ``by`` holds JSON lists of strings, each of which counts, or JSON
     objects of numbers, which are collected by their names; the groups are the names in the order in which they came.
     """
 

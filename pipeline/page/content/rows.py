@@ -49,8 +49,8 @@ class Rows:
     def inside(self, name: str) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None]:
         """Row, name and value of everything inside a field that holds JSON lists or objects.
 
-        Of a list the texts, without values (None); of an object the names of its numbers. What is null, no JSON, or of
-        another shape holds nothing.
+        Of a list the strings, without values (None); of an object the names of its numbers. What is null, no JSON, or
+        of another shape holds nothing.
         """
         at: list[int] = []
         names: list[str] = []
@@ -87,15 +87,15 @@ def rows_of(frames: Iterable[tuple[Frame, NDArray[np.int64]]]) -> dict[tuple[str
 
 
 def _parsed(column: pa.ChunkedArray | None, rows: int) -> Iterator[tuple[list[str], list[float]]]:
-    """Names inside each row of a JSON field, with values if it holds objects; texts that repeat are parsed once."""
+    """Names inside each row of a JSON field, with values if it holds objects; strings that repeat are parsed once."""
     if column is None or not (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
         return iter([([], [])] * rows)
     known: dict[str | None, tuple[list[str], list[float]]] = {None: ([], [])}
-    texts = column.to_pylist()
-    for text in texts:
+    strings = column.to_pylist()
+    for text in strings:
         if text not in known:
             known[text] = _names_in(text)
-    return iter([known[text] for text in texts])
+    return iter([known[text] for text in strings])
 
 
 def _names_in(text: str) -> tuple[list[str], list[float]]:
@@ -113,11 +113,12 @@ def _names_in(text: str) -> tuple[list[str], list[float]]:
 def _codes(column: pa.ChunkedArray | None, rows: int, known: pa.Array, *, begins: bool) -> NDArray[np.int64]:
     if begins and column is not None and (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
         starts = known.to_pylist()
-        texts = column.to_pylist()
+        strings = column.to_pylist()
         places = {
-            text: next((n for n, each in enumerate(starts) if (text or "").startswith(each)), -1) for text in set(texts)
+            text: next((n for n, each in enumerate(starts) if (text or "").startswith(each)), -1)
+            for text in set(strings)
         }
-        return np.array([places[text] for text in texts], np.int64)
+        return np.array([places[text] for text in strings], np.int64)
     if column is not None and pa.types.is_dictionary(column.type):
         column = column.unify_dictionaries()
         codes = pc.index_in(column.chunk(0).dictionary.cast(pa.utf8()), known)

@@ -164,13 +164,13 @@ def step(run: Run, stream: str, rows: Rows) -> Run:
     for measure in _measures(run, stream):
         grid = grids.get(measure.name, Grid.of(measure.rows))
         if measure.inside and measure.by is not None:
-            at, texts, numbers = rows.inside(measure.by)
-            names[measure.name] = _with_names(names.get(measure.name, ()), texts)
+            at, strings, numbers = rows.inside(measure.by)
+            names[measure.name] = _with_names(names.get(measure.name, ()), strings)
             kept = inside[at]
             grids[measure.name] = add(
                 grid,
                 positions[(np.cumsum(inside) - 1)[at[kept]]],
-                _places_of(texts, names[measure.name])[kept],
+                _places_of(strings, names[measure.name])[kept],
                 None if numbers is None else numbers[kept],
             )
             continue
@@ -187,16 +187,16 @@ def step(run: Run, stream: str, rows: Rows) -> Run:
     return replace(run, grids=grids, names=names, written_us=written_us, spans_us=spans_us)
 
 
-def _with_names(known: tuple[str, ...], texts: Sequence[str]) -> tuple[str, ...]:
-    new = [text for text in dict.fromkeys(texts) if text not in known]
+def _with_names(known: tuple[str, ...], strings: Sequence[str]) -> tuple[str, ...]:
+    new = [text for text in dict.fromkeys(strings) if text not in known]
     if len(known) + len(new) < MOST_NAMES or not new:
         return (*known, *new)
     return (*(*known, *new)[: MOST_NAMES - 1], _OTHERS)
 
 
-def _places_of(texts: Sequence[str], names: tuple[str, ...]) -> NDArray[np.int64]:
+def _places_of(strings: Sequence[str], names: tuple[str, ...]) -> NDArray[np.int64]:
     places = {name: place for place, name in enumerate(names)}
-    return np.array([places.get(text, MOST_NAMES - 1) for text in texts], np.int64)
+    return np.array([places.get(text, MOST_NAMES - 1) for text in strings], np.int64)
 
 
 def took_findings(

@@ -7,8 +7,12 @@ import { value } from "../store.js";
 import { mixed, scaleOf } from "./colours.js";
 import { MARGIN, chartBox, drawAxes, drawLegend, drawMarks, instantOf, placeOf, timeScale } from "./frame.js";
 
+/** Height of a row with a name. */
+const NAME_PX = 13;
+
 export function heatChart(spec, options = {}) {
-  const box = chartBox(spec, { height: 180, ...options, draw: drawHeat });
+  const rows = Math.max(...spec.classes.map((each) => each.names.length));
+  const box = chartBox(spec, { height: Math.max(180, rows * NAME_PX + MARGIN.top + MARGIN.bottom), ...options, draw: drawHeat });
   box.trait = 0;
   if (spec.classes.length > 1) {
     const choice = h("select", { "aria-label": "Trait", onchange: (event) => { box.trait = Number(event.target.value); box.redraw(); } },

@@ -39,7 +39,7 @@ export function worldView() {
       shown = now;
       for (const box of boxes) box.dispose();
       boxes = specs.map((spec, place) => {
-        const wide = (place === 0 && spec.forecast !== "") || spec.classes.length > 1;
+        const wide = (place === 0 && spec.forecast !== "") || spec.classes.length > 1 || spec.classes.some((each) => each.names.length > 0);
         return MAKERS[spec.kind](spec, { wide, ...(wide && place === 0 ? { height: 210 } : {}) });
       });
       boxes.splice(1, 0, ...scenes.map((name) => SCENES[name]()));

@@ -47,6 +47,9 @@ FLOATS = st.one_of(
 )  # fmt: skip
 STRINGS = st.one_of(
     st.sampled_from(["", "a", "b", "ab", "x0", "x1", "é", "z", "\uffff", "\U00010000", "\U0001f600", "a\0", "A"]),
+    st.sampled_from(
+        ['["a", "ab"]', ' [["a"], 0, null, "\\u0061"]', '{"a": "b"}', '["a"', "[a]", '"a"', "[NaN]", "[]", "{}"]
+    ),
     st.text(st.characters(codec="utf-8"), max_size=3),
 )
 KINDS: dict[str, st.SearchStrategy[Any]] = {
@@ -94,6 +97,7 @@ def conditions_of(fields: st.SearchStrategy[str], strings: st.SearchStrategy[str
         st.tuples(anything, COMPARISONS, anything).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
         st.tuples(fields, constants).map(lambda p: f"({p[0]} in ({', '.join(p[1])},))"),
         st.tuples(tests, strings, TEXT_CONSTANTS).map(lambda p: f"{p[0]}({p[1]}, {p[2]})"),
+        st.tuples(TEXT_CONSTANTS, strings).map(lambda p: f"({p[0]} in {p[1]})"),
         numbers_of(fields).map(lambda text: f"({text} is None)"),
         fields,
     )

@@ -41,6 +41,7 @@ CONDITIONS = [
     "name != 'alpha'",
     "name in ('alpha', 'beta')",
     "'a' in name",
+    "not ('a' in name) and ('a' in name) == False",
     "name.startswith('al') or endswith(name, 'ta')",
     "'alpha' < name",
     "name == count",

@@ -104,6 +104,12 @@ def test_streams_that_no_rule_needs_are_not_worth_a_line(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["match", "backtest"])
+def test_the_descriptions_of_runs_that_a_log_holds_are_not_worth_a_line(tmp_path, command):
+    result = run(command, *files(tmp_path, HIGH, event(0, value=5), event(0, "simulations")))
+    assert not [line for line in lines(result) if "simulations" in line]
+
+
+@pytest.mark.parametrize("command", ["match", "backtest"])
 def test_reading_nothing_is_an_error_that_says_what_is_there(tmp_path, command):
     arguments = files(tmp_path, HIGH, event(0, "metering"))
     with pytest.raises(NothingRead, match=r"it holds the topics metering \(1\) and the rules read mono\.A"):

@@ -274,7 +274,7 @@ def test_mutations_of_dna_are_counted_by_the_keys_in_their_lists_and_traits_are_
     assert [each for each in found[f"run/{RUN}/{karma['data']}/high"] if each is not None] == pytest.approx([0.6, 0.9])
 
 
-def test_of_very_many_names_inside_a_field_the_first_are_told_apart_and_the_others_counted():
+def test_of_very_many_names_inside_a_field_the_first_have_rows_and_the_others_share_one():
     rows = [(at / 10, {"mutation_keys": [orjson.dumps([f"key-{at}", "same"]).decode()]}) for at in range(40)]
     found = shown(state_of(rows_of("dna.mutation_applied", rows), cuts=(7, 20)))["set"]
     (classes,) = next(each["classes"] for each in found[f"run/{RUN}/charts"] if each["title"] == "Mutations by key")

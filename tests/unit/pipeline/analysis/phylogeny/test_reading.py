@@ -165,6 +165,13 @@ def test_a_source_without_births_says_what_was_looked_for(tmp_path):
         phylogeny(tmp_path / "empty")
 
 
+def test_a_log_of_dna_says_how_its_snapshots_are_followed(tmp_path):
+    events = [{"timestamp": T0_US, "type": "dna.mutation_applied", "snapshot_id": 2, "parent_snapshot_id": 1}]
+    log = cells_log(tmp_path / "run.jsonl.zst", events, stream="dna.mutation_applied")
+    with pytest.raises(AstrocyteError, match=r"parent_snapshot_id names .*simulation\.dna\.ancestors\(snapshot_id\)"):
+        phylogeny(log)
+
+
 def test_where_no_message_holds_an_event_the_first_is_named(tmp_path):
     noise = ConsumedRecord("mono.evolutionary_events", 0, 0, 0, None, b"no event", ())
     log = write_log(tmp_path / "noise.jsonl.zst", [noise])
