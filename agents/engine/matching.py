@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from astrocyte.agents.engine.arrival.early import in_order_alone
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.entrance import RefusedEvent
 from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.table import Match
-from astrocyte.agents.rules.model import Rule, RuleSet
+from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["Matches", "match"]
@@ -36,7 +37,7 @@ class Matches(list[Match]):
 
 
 def match(rules: RuleSet | Rule | Sequence[Rule], events: Iterable[Mapping[str, Any] | Frame]) -> Matches:
-    """Matches of the rules among the events, ordered by time.
+    """Matches of the rules among the events, ordered by time, each of them final, also those of eventual rules.
 
     Events are mappings with ``stream``, ``timestamp`` (integer microseconds, ISO 8601 text or a datetime), ``key``,
     ``type`` and fields, or frames; their order does not matter, except that events of one stream with the same
@@ -48,7 +49,7 @@ def match(rules: RuleSet | Rule | Sequence[Rule], events: Iterable[Mapping[str, 
     ``refused`` of the result holds those that did not pass, or that cannot be read. Raises InvalidRule, and
     InvalidEvent for what is neither a mapping nor a frame and for an event that names no stream.
     """
-    engine = Engine(rules)
+    engine = Engine(in_order_alone(as_rule_set(rules)))
     engine.push_events(events)
     output = engine.flush()
     return Matches(output.matches.matches(), output.refused, output.grouped, engine.duplicates)

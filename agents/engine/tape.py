@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from astrocyte.agents.engine.arrival.early import in_order_alone
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.event_store import Origin
@@ -114,7 +115,7 @@ class Player(Engine):
     """An engine that is given rows which were found to be on time, and new, before. Raises InvalidRule."""
 
     def __init__(self, ruleset: RuleSet, *, carriers: Collection[str] = ()) -> None:
-        super().__init__(ruleset, carriers=carriers, validated=True)
+        super().__init__(in_order_alone(ruleset), carriers=carriers, validated=True)
 
     def take(self, frame: Frame, origin: Origin) -> None:
         """Let the rows wait; those on which a rule raises take no part, as in a domain."""
@@ -151,7 +152,7 @@ class Recorder(Engine):
         running: bool,
         most_rows: int = 2**62,
     ) -> None:
-        super().__init__(ruleset, exports=exports, carriers=carriers, validated=True)
+        super().__init__(in_order_alone(ruleset), exports=exports, carriers=carriers, validated=True)
         self.tape = Tape()
         self._running = running
         self._left = most_rows

@@ -178,9 +178,9 @@ def run_disordered(
 
 
 def _domains(ruleset: RuleSet, tapes: Tapes) -> Iterator[tuple[RuleSet, Tape]]:
-    names = {rule.name for rule in ruleset.rules}
+    own = {rule.name: rule for rule in ruleset.rules}  # those of the tapes are not eventual
     for each in tapes.groups:
-        rules = tuple(rule for rule in each.group.ruleset.rules if rule.name in names)
+        rules = tuple(own[rule.name] for rule in each.group.ruleset.rules if rule.name in own)
         if rules:
             yield from ((RuleSet(rules=rules, streams=ruleset.streams), tape) for tape in each.tapes)
 

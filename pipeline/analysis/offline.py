@@ -10,9 +10,10 @@ from functools import partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
+from astrocyte.agents.engine.arrival.early import in_order_alone
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
@@ -56,13 +57,12 @@ class OfflineRun:
         *,
         lateness_us: int,
         clock_tolerance_us: int = CLOCK_TOLERANCE_US,
-        consistency: Literal["strong", "eventual"] = "strong",
         list_unused: bool = False,
         make_engine: Callable[[KeyGroup], Engine] | None = None,
     ) -> None:
         """``make_engine`` makes the engine of one domain of a group, in place of a usual one."""
         found = inputs.found
-        self.ruleset = ruleset
+        self.ruleset = ruleset = in_order_alone(ruleset)
         self.found = found
         self.contracts = inputs.decoders.contracts
         self._recognise_failed = RECOGNISE_FAILED.copy()  # by earlier runs of the process
@@ -144,7 +144,6 @@ class OfflineRun:
                 engine = (
                     Engine(
                         group.ruleset,
-                        consistency="strong" if group.newest else consistency,
                         exports=group.exports,
                         carriers=group.carriers,
                         newest=group.newest,
@@ -402,7 +401,6 @@ def run_rules(
     *,
     lateness_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
-    consistency: Literal["strong", "eventual"] = "strong",
     stream: str | None = None,
     list_unused: bool = False,
     domains: int | None = None,
@@ -419,7 +417,6 @@ def run_rules(
         inputs,
         lateness_us=lateness_us,
         clock_tolerance_us=clock_tolerance_us,
-        consistency=consistency,
         list_unused=list_unused,
     )
     return run, run.run(inputs.records())

@@ -18,13 +18,21 @@ from astrocyte.agents.engine.arrival.immediate import ImmediatePass
 from astrocyte.agents.engine.tables import GivenTables, MatchTables
 from astrocyte.agents.event_time.event_store import EventStore
 from astrocyte.agents.matches.table import Match, MatchTable
-from astrocyte.agents.rules.model import Consistency, Rule
+from astrocyte.agents.rules.model import Consistency, Rule, RuleSet
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["Early"]
+__all__ = ["Early", "in_order_alone"]
 
 _LEVELS: Final = ("strong", "eventual")
+
+
+def in_order_alone(ruleset: RuleSet) -> RuleSet:
+    """The same rules, none of which is eventual, for events that are all there: each match comes once and is final."""
+    if all(rule.consistency != "eventual" for rule in ruleset.rules):
+        return ruleset
+    rules = tuple(rule.model_copy(update={"consistency": None}) for rule in ruleset.rules)
+    return ruleset.model_copy(update={"rules": rules})
 
 
 class Early:

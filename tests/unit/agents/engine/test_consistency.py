@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astrocyte import Engine, Match, load_rules
+from astrocyte import Engine, Match, load_rules, match
 from astrocyte.agents.rules.model import Consistency, RuleSet
+from astrocyte.pipeline.analysis.backtest import backtest
+from astrocyte.pipeline.analysis.history.results import find_matches
+from astrocyte.pipeline.analysis.history.tapes import History
+from astrocyte.pipeline.analysis.inputs import Inputs
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.frames import Frame
+from tests.support.logs import T0_US
 from tests.support.search import examples
 from tests.unit.agents.engine.test_input_order import DELAYS, LATENESS, RULES, by_time, delayed, frames_of, histories
 
@@ -94,19 +101,19 @@ def test_each_rule_comes_out_as_its_own_consistency_says_and_ends_as_in_order(
         )
     )  # fmt: skip
     last: dict[str, Match] = {}
-    for match in found:
-        before = last[match.id].status if match.id in last else None
-        if match.status in ("confirmed", "retracted"):
-            assert before == "provisional", match
+    for each in found:
+        before = last[each.id].status if each.id in last else None
+        if each.status in ("confirmed", "retracted"):
+            assert before == "provisional", each
         else:
-            assert before is None or (match.status == "final" and before == "retracted"), match
-        last[match.id] = match
-    assert by_time([match for match in last.values() if match.status != "retracted"]) == expected
-    assert "provisional" not in {match.status for match in last.values()}
+            assert before is None or (each.status == "final" and before == "retracted"), each
+        last[each.id] = each
+    assert by_time([each for each in last.values() if each.status != "retracted"]) == expected
+    assert "provisional" not in {each.status for each in last.values()}
     level = {rule.name: rule.consistency or others for rule in with_levels(levels).rules}
-    for match in found:
-        if not toggled and (level[match.rule] == "strong" or match.rule == "twice"):
-            assert match.status == "final", match
+    for each in found:
+        if not toggled and (level[each.rule] == "strong" or each.rule == "twice"):
+            assert each.status == "final", each
 
 
 def test_a_strong_rule_and_an_eventual_one_of_one_pattern_run_side_by_side() -> None:
@@ -161,3 +168,23 @@ windows:
 """
     with pytest.raises(InvalidRule, match=f"'many': consistency eventual .* {made!r} is made"):
         load_rules(text)
+
+
+def test_events_that_are_all_there_give_each_match_once_and_final(tmp_path: Path) -> None:
+    text = "rules:\n  - {name: two, %swithin: 9s, seq: [{as: a, stream: A}, {as: b, stream: B}]}\n"
+    strong, eventual = (load_rules(text % level) for level in ("", "consistency: eventual, "))
+    order = [("A", 1), ("B", 4), ("B", 3), ("A", 5), ("B", 6)]
+    events = [{"stream": stream, "timestamp": T0_US + at * 1_000_000, "key": "k"} for stream, at in order]
+    wanted = match(strong, events)
+    found = match(eventual, events)
+    assert [(each.id, each.status) for each in found] == [(each.id, "final") for each in wanted]
+    assert len(wanted) > 1
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(map(orjson.dumps, events)))
+    options: dict[str, Any] = {"lateness_us": 5_000_000, "clock_tolerance_us": 10**12}
+    one, other = (backtest(rules, [path], **options) for rules in (strong, eventual))
+    assert one.made == other.made
+    assert len(one.made) == len(wanted)
+    history = History(lambda rules: Inputs(rules, [path]), 5_000_000, 10**12, 10**6)
+    tried = find_matches(eventual, history.tapes(eventual), only={"two"})
+    assert tried["two"].made() == one.made
