@@ -112,6 +112,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     # Only these roles load the kernels and their compiler: a third of its start and 80 MB.
     from astrocyte.pipeline.roles.correlation.correlate import Correlator
     from astrocyte.pipeline.roles.correlation.domains import domain_of, topics_of
+    from astrocyte.pipeline.roles.correlation.unsettled import output_since
     from astrocyte.pipeline.roles.stalls import StallWatch
 
     live, rules_start, known = rules_now(settings, app.watch)
@@ -162,6 +163,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         limit=LetterLimit(role, settings.dead_letter_limit),
         stalls=stalls,
         lost=LostState(state_topic(group), settings.lost_state),
+        outputs=partial(output_since, settings.broker),
         busy=app.watch.busy,
     )
     reporter = UnusedReporter(

@@ -12,6 +12,7 @@ from faust.types import TP
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.loading import load_rules
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.roles.correlation.correlate import Correlator
 from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshots import SnapshotParts, parts_of
@@ -20,7 +21,7 @@ from astrocyte.pipeline.transport.partition_ends import PartitionEnds
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import frame_to_records
-from astrocyte.schemas.topics import CLOCK, MULTI_EVENTS
+from astrocyte.schemas.topics import ALERTS, CLOCK, MULTI_EVENTS
 from tests.support.waiting import loop_turns
 
 START_US = 1_750_000_000_000_000
@@ -62,6 +63,14 @@ class Broker:
         parts.add_all((record.key, record.value) for record in self.records["state"])
         return parts.newest(f"d{partition}")
 
+    async def outputs(self, partition: int, since_us: int) -> list[ConsumedRecord]:
+        """What the role reads of its own output."""
+        return [
+            ConsumedRecord(topic, partition, offset, 0, each.key, each.value, tuple(each.headers))
+            for topic in (MULTI_EVENTS, ALERTS)
+            for offset, each in enumerate(self.records[topic])
+        ]
+
     def ids(self) -> list[str]:
         return [orjson.loads(record.value)["event_id"] for record in self.records[MULTI_EVENTS]]
 
@@ -80,7 +89,7 @@ class Worker:
         self.correlator = Correlator(
             self._domain, broker, broker.send_batch, broker.deliver, self.at_end, partitions=1,
             snapshot_interval_us=1_000_000, idle_timeout_us=5_000_000, producer_timeout_us=60_000_000,
-            monotonic=lambda: self.now_s, now_us=lambda: self.clock_us, lost=lost,
+            monotonic=lambda: self.now_s, now_us=lambda: self.clock_us, lost=lost, outputs=broker.outputs,
         )  # fmt: skip
 
     @staticmethod

@@ -26,6 +26,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.metrics import SnapshotFigures
 from astrocyte.pipeline.roles.correlation.partition import Partition
+from astrocyte.pipeline.roles.correlation.unsettled import OutputReader, recalled
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records, stats_record, waiting_of
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
@@ -75,6 +76,7 @@ class Correlator:
         limit: LetterLimit | None = None,
         stalls: StallWatch | None = None,
         lost: LostState | None = None,
+        outputs: OutputReader | None = None,
         busy: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         monotonic: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -92,10 +94,9 @@ class Correlator:
         self._fingerprint = fingerprint
         self._limit = limit or LetterLimit(role, 1.0)
         self._stalls = stalls or StallWatch(math.inf, self._idle_s, self._producer_s)
-        self._lost = lost or LostState("state")
+        self._lost, self._outputs = lost or LostState("state"), outputs
         self._busy = busy
-        self._monotonic = monotonic
-        self._now_us = now_us
+        self._monotonic, self._now_us = monotonic, now_us
         self._domains: dict[int, Partition] = {}
 
     @property
@@ -111,10 +112,7 @@ class Correlator:
     def snapshot_figures(self) -> Iterator[SnapshotFigures]:
         """Of each domain; the age is that of a last snapshot that lacks something, else 0."""
         now_s = self._monotonic()
-        for partition, part in self._domains.items():
-            schedule = part.schedule
-            age_s = now_s - schedule.stored_s if part.dirty else 0.0
-            yield partition, age_s, schedule.count, schedule.cost_s, schedule.last_bytes
+        yield from ((partition, *part.snapshot_figures(now_s)) for partition, part in self._domains.items())
 
     async def assigned(self, committed: Mapping[Any, int | None]) -> dict[Any, int]:
         """Restore the domains of newly assigned partitions; returns the offset at which reading of each topic starts.
@@ -162,6 +160,8 @@ class Correlator:
                 # Nothing is committed before a snapshot holds it.
                 self._lost.found(f"partition {partition}", done)
                 part.domain.renumber(self._now_us())
+            else:
+                part.unsettled = await recalled(self._outputs, part.domain, 0)
         except (MemoryError, SnapshotsLost, TransientError):
             raise
         except Exception as error:  # noqa: BLE001  whatever damaged bytes cause
@@ -192,6 +192,7 @@ class Correlator:
             )  # fmt: skip
         part.domain.restore(state["domain"])
         part.decisions = state["decisions"]
+        part.unsettled = await recalled(self._outputs, part.domain, state.get("emitted_us", 0))
         logger.info("partition %s: restored from snapshot %s", part.domain.partition, part.number)
 
     async def revoked(self, partitions: Iterable[Any]) -> None:
@@ -266,7 +267,7 @@ class Correlator:
             raise
 
     async def _send_output(self, part: Partition, output: DomainOutput) -> None:
-        if not output:
+        if not (output := part.unsettled.settle(output, part.domain)):
             return
         for (topic, partition), records in producer_records(output, part.domain.partition, self._partitions).items():
             size = sum(len(record.value or b"") for record in records)
@@ -473,7 +474,7 @@ class Correlator:
                 await self._record(part)
             began_s = self._monotonic()
             head = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "decisions": part.decisions}
-            state = head | {"domain": part.domain.snapshot()}
+            state = head | {"emitted_us": part.emitted_us(self._now_us()), "domain": part.domain.snapshot()}
             stats = self._stats(part.domain)
             deliveries, part.deliveries = part.deliveries, {}
             unconfirmed = [future for future, _ in part.unconfirmed]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from astrocyte.agents.domain import Domain, DomainOutput
+from astrocyte.pipeline.roles.correlation.unsettled import Unsettled, is_eventual
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import waiting_of
 from astrocyte.pipeline.state.snapshot_schedule import SnapshotSchedule
@@ -52,6 +53,7 @@ class Partition:
     """Sources are silent, but the broker has not shown that it takes records."""
     reported_s: float = -math.inf
     """When it was last said again that the domain is silent."""
+    unsettled: Unsettled = field(default_factory=Unsettled)
     dirty: bool = False
     owes: bool = False
     """Work was cut off before all that came of it was handed over: no snapshot may hold this state."""
@@ -64,6 +66,17 @@ class Partition:
             owed, self.owes = self.owes, True
             yield owed
             self.owes = owed
+
+    def snapshot_figures(self, now_s: float) -> tuple[float, int, float, int]:
+        """Age of a last snapshot that lacks something, else 0; number, cost and size of snapshots."""
+        schedule = self.schedule
+        age_s = now_s - schedule.stored_s if self.dirty else 0.0
+        return age_s, schedule.count, schedule.cost_s, schedule.last_bytes
+
+    def emitted_us(self, now_us: int) -> int:
+        """From when on the next life has to read what this one puts out; below 0 where none of it is provisional."""
+        since_us = self.unsettled.since_us(now_us)
+        return since_us if self.unsettled or is_eventual(self.domain) else -since_us
 
     @property
     def holds_back(self) -> bool:
