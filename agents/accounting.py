@@ -107,6 +107,8 @@ class DomainOutput:
     """What junctions lead to other domains, and how far event time has come for these."""
     unused: list[UnusedEvent] = field(default_factory=list)
     """Duplicates and events without a key, where the domain lists them."""
+    ended: list[str] = field(default_factory=list)
+    """Rules whose sources have all ended, so that everything of them is decided."""
 
     def extend(self, other: DomainOutput) -> None:
         """Append the output of a later step."""

@@ -408,6 +408,8 @@ class Domain:
     def _step(self, lane: Lane, step: Callable[[], EngineOutput], output: DomainOutput, *, ended: bool = False) -> None:
         result, led = lane.run(step, self.partition, ended=ended)
         output.led += led
+        if ended and lane.engine is not None:
+            output.ended += [rule.name for rule in lane.engine.rules]
         if result:
             self._accounting.emitted(result, output)
 

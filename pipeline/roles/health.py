@@ -199,7 +199,9 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
 def _corrections_line(rule: str, counts: Counter[str]) -> str:
     made, back = counts["provisional"], counts["retracted"]
     share = f" ({back / made:.1%})" if made else ""
-    return f"matches of rule {rule!r} made on arrival: {made:,}, of which {back:,}{share} were retracted"
+    still = made - back - counts["confirmed"]
+    undecided = f" and {still:,} are not decided yet" if still else ""
+    return f"matches of rule {rule!r} made on arrival: {made:,}, of which {back:,}{share} were retracted{undecided}"
 
 
 def _unraised_line(rule: str, counts: Counter[str]) -> str:

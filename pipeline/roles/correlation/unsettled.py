@@ -61,7 +61,7 @@ class Unsettled:
         for identity, record in list(self._open.items()):
             rule, at_us = _about(record)
             held = held_us(rules[rule]) if rule in rules else 0
-            if at_us + held < domain.watermark_us:
+            if rule in output.ended or at_us + held < domain.watermark_us:
                 del self._open[identity]
                 retracted = JsonRecord(record.key, record.value or b"", _retracted(record))
                 (output.alerts if record.topic == ALERTS else output.multi_events).append(retracted)

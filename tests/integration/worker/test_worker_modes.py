@@ -69,16 +69,22 @@ def strong(text: str, ticks: Iterable[list[Frame]]) -> dict[str, str]:
     return {match.id: match.rule for match in engine.flush().matches}
 
 
+def settings_of(address: str, folder: Path, **overrides: object) -> Settings:
+    """Settings of a worker that correlates, and its topics."""
+    rules = folder / "rules.yaml"
+    rules.write_text(RULE_TEXT)
+    given: dict[str, object] = {"snapshot_interval": "200ms", **overrides}
+    settings = load_settings(
+        broker=address, group="modes", rules=(rules,), partitions=2, streams=STREAMS, roles=("correlate",), **given
+    )
+    asyncio.run(make_topics(settings, [*mono_topics(STREAMS), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
+    return settings
+
+
 @contextmanager
 def worker(address: str, folder: Path, **overrides: object) -> Iterator[tuple[Settings, Path]]:
     """A worker that correlates, with its settings and its log; it must exit with status 0."""
-    rules = folder / "rules.yaml"
-    rules.write_text(RULE_TEXT)
-    settings = load_settings(
-        broker=address, group="modes", rules=(rules,), partitions=2, streams=STREAMS, snapshot_interval="200ms",
-        roles=("correlate",), **overrides,
-    )  # fmt: skip
-    asyncio.run(make_topics(settings, [*mono_topics(STREAMS), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
+    settings = settings_of(address, folder, **overrides)
     log = folder / "worker.log"
     with log.open("wb") as out:
         process = subprocess.Popen(worker_command(), env=environment_of(settings), stdout=out, stderr=out)
@@ -132,6 +138,38 @@ def test_eventual_matches_that_a_worker_confirms_are_those_of_the_strong_run(own
     assert early - wanted  # arrival out of order made matches that had to be retracted
     assert "provisional" not in last_status(records).values()
     assert {record["id"] for record in records if record["status"] == "confirmed"} == early & wanted
+
+
+def test_what_a_worker_that_was_killed_matched_on_arrival_is_settled_by_the_next_one(own_embedded, tmp_path):
+    ticks, half = spikes(), TICKS // 2
+    wanted = set(strong(RULE_TEXT, ticks))
+    # The last frames before the kill say nothing of how far time is: what they give on arrival is open.
+    ticks[half - 1] = [replace(frame, watermark_us=START_US + (half - 1) * TICK_US) for frame in ticks[half - 1]]
+    settings = settings_of(own_embedded.address, tmp_path, consistency="eventual", snapshot_interval="1h")
+    with KafkaSink(settings.broker, partitions=2) as sink, (tmp_path / "first.log").open("wb") as out:
+        process = subprocess.Popen(worker_command(), env=environment_of(settings), stdout=out, stderr=out)
+        try:
+            for frame in (frame for frames in ticks[:half] for frame in frames):
+                sink.write(frame)
+            sink.flush()
+
+            def statuses() -> set[str]:
+                return set(last_status(made(settings.broker)).values())
+
+            wait_until(lambda: statuses() >= {"provisional", "final"}, 60, lambda: f"only {statuses()}")
+        finally:
+            process.kill()
+            process.wait(30)
+        with worker(own_embedded.address, tmp_path, consistency="eventual"):
+            for frame in (frame for frames in ticks[half:] for frame in frames):
+                sink.write(frame)
+            sink.flush()
+
+            def held() -> dict[str, str]:
+                return {name: each for name, each in last_status(made(settings.broker)).items() if each != "retracted"}
+
+            wait_until(lambda: held().keys() == wanted, 60, lambda: f"{len(held().keys() ^ wanted)} ids differ")
+            wait_until(lambda: "provisional" not in held().values(), 60, lambda: str(held()))
 
 
 def test_a_worker_applies_a_changed_rule_refuses_an_invalid_one_and_keeps_the_rest(own_embedded, tmp_path):
