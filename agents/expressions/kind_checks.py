@@ -229,7 +229,7 @@ def _never(op: str, constant: Any, kind: str) -> bool:
     if isinstance(constant, bool):
         return kind == "bool" and (op, constant) in ((">", True), ("<", False))
     if op == "==" and kind in ("float32", "float64"):
-        return _nearest(constant, kind) != constant
+        return bool(_nearest(constant, kind) != constant)
     if kind not in _RANGES:
         return False
     least, most = _RANGES[kind]
