@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from astrocyte.agents.ingest.csv_lines import DELIMITERS
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.inputs import input_streams
 from astrocyte.pipeline.analysis.inspect import LIMIT
-from astrocyte.pipeline.analysis.inspect.forms import DELIMITERS, CsvForm, Forms, avro_schemas, csv_form, forms_of
+from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, avro_schemas, csv_form, forms_of
 from astrocyte.pipeline.analysis.inspect.proposals.declare import propose
 from astrocyte.pipeline.analysis.inspect.proposals.keys import repartitioned
 from astrocyte.pipeline.analysis.inspect.proposals.proposal import Proposal, numbers_of_time

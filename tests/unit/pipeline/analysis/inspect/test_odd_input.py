@@ -203,6 +203,24 @@ def test_a_file_of_one_object_over_several_lines_says_what_to_do(tmp_path):
         run("inspect", str(path))
 
 
+@pytest.mark.parametrize(("delimiter", "written"), [(";", '";"'), ("\t", r'"\t"'), ("|", '"|"')])
+def test_match_says_which_delimiter_a_file_of_csv_has_and_what_to_write(tmp_path, delimiter, written):
+    path, rules = tmp_path / "rooms.csv", tmp_path / "rules.yaml"
+    lines = ["at,user,v", *(f"{START_S + n},u{n % 3},{n}" for n in range(20))]
+    path.write_text("\n".join(lines).replace(",", delimiter))
+    text = (
+        "streams: [{{name: rooms, key: user, time: {{field: at, unit: s}}{} }}]\n"
+        "rules: [{{name: every, seq: [{{as: a, stream: rooms}}]}}]\n"
+    )
+    rules.write_text(text.format(""))
+    said = " ".join(run("match", str(rules), str(path)).stderr.split())
+    assert f"its delimiter looks like {delimiter!r}; write decoder: {{name: csv, delimiter: {written}}}" in said
+    rules.write_text(text.format(f", decoder: {{name: csv, delimiter: {written}}}"))
+    result = run("match", str(rules), str(path))
+    assert "delimiter" not in result.stderr
+    assert "20 multi events" in result.stderr
+
+
 HEADS = [
     ("2025-09-28T10:30:00Z,u0,a", True),
     ("u0,5.25,a", True),
