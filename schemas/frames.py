@@ -443,6 +443,9 @@ def _retype(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
         except (pa.ArrowException, TypeError, OverflowError) as error:
             raise SchemaMismatch(f"{where}: field {field.name!r}: expected {_type_name(wanted)}: {error}") from error
     if _is_number(found) and _is_number(wanted) and not (found == pa.float64() and wanted == pa.float32()):
+        if pa.types.is_integer(found) and pa.types.is_floating(wanted):
+            # The nearest number, by way of 64 bits as everywhere.
+            return array.cast(pa.float64(), safe=False).cast(wanted, safe=False)
         try:
             return array.cast(wanted)
         except pa.ArrowInvalid as error:

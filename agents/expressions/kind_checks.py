@@ -1,14 +1,35 @@
-"""Expressions that can never be true, or have a value, by the types of the streams' fields."""
+"""Expressions that take one kind of value for another, or can never be true, by the types of the streams' fields.
+
+A part that compares or computes with values of two kinds is a confusion wherever it stands, and the message says what
+that part gives. A comparison of the right kind that no value of the type fulfils is reported only where the whole
+condition needs it: as one alternative of several, or under ``not``, it does no harm.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from astrocyte.agents.expressions.kinds import Kind, Misread, misreads
-from astrocyte.agents.expressions.nodes import MIRRORED, Aggregate, Compare, Constant, Field, Member, Node, Text, walk
+from astrocyte.agents.expressions.nodes import (
+    MIRRORED,
+    Aggregate,
+    And,
+    Arith,
+    Call,
+    Compare,
+    Constant,
+    Field,
+    Member,
+    Negate,
+    Node,
+    Or,
+    Text,
+    children,
+)
 from astrocyte.agents.expressions.unparse import to_text
 from astrocyte.schemas.catalog import CATALOG, NUMBERS, FieldType
 from astrocyte.schemas.errors import InvalidEvent
@@ -47,7 +68,7 @@ class KindProblem(NamedTuple):
 def kind_problems(
     node: Node | None, streams_of: Callable[[str | None], Collection[str]], types: Types
 ) -> Iterator[KindProblem]:
-    """What is wrong with an expression: each part that takes one kind of value for another, or a type's for others.
+    """What is wrong with an expression: parts that take one kind of value for another, and what its type excludes.
 
     ``streams_of`` gives the streams of a step, and for None those of the event itself. What one stream of several may
     fulfil is not reported.
@@ -71,13 +92,35 @@ def kind_problems(
         kinds = set() if found.field is None else declared(found.field.step, found.field.name)
         nested = sorted(map(str, kinds)) if kinds and kinds <= _NESTED else []
         yield KindProblem(_message(found, named(found.field), nested), (found.field or found.part).at)
-    for part in walk(node):
+
+    def excluded(part: Node) -> KindProblem | None:
         for field, op, constant in _tests(part):
             kinds = declared(field.step, field.name) if field.name not in _ALWAYS else {None}
             if None not in kinds and all(_never(op, constant, str(kind)) for kind in kinds):
-                yield KindProblem(
-                    _never_message(part, field, named(field), constant, sorted(map(str, kinds))), field.at
-                )
+                message = _never_message(part, field, named(field), constant, sorted(map(str, kinds)))
+                return KindProblem(message, field.at)
+        return None
+
+    yield from _needed(node, excluded)
+
+
+def _needed(node: Node, excluded: Callable[[Node], KindProblem | None]) -> Iterator[KindProblem]:
+    """Problems of the parts without which a condition does not hold, or of the conditions inside a computed value."""
+    match node:
+        case And(parts):
+            for part in parts:
+                yield from _needed(part, excluded)
+        case Or(parts):
+            found = [list(_needed(part, excluded)) for part in parts]
+            if all(found):
+                yield from (problem for each in found for problem in each)
+        case Aggregate() | Call() | Arith() | Negate():
+            for part in children(node):
+                yield from _needed(part, excluded)
+        case _:
+            problem = excluded(node)
+            if problem is not None:
+                yield problem
 
 
 # -- one kind for another --------------------------------------------------------------------------------------------
@@ -87,8 +130,12 @@ def _message(found: Misread, streams: str, nested: Sequence[str]) -> str:
     """``nested``: the declared types of the field, where its values are lists or objects."""
     part, kind, wants = found.part, found.kind, _NAMES[found.wants]
     example = _example(part)
-    if isinstance(part, Compare | Member):
-        effect = "the two are never equal and have no order"
+    if isinstance(part, Member):
+        effect = "the two are never equal, so that it is never true"
+    elif isinstance(part, Compare) and part.op == "!=":
+        effect = "the two are never equal, so that it is true wherever both have a value"
+    elif isinstance(part, Compare):
+        effect = "the two are never equal and have no order, so that it is never true"
     elif isinstance(part, Text):
         effect = "the test is always false"
     elif isinstance(part, Aggregate):
@@ -181,11 +228,8 @@ def _never(op: str, constant: Any, kind: str) -> bool:
         return bool(numbers) and len(numbers) == len(constant) and all(_never("==", each, kind) for each in numbers)
     if isinstance(constant, bool):
         return kind == "bool" and (op, constant) in ((">", True), ("<", False))
-    if op == "==" and kind == "float32":
-        with np.errstate(over="ignore"):
-            return bool(float(np.float32(constant)) != constant)
-    if op == "==" and kind == "float64":
-        return bool(float(constant) != constant)
+    if op == "==" and kind in ("float32", "float64"):
+        return bool(_nearest(constant, kind) != constant)
     if kind not in _RANGES:
         return False
     least, most = _RANGES[kind]
@@ -193,6 +237,24 @@ def _never(op: str, constant: Any, kind: str) -> bool:
         return bool(constant != int(constant)) or not least <= constant <= most
     beyond = {"<": constant <= least, "<=": constant < least, ">": constant >= most, ">=": constant > most}
     return bool(beyond.get(op, False))
+
+
+def _nearest(number: float, kind: str) -> float:
+    """The nearest number of a floating-point type, infinite beyond its range."""
+    try:
+        with np.errstate(over="ignore"):
+            return float(np.float32(number)) if kind == "float32" else float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number)
+
+
+def _tolerance(number: float, nearest: float, kind: str) -> str:
+    """A power of ten that is small beside a number, and more than what its type rounds away of it."""
+    digits = 6 if kind == "float32" else 12
+    small = math.floor(math.log10(abs(number))) - digits
+    rounded = abs(nearest - number)
+    least = math.floor(math.log10(rounded)) + 1 if rounded else small
+    return f"{10.0 ** max(small, least):g}"
 
 
 def _never_message(part: Node, field: Field, streams: str, constant: Any, kinds: list[str]) -> str:
@@ -206,11 +268,14 @@ def _never_message(part: Node, field: Field, streams: str, constant: Any, kinds:
     elif kinds[0].startswith("int"):
         why, advice = "its numbers are whole", "compare it with a whole number, or declare float64"
     else:
-        nearest = float(np.float32(first)) if kinds[0] == "float32" else float(first)
-        why = f"the nearest number of that type is {nearest!r}"
-        advice = f"write a range, such as abs({name} - {first}) < 0.001" + (
-            ", or declare float64" if kinds[0] == "float32" and float(first) == first else ""
-        )
+        nearest = _nearest(first, kinds[0])
+        wider = ", or declare float64" if kinds[0] == "float32" and _nearest(first, "float64") == first else ""
+        if math.isinf(nearest):
+            most = float(np.finfo(kinds[0]).max)
+            why, advice = f"its numbers are from {-most!r} to {most!r}", f"compare it with one of these{wider}"
+        else:
+            why = f"the nearest number of that type is {nearest!r}"
+            advice = f"write a range, such as abs({name} - {first}) < {_tolerance(first, nearest, kinds[0])}{wider}"
     return (
         f"{to_text(part)} is never true, since the field {name!r} of {streams} is declared as {kind}: {why}; {advice}"
     )

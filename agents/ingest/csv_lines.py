@@ -21,8 +21,10 @@ from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.json.text import fraction, integer, loads
 from astrocyte.schemas.values.single import number_of
 
-__all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
+__all__ = ["DELIMITERS", "CsvRow", "configure", "csv_rows", "row_reader"]
 
+DELIMITERS: Final = (",", ";", "\t", "|")
+"""The usual ones, the most frequent first."""
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _DIGITS: Final = re.compile(r"[ \t\r\n]*[+-]?[0-9]+[ \t\r\n]*", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-][0-9]+)", re.ASCII)

@@ -28,7 +28,7 @@ from astrocyte.agents.expressions.nodes import (
 )
 from astrocyte.agents.expressions.unparse import to_text
 
-__all__ = ["contradiction", "implies", "reads_step"]
+__all__ = ["contradiction", "implies", "never_holds", "reads_step"]
 
 _NEGATED: Final = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 _ORDERS: Final = {
@@ -49,13 +49,23 @@ def contradiction(node: Node | None) -> str | None:
     parts = _parts(node)
     for part in parts:
         if _never(part):
-            quoted = isinstance(part, Compare) and isinstance(part.left, Constant) and isinstance(part.right, Constant)
+            sides = (part.left, part.right) if isinstance(part, Compare) else ()
+            quoted = sides and all(isinstance(side, Constant) and isinstance(side.value, str) for side in sides)
             hint = " (a field's name is written without quotation marks)" if quoted else ""
             return f"{to_text(part)} is never true{hint}"
     for one, two in combinations(parts, 2):
         if _exclude([one, two]):
             return f"{to_text(one)} and {to_text(two)} exclude each other"
     return f"{to_text(node)} is never true" if len(parts) > 2 and _exclude(parts) else None
+
+
+def never_holds(node: Node | None, effect: str) -> str | None:
+    """Why the condition is never true, what comes of it, and what to do; None if it may be true."""
+    reason = contradiction(node)
+    if node is None or reason is None:
+        return None
+    advice = "change one of them, or write or" if isinstance(node, And) else "change it, or leave it out"
+    return f"{reason}, so that {effect}; {advice}"
 
 
 def implies(first: Node | None, second: Node | None) -> bool:
@@ -83,7 +93,9 @@ def _never(node: Node) -> bool:
             return True
         case Compare(op, Constant(left), Constant(right)):
             order = _compare(left, right)
-            return order not in _ORDERS[op] if order is not None else op != "!="
+            if order is None:
+                return op != "!=" or left is None or right is None
+            return order not in _ORDERS[op]
         case Compare(op, left, right):
             return left == right and 0 not in _ORDERS[op]
         case Or(parts):
@@ -152,8 +164,6 @@ def _empty(tests: list[_Test], is_text: bool) -> bool:
     """Whether no value fulfils all tests."""
     needed = {_kind(constant) for op, constants in tests if op != "!=" for constant in constants}
     needed |= {"text"} if is_text else set()
-    if "bool" in needed and len(needed) > 1:
-        return False  # a boolean may count as a number
     lists = [constants for op, constants in tests if op in ("in", "==")]
     if lists:
         return not any(_holds(each, tests) and (not is_text or isinstance(each, str)) for each in lists[0])
@@ -189,11 +199,9 @@ def _kind(value: object) -> str:
 
 def _compare(left: object, right: object) -> int | None:
     """-1, 0 or 1; None for values without an order (other kinds, null)."""
-    if isinstance(left, str) and isinstance(right, str):
-        return (left > right) - (left < right)
-    if isinstance(left, int | float) and isinstance(right, int | float):
-        return (left > right) - (left < right)
-    return None
+    if left is None or right is None or _kind(left) != _kind(right):
+        return None
+    return (left > right) - (left < right)  # type: ignore[operator,no-any-return]
 
 
 def _follows(known: list[Node], part: Node) -> bool:

@@ -19,7 +19,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from astrocyte.agents.expressions.nodes import ExpressionError, Node
 from astrocyte.agents.expressions.parser import parse
-from astrocyte.agents.rules.contradictions import contradiction
+from astrocyte.agents.rules.contradictions import never_holds
 from astrocyte.agents.rules.problems import in_expression
 from astrocyte.agents.rules.steps import Duration, Model, Whole, field_name
 
@@ -66,10 +66,10 @@ class Junction(Model):
 
     @model_validator(mode="after")
     def _check_where(self) -> Self:
-        reason = contradiction(self.where_node)
+        reason = never_holds(self.where_node, "nothing is led on")
         if reason is not None:
             with in_expression("where"):
-                raise ValueError(f"where: {reason}, so that nothing is led on; change one of them, or write or")
+                raise ValueError(f"where: {reason}")
         return self
 
     @cached_property

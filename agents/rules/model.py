@@ -30,7 +30,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.agents.expressions.parser import Node, parse, parse_template
 from astrocyte.agents.rules.alerts import Alert, AlertGroup, OnTimeout, group_of, on_timeout_of
-from astrocyte.agents.rules.contradictions import contradiction, implies, reads_step
+from astrocyte.agents.rules.contradictions import implies, never_holds, reads_step
 from astrocyte.agents.rules.insight import AnyStatisticSpec
 from astrocyte.agents.rules.junctions import Junction
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem, in_expression
@@ -252,12 +252,13 @@ class Rule(Model):
     def _check_expressions(self) -> None:
         for index, step in enumerate(self.steps):
             with in_expression("steps", index, "where"):
-                _refuse_never(f"{step.name}.where", self.condition(step))
+                nothing = " and excludes nothing" if step.negated else ""
+                _refuse_never(f"{step.name}.where", self.condition(step), f"step {step.name!r} never matches{nothing}")
             with in_expression("steps", index, "until"):
-                _refuse_never(f"{step.name}.until", self.until(step))
+                _refuse_never(f"{step.name}.until", self.until(step), f"it never ends step {step.name!r}")
         for index, group in enumerate(self.groups):
             with in_expression("groups", index, "until"):
-                _refuse_never("group.until", self.until(group))
+                _refuse_never("group.until", self.until(group), "it never ends the group")
         if self.kind == "seq":
             self._check_order()
         for _ in (self.emit_nodes, self.timeout_emit_nodes, self.confidence_node, self.message, self.timeout_message):
@@ -484,10 +485,10 @@ def _parse(where: str, text: str, steps: Collection[str], own: str | None, *, ba
         raise ValueError(f"{where}: {error}") from error
 
 
-def _refuse_never(where: str, node: Node | None) -> None:
-    reason = contradiction(node)
+def _refuse_never(where: str, node: Node | None, effect: str) -> None:
+    reason = never_holds(node, effect)
     if reason is not None:
-        raise ValueError(f"{where}: {reason}, so that the rule has no match; change one of them, or write or")
+        raise ValueError(f"{where}: {reason}")
 
 
 def _template(where: str, text: str, steps: Collection[str]) -> tuple[tuple[str, Node | None, str], ...]:

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, mode
 
 from astrocyte.agents.expressions.nodes import ExpressionError, Node
 from astrocyte.agents.expressions.parser import parse
-from astrocyte.agents.rules.contradictions import contradiction
+from astrocyte.agents.rules.contradictions import never_holds
 from astrocyte.agents.rules.problems import in_expression
 from astrocyte.agents.rules.steps import Model, stream_names
 from astrocyte.agents.rules.validator_functions import VALIDATORS, ValidatorFunction, function_of
@@ -81,12 +81,10 @@ class Validator(Model):
         if self.options and self.use is None:
             raise ValueError("with applies to use, which is missing; add use or leave with out")
         _ = self.set_nodes, self.function
-        reason = contradiction(self.where_node)
+        reason = never_holds(self.where_node, "every event would be refused")
         if reason is not None:
             with in_expression("where"):
-                raise ValueError(
-                    f"where: {reason}, so that every event would be refused; change one of them, or write or"
-                )
+                raise ValueError(f"where: {reason}")
         return self
 
     @cached_property

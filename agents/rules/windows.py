@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from astrocyte.agents.expressions.nodes import ExpressionError, Node
 from astrocyte.agents.expressions.parser import parse
-from astrocyte.agents.rules.contradictions import contradiction
+from astrocyte.agents.rules.contradictions import never_holds
 from astrocyte.agents.rules.problems import in_expression
 from astrocyte.agents.rules.select import Select, parse_select
 from astrocyte.agents.rules.steps import Duration, Model, field_name, format_duration
@@ -98,10 +98,10 @@ class Window(Model):
     @model_validator(mode="after")
     def _check_expressions(self) -> Self:
         _ = self.parsed
-        reason = contradiction(self.where_node)
+        reason = never_holds(self.where_node, "the window has no events")
         if reason is not None:
             with in_expression("where"):
-                raise ValueError(f"where: {reason}, so that the window has no events; change one of them, or write or")
+                raise ValueError(f"where: {reason}")
         return self
 
     @cached_property

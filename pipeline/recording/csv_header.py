@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from astrocyte.agents.ingest.csv_lines import DELIMITERS
 from astrocyte.pipeline.console import short
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_lines
@@ -34,8 +36,12 @@ def repeated(names: Sequence[str]) -> list[str]:
 
 
 def doubts_of(path: str | Path, delimiter: str) -> list[str]:
-    """Sentences on names that several columns have, and on a first line that is rather data than names."""
+    """Sentences on another delimiter, on names that several columns have, and on a first line that is rather data."""
     names = _names_of(path, delimiter)
+    if (other := _other_delimiter(names)) is not None:
+        shown, written = short(names[0], 60), json.dumps(other)
+        line = f"{path}: no {delimiter!r} divides the first line, {shown!r}, and its delimiter looks like {other!r}"
+        return [f"{line}; write decoder: {{name: csv, delimiter: {written}}} in the stream's declaration"]
     doubts = [
         f"{path}: {names.count(name)} columns are called {short(name)!r}, of which only the last one is used; give "
         "each a name of its own"
@@ -48,6 +54,15 @@ def doubts_of(path: str | Path, delimiter: str) -> list[str]:
             "event: put a line of names before it"
         )
     return doubts
+
+
+def _other_delimiter(names: Sequence[str]) -> str | None:
+    """The delimiter that divides the only name of a line into several; None where there are several names, or none."""
+    if len(names) != 1:
+        return None
+    counts = {delimiter: names[0].count(delimiter) for delimiter in DELIMITERS}
+    best = max(counts, key=counts.__getitem__)
+    return best if counts[best] else None
 
 
 def _is_data(names: Sequence[str]) -> bool:

@@ -193,12 +193,11 @@ class EventFiles:
                 if twice := repeated(file.schema_arrow.names):
                     raise InvalidLog(f"{path}: several columns are called {twice[0]!r}; give each a name of its own")
                 times = {column.name for column in file.schema_arrow if any(test(column.type) for test in kinds)}
-                exact = self._exact_columns()
                 for batch in file.iter_batches():
-                    for body in _plain_rows(batch, path, exact):
+                    for stream, body in self._bodies(batch, path, number):
                         number += 1
                         try:
-                            name = self._time_name(self._stream_of(body, path, number), body) if times else None
+                            name = self._time_name(stream, body) if times else None
                             shown = body
                             if name is not None and name in times and body[name] is not None:
                                 shown = body | {name: iso_from_us(body[name])}
@@ -210,15 +209,36 @@ class EventFiles:
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are bytes in the file
             raise InvalidLog(f"{path}: {error}") from None
 
-    def _exact_columns(self) -> frozenset[str]:
-        """Columns in which decimal numbers keep their digits and bytes are text (`Contract.exact_columns`)."""
-        names = {field_name(column) for columns in self.contracts.exact.values() for column in columns}
-        for stream, declaration in self.contracts.declared.items():
-            columns = map(field_name, self.contracts.of_stream(stream).exact_columns)
+    def _bodies(self, batch: pa.RecordBatch, path: str | Path, before: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The rows of a batch with their streams, each as its own stream needs it; ``before``: rows before the batch.
+
+        The rows are made again only where the streams of a batch differ in what they keep exactly.
+        """
+        differing = _kept_or_rounded(batch.schema)
+        exact_of: dict[str, frozenset[str]] = {}
+        made: dict[frozenset[str], list[dict[str, Any]]] = {}
+        exact = self._exact_columns(self.stream or next(iter(self.streams), "")) & differing
+        for row in range(batch.num_rows):
+            if exact not in made:
+                made[exact] = _plain_rows(batch, path, exact)
+            stream = self._stream_of(made[exact][row], path, before + row + 1)
+            if stream not in exact_of:
+                exact_of[stream] = self._exact_columns(stream) & differing
+            exact = exact_of[stream]
+            if exact not in made:
+                made[exact] = _plain_rows(batch, path, exact)
+            yield stream, made[exact][row]
+
+    def _exact_columns(self, stream: str) -> frozenset[str]:
+        """Columns in which decimal numbers of a stream keep their digits and bytes are text."""
+        contract = self.contracts.of_stream(stream)
+        names = {"key", *map(field_name, contract.exact_columns)}
+        declaration = contract.declaration
+        if declaration is not None:
             paths = {name: spec.path or name for name, spec in declaration.fields.items()}
-            names |= {paths.get(name, name) for name in columns}
+            names = {paths.get(name, name) for name in names}
             names |= {*declaration.identifying, declaration.key.path or declaration.key.field}
-        return frozenset(names | {"key"})
+        return frozenset(names)
 
     def _time_name(self, stream: str, body: Mapping[str, Any]) -> str | None:
         """The member of an event of a stream that is its time, unless it is declared to be in microseconds."""
@@ -259,6 +279,20 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     """Whether values inside lists and structs of a type are bytes, whose JSON is text."""
     inner = [kind.field(index).type for index in range(kind.num_fields)]
     return any(is_binary(each) or _holds_bytes(each) for each in inner)
+
+
+def _kept_or_rounded(schema: Iterable[pa.Field]) -> frozenset[str]:
+    """Columns of types of which values are kept exactly or not, as a stream needs them: not numbers, times and text."""
+    import pyarrow as pa
+
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_temporal)
+    names: set[str] = set()
+    for field in schema:
+        if field.name == "metadata" and pa.types.is_struct(field.type):
+            names |= _kept_or_rounded(field.type)
+        elif not any(test(field.type) for test in tests):
+            names.add(field.name)
+    return frozenset(names)
 
 
 def _plain_rows(batch: pa.RecordBatch, path: str | Path, exact: frozenset[str]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from astrocyte.schemas.values.nested import python_values
 from astrocyte.schemas.values.single import (
@@ -89,7 +90,7 @@ TYPE_ERRORS: Final = (pa.ArrowException, OverflowError, TypeError, UnicodeError)
 
 
 def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Python values as a column of a declared type, without loss (a float may be rounded to float32).
+    """Python values as a column of a declared type, without loss, except that floats hold the nearest of their numbers.
 
     Raises one of `TYPE_ERRORS` for a value that is none of the type.
     """
@@ -103,8 +104,10 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind.value_type).dictionary_encode()
     if kind == pa.utf8():
         return pa.array([None if value is None else json_text(value) for value in values], kind)
-    if pa.types.is_list(kind) and not kinds.isdisjoint((str, dict)):
-        raise TypeError("expected a list, got text or an object")  # of which Arrow takes the empty ones
+    if pa.types.is_list(kind):
+        if not kinds.isdisjoint((str, dict)):
+            raise TypeError("expected a list, got text or an object")  # of which Arrow takes the empty ones
+        values = [None if value is None else _numbers(value) for value in values]
     if bool in kinds and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise TypeError("expected a number, got a boolean")
     if float in kinds and pa.types.is_integer(kind):
@@ -113,18 +116,30 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         if any(type(value) is float and value == LEAST for value in values):
             # Readers of JSON round integers below the range of int64 to this float, which would pass as the least one.
             raise OverflowError("expected an integer of 64 bits, got a float at or below their least")
-    try:
-        column = pa.array(values, kind)
-    except (pa.ArrowInvalid, OverflowError):
-        wide = [type(value) is int and not LEAST <= value <= MOST for value in values]
-        if not pa.types.is_floating(kind) or not any(wide):
-            raise
-        column = pa.array([nearest_float(v) if beyond else v for v, beyond in zip(values, wide, strict=True)], kind)
+    if int in kinds and pa.types.is_floating(kind):
+        # Arrow refuses integers from 2**53 (of float32: 2**24) on, also those that the type holds.
+        values = [nearest_float(value) if type(value) is int else value for value in values]
+    column = pa.array(values, kind)
     if kind == pa.float32() and pc.any(pc.is_inf(column)).as_py():
         infinite = np.asarray(pc.is_inf(column).fill_null(False))
         if any(math.isfinite(values[row]) for row in np.flatnonzero(infinite).tolist()):
             raise OverflowError("expected a number of 32 bits, got a larger one")
     return column
+
+
+def _numbers(values: Sequence[Any] | NDArray[Any]) -> Sequence[Any] | NDArray[Any]:
+    """The members of a list for a column of lists of floats, of which Arrow takes booleans and not all numbers."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind == "f":
+            return values
+        values = values.tolist()
+    kinds = set(map(type, values))
+    if kinds <= {float, type(None)}:
+        return values
+    found = [value if type(value) in _OF_JSON or is_nested(value) else plain(value) for value in values]
+    if bool in set(map(type, found)):
+        raise TypeError("expected a list of numbers, got one with a boolean")
+    return [nearest_float(value) if type(value) is int else value for value in found]
 
 
 def _whole(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from astrocyte.agents.ingest.csv_lines import DELIMITERS
 from astrocyte.agents.ingest.decoders import ARROW, DECODERS, Decoder, Decoders, run_decoder
 from astrocyte.schemas.contract import ENVELOPES, Contract, envelope_of
 from astrocyte.schemas.errors import InvalidEvent
@@ -19,7 +20,6 @@ from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord, read_body
 
 __all__ = [
-    "DELIMITERS",
     "MAJORITY",
     "CsvForm",
     "Forms",
@@ -32,7 +32,6 @@ __all__ = [
 
 MAJORITY: Final = 0.95
 """Share of the messages from which on a form is that of a topic, and the others are strays."""
-DELIMITERS: Final = (",", ";", "\t", "|")
 _NAME: Final = re.compile(r"[A-Za-z_@][\w.@ -]*")
 
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from astrocyte.agents.ingest.csv_lines import DELIMITERS
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.inputs import input_streams
 from astrocyte.pipeline.analysis.inspect import LIMIT
-from astrocyte.pipeline.analysis.inspect.forms import DELIMITERS, CsvForm, Forms, avro_schemas, csv_form, forms_of
+from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, avro_schemas, csv_form, forms_of
 from astrocyte.pipeline.analysis.inspect.proposals.declare import propose
 from astrocyte.pipeline.analysis.inspect.proposals.keys import repartitioned
 from astrocyte.pipeline.analysis.inspect.proposals.proposal import Proposal, numbers_of_time
@@ -39,7 +40,7 @@ from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
-from astrocyte.schemas.topics import MOST_CHARACTERS, is_legal, mono_topic, stream_of
+from astrocyte.schemas.topics import MOST_CHARACTERS, is_derived, is_legal, mono_topic, stream_of
 
 __all__ = ["Request", "inspect", "read_again", "take_sample"]
 
@@ -150,6 +151,8 @@ def inspect(request: Request, sample: Sample) -> Inspection:
     found.empty = [topic for topic in sample.topics if not any(sample.of(topic).values())]
     if len(found.empty) == len(sample.topics):
         raise NothingFound(_nothing(sample))
+    if all(map(is_derived, sample.topics)):
+        raise NothingFound(_written_by_us(sample))
     base = Contracts() if request.ruleset is None else contracts_of(request.ruleset, existing=sample.known)
     studied = {topic: _study(request, sample, topic, base) for topic in sample.topics if topic not in found.empty}
     contracts = base
@@ -226,6 +229,14 @@ def _nothing(sample: Sample) -> str:
     others = [topic for topic in sample.known if topic not in sample.topics]
     more = f" It holds only what Astrocyte wrote itself: {', '.join(others)}." if others else ""
     return f"{sample.name}: no events; there is nothing to inspect.{more}"
+
+
+def _written_by_us(sample: Sample) -> str:
+    named = f"topic {sample.topics[0]}" if len(sample.topics) == 1 else f"topics {', '.join(sample.topics)}"
+    return (
+        f"{named} on {sample.broker}: written by Astrocyte itself, so that no stream can be declared there; inspect a "
+        "topic of events, and read results as the streams of their rules and windows"
+    )
 
 
 def read_again(request: Request, sample: Sample, contracts: Contracts) -> Sample:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 
@@ -246,6 +247,60 @@ def test_values_of_python_are_of_the_declared_type_where_they_are_in_a_frame(val
     engine = Engine(rules)
     engine.push_event(event)
     assert [each.emit["v"] for each in engine.flush().matches.matches()] == ([] if found is None else [found])
+
+
+FORMS = ("json", "csv", "mapping", "frame of values", "frame of a column")
+WIDE = [
+    (2**53, 2.0**53), (2**53 + 1, 2.0**53), (2**60, 2.0**60), (2**24 + 1, 2.0**24 + 1), (2**31, 2.0**31),
+    (-(2**63), -(2.0**63)), (2**64 - 1, 2.0**64), (2**64, 2.0**64), (2**70, 2.0**70), (0, 0.0),
+    (Decimal(2**53 + 1), 2.0**53), (Decimal("0.1"), 0.1),
+]  # fmt: skip
+
+
+def taken(kind, value, form):
+    """What a field of a declared type has of a value that comes in one form; [] where it is refused."""
+    declared = f'name: a, fields: {{v: "{kind}"}}'
+    if form in ("json", "csv"):
+        text = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+        body = b'{"timestamp": 1, "v": %s}' % text.replace("True", "true").encode()
+        if form == "csv":
+            declared += ", decoder: {name: csv, columns: [timestamp, v]}"
+            body = b'1,"%s"' % text.replace("True", "true").encode()
+        return [row["v"] for row in read(f"{{{declared}}}", message(body))[0]]
+    rules = load_rules(
+        f"streams: [{{{declared}}}]\nrules: [{{name: r, seq: [{{as: x, stream: a}}], emit: {{v: x.v}}}}]"
+    )
+    event = {"timestamp": 1, "key": "k", "v": value}
+    column = {name: [each] for name, each in event.items()}
+    if form == "frame of a column":
+        column["v"] = pa.array([value])
+    events = [event] if form == "mapping" else [Frame.from_columns("a", "", column)]
+    found = [each.emit["v"] for each in match(rules, events)]
+    return [orjson.loads(each) if isinstance(value, list) else each for each in found]
+
+
+def in_a_column(value):
+    number = value[0] if isinstance(value, list) else value
+    return not isinstance(number, int) or -(2**63) <= number < 2**63
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["float64", "float32"])
+def test_a_declared_float_takes_every_number_as_the_nearest_one_by_every_door(kind, form):
+    for value, nearest in WIDE:
+        if form != "frame of a column" or in_a_column(value):
+            expected = float(np.float32(nearest)) if kind == "float32" else nearest
+            assert taken(kind, value, form) == [expected], value
+    assert taken(kind, True, form) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_declared_list_of_numbers_takes_every_number_and_no_boolean_by_every_door(form):
+    for value, nearest in WIDE:
+        if form != "frame of a column" or in_a_column(value):
+            assert taken("list<float32>", [value], form) == [[float(np.float32(nearest))]], value
+    assert taken("list<float32>", [True], form) == []
+    assert taken("list<float32>", [], form) == [[]]
 
 
 def test_events_with_and_without_ids_keep_the_types_of_their_values():

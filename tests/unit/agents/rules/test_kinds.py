@@ -62,7 +62,8 @@ def test_what_may_be_true_is_taken(where):
 @pytest.mark.parametrize("where", ["n == '5'", "'5' == n", "n in ('5', '6')", "n + 1 == '5'", "sum(a.n) == '5'"])
 def test_a_number_that_is_compared_with_text_is_refused(where):
     (line,) = problems(rule(where))
-    assert "never equal and have no order" in line
+    assert "the two are never equal" in line
+    assert "so that it is never true" in line
 
 
 def test_an_object_is_no_number_and_its_member_is_declared():
@@ -74,7 +75,8 @@ def test_an_object_is_no_number_and_its_member_is_declared():
 @pytest.mark.parametrize("name", ["key", "type"])
 def test_key_and_type_are_text_and_the_message_says_how_the_text_is_written(name):
     (line,) = problems(rule(f"{name} == 5"))
-    assert line.endswith("for a number: the two are never equal and have no order; compare it with text, such as '5'")
+    effect = "the two are never equal and have no order, so that it is never true"
+    assert line.endswith(f"for a number: {effect}; compare it with text, such as '5'")
 
 
 def test_windows_emitted_values_and_validators_are_checked_with_their_places():

@@ -121,6 +121,24 @@ def test_bytes_that_are_declared_to_be_text_are_text_wherever_they_stand(tmp_pat
     assert [each.emit["account"] for each in match(load_rules(rules), mappings)] == [expected, expected]
 
 
+def test_a_row_of_parquet_is_read_as_its_own_stream_declares_and_not_as_another_does(tmp_path):
+    number = Decimal("12345678901234567890.5")
+    columns = {
+        "stream": pa.array(["A", "B", "A", "C"]),
+        "timestamp": pa.array([T0_US + n for n in range(4)]),
+        "key": pa.array(["k"] * 4),
+        "account": pa.array([number, Decimal(5), Decimal("0.5"), number]),
+    }
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.table(columns), path)
+    rules = (
+        "streams: [{name: A, fields: {account: float64}}, {name: B, fields: {account: int64}}, "
+        "{name: C, fields: {account: string}}]\n"
+        "rules: [{name: one, seq: [{as: b, stream: [A, B, C]}], emit: {account: b.account}}]"
+    )
+    assert emitted(rules, path) == [float(number), 5, 0.5, str(number)]
+
+
 @pytest.mark.parametrize(("name", "expected"), [("fractions", 0.12345678901234567), ("text as bytes", "pump-1")])
 def test_other_decimals_and_bytes_are_as_events_carry_them(tmp_path, name, expected):
     rules = "rules: [{name: one, seq: [{as: b, stream: S}], emit: {account: b.account}}]"

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inspect.report import NothingFound
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
+from astrocyte.pipeline.analysis.inspect.sample import Sample
 from astrocyte.pipeline.analysis.inspect.starting.starter import make_starter
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.cli.app import app
@@ -22,6 +23,7 @@ from astrocyte.pipeline.console import say, short
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.settings import Settings
+from astrocyte.schemas.topics import TopicPartition
 from tests.support.logs import write_log
 
 START_S = 1_759_055_400
@@ -201,6 +203,24 @@ def test_a_file_of_one_object_over_several_lines_says_what_to_do(tmp_path):
         run("inspect", str(path))
 
 
+@pytest.mark.parametrize(("delimiter", "written"), [(";", '";"'), ("\t", r'"\t"'), ("|", '"|"')])
+def test_match_says_which_delimiter_a_file_of_csv_has_and_what_to_write(tmp_path, delimiter, written):
+    path, rules = tmp_path / "rooms.csv", tmp_path / "rules.yaml"
+    lines = ["at,user,v", *(f"{START_S + n},u{n % 3},{n}" for n in range(20))]
+    path.write_text("\n".join(lines).replace(",", delimiter))
+    text = (
+        "streams: [{{name: rooms, key: user, time: {{field: at, unit: s}}{} }}]\n"
+        "rules: [{{name: every, seq: [{{as: a, stream: rooms}}]}}]\n"
+    )
+    rules.write_text(text.format(""))
+    said = " ".join(run("match", str(rules), str(path)).stderr.split())
+    assert f"its delimiter looks like {delimiter!r}; write decoder: {{name: csv, delimiter: {written}}}" in said
+    rules.write_text(text.format(f", decoder: {{name: csv, delimiter: {written}}}"))
+    result = run("match", str(rules), str(path))
+    assert "delimiter" not in result.stderr
+    assert "20 multi events" in result.stderr
+
+
 HEADS = [
     ("2025-09-28T10:30:00Z,u0,a", True),
     ("u0,5.25,a", True),
@@ -368,3 +388,15 @@ def test_numbers_of_several_units_are_named_and_no_unit_is_declared(tmp_path):
     assert "1 of 21 values of timestamp studied is no time of these days, such as 2024" in words
     assert "refused none" in words
     assert "time:" not in started(str(path)).text
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["alerts", "multi.events", "late", "control.clock", "control.stats", "state.rules", "metrics.w", "keyed.a.S"],
+)
+def test_a_topic_that_the_pipeline_writes_is_named_as_such(topic):
+    records = [ConsumedRecord(topic, 0, n, START_S * 1000 + n, b"k", value) for n, value in enumerate(readings())]
+    sample = Sample(topic, "topic", broker="localhost:9092", known=(topic,))
+    sample.records[TopicPartition(topic, 0)] = records
+    with pytest.raises(NothingFound, match=rf"^topic {topic} on localhost:9092: written by Astrocyte itself"):
+        inspect(Request(topic, Settings()), sample)
