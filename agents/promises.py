@@ -19,6 +19,7 @@ import numpy as np
 
 from astrocyte.agents.ingest.copies import Copied, Copy
 from astrocyte.agents.rules.links import Link
+from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import CEILING_US, NEVER_US
 
@@ -45,8 +46,11 @@ class Promises:
 
     def __init__(self, name: str, partition: int, domains: int, engine: Engine, links: Sequence[Link]) -> None:
         self._origin = f"{name}/{partition}"
-        # Other groups may feed the same junction, and events of each are numbered apart.
-        self._source = crc32(self._origin.encode()) & 0x7FFF_FFFF
+        # Other groups may feed the same junction, and events of each are numbered apart. The number must not change
+        # when other groups come and go.
+        self._source = _source_of(self._origin)
+        for link in links:
+            _refuse_equal(link, domains)
         self.domains = domains
         self._engine = engine
         self._links: dict[str, list[Link]] = {}
@@ -121,3 +125,21 @@ class Promises:
         feeders = dict.fromkeys(feeder for link in self._links[junction] for feeder in link.feeders)
         peers = tuple(f"{junction}@{feeder}/{number}" for feeder in feeders for number in range(self.domains))
         return replace(events, origin=self._origin, watermark_us=watermark_us, end=end, peers=peers)
+
+
+def _source_of(origin: str) -> int:
+    """The number by which receivers know a sender."""
+    return crc32(origin.encode()) & 0x7FFF_FFFF
+
+
+def _refuse_equal(link: Link, domains: int) -> None:
+    """Raises InvalidSettings for two senders of one number: receivers would take events of one for repeated ones."""
+    known: dict[int, str] = {}
+    for origin in (f"{feeder}/{number}" for feeder in link.feeders for number in range(domains)):
+        other = known.setdefault(_source_of(origin), origin)
+        if other != origin:
+            raise InvalidSettings(
+                f"junction {link.junction!r}: {other} and {origin} of its senders (group/partition) have the same "
+                "number, so that their events could not be told apart; choose another number of partitions "
+                "(ASTROCYTE_PARTITIONS), or name the field by which the rules correlate otherwise"
+            )

@@ -9,9 +9,11 @@ import orjson
 import pytest
 
 from astrocyte import Engine, load_rules
+from astrocyte.agents import promises
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import make_plan
+from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.topics import TopicPartition
@@ -150,6 +152,14 @@ def test_silence_is_said_once_and_again_only_where_another_domain_has_sent_somet
     net.spike(0, 1, 7.0)
     net.carry()
     assert net.domains[1].report_silence(places, again=True)
+
+
+def test_two_senders_that_receivers_could_not_tell_apart_are_refused(monkeypatch):
+    monkeypatch.setattr(promises, "_source_of", len)  # the numbers of key/0 and key/1
+    with pytest.raises(
+        InvalidSettings, match=r"junction 'wave': key/0 and key/1 of its senders .* have the same number"
+    ):
+        Network()
 
 
 def test_events_that_a_domain_sends_again_after_a_crash_are_taken_once():
