@@ -116,7 +116,7 @@ class DomainOutput:
             getattr(self, name).extend(getattr(other, name))
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in self.__slots__)
+        return any(getattr(self, name) for name in self.__slots__ if name != "ended")
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ def test_live_is_offline_behind_junctions(case, own_embedded, rules, tmp_path):
     check_linked(check_case(case, own_embedded.address, tmp_path, [rules]))
 
 
+@pytest.mark.soak
 @pytest.mark.kafka
 def test_live_is_offline_behind_junctions_on_kafka(empty_kafka, rules, tmp_path):
     check_linked(check_case(ON_KAFKA, empty_kafka.address, tmp_path, [rules]))
