@@ -140,6 +140,6 @@ def _refuse_equal(link: Link, domains: int) -> None:
         if other != origin:
             raise InvalidSettings(
                 f"junction {link.junction!r}: {other} and {origin} of its senders (group/partition) have the same "
-                "number, so that their events could not be told apart; choose another number of partitions "
+                "number, so that their events could not be distinguished; choose another number of partitions "
                 "(ASTROCYTE_PARTITIONS), or name the field by which the rules correlate otherwise"
             )
