@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -63,13 +64,11 @@ class Broker:
         parts.add_all((record.key, record.value) for record in self.records["state"])
         return parts.newest(f"d{partition}")
 
-    async def outputs(self, partition: int, since_us: int) -> list[ConsumedRecord]:
+    async def outputs(self, partition: int, since_us: int) -> AsyncIterator[list[ConsumedRecord]]:
         """What the role reads of its own output."""
-        return [
-            ConsumedRecord(topic, partition, offset, 0, each.key, each.value, tuple(each.headers))
-            for topic in (MULTI_EVENTS, ALERTS)
-            for offset, each in enumerate(self.records[topic])
-        ]
+        for topic in (MULTI_EVENTS, ALERTS):
+            for offset, each in enumerate(self.records[topic]):
+                yield [ConsumedRecord(topic, partition, offset, 0, each.key, each.value, tuple(each.headers))]
 
     def ids(self) -> list[str]:
         return [orjson.loads(record.value)["event_id"] for record in self.records[MULTI_EVENTS]]

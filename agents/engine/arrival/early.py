@@ -22,7 +22,7 @@ from astrocyte.agents.rules.model import Consistency, Rule, RuleSet
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["Early", "in_order_alone"]
+__all__ = ["Early", "in_order_alone", "is_eventual"]
 
 _LEVELS: Final = ("strong", "eventual")
 
@@ -33,6 +33,11 @@ def in_order_alone(ruleset: RuleSet) -> RuleSet:
         return ruleset
     rules = tuple(rule.model_copy(update={"consistency": None}) for rule in ruleset.rules)
     return ruleset.model_copy(update={"rules": rules})
+
+
+def is_eventual(rule: Rule, otherwise: Consistency) -> bool:
+    """Whether a rule is eventual; ``otherwise`` is the consistency of rules that state none."""
+    return (rule.consistency or otherwise) == "eventual"
 
 
 class Early:
@@ -73,7 +78,7 @@ class Early:
 
     def update(self, rules: Sequence[Rule]) -> None:
         """Put rules over incoming streams in force; unchanged ones keep their partial matches."""
-        eventual = [rule for rule in rules if (rule.consistency or self._consistency) == "eventual"]
+        eventual = [rule for rule in rules if is_eventual(rule, self._consistency)]
         self._eventual.update(eventual)
         passes: list[EventualPass | ImmediatePass] = [self._eventual]
         if self._immediate is not None:

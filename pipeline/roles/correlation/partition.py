@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from astrocyte.agents.domain import Domain, DomainOutput
-from astrocyte.pipeline.roles.correlation.unsettled import Unsettled, is_eventual
+from astrocyte.pipeline.roles.correlation.unsettled import Unsettled, has_eventual
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import waiting_of
 from astrocyte.pipeline.state.snapshot_schedule import SnapshotSchedule
@@ -76,7 +76,7 @@ class Partition:
     def emitted_us(self, now_us: int) -> int:
         """From when on the next life has to read what this one puts out; below 0 where none of it is provisional."""
         since_us = self.unsettled.since_us(now_us)
-        return since_us if self.unsettled or is_eventual(self.domain) else -since_us
+        return since_us if self.unsettled or has_eventual(self.domain) else -since_us
 
     @property
     def holds_back(self) -> bool:

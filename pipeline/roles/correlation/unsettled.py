@@ -8,12 +8,13 @@ ordered pass does not make.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, Final
 
 import orjson
 
 from astrocyte.agents.domain import Domain, DomainOutput
+from astrocyte.agents.engine.arrival.early import is_eventual
 from astrocyte.agents.engine.arrival.provisional import held_us
 from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
 from astrocyte.pipeline.kafka.offsets import Start
@@ -23,10 +24,10 @@ from astrocyte.schemas.json.reader import JsonRecord
 from astrocyte.schemas.times import time_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
-__all__ = ["OutputReader", "Unsettled", "is_eventual", "output_since", "recalled"]
+__all__ = ["OutputReader", "Unsettled", "has_eventual", "output_since", "recalled"]
 
-OutputReader = Callable[[int, int], Awaitable[list[ConsumedRecord]]]
-"""What a domain has put out of matches and alerts: its partition, and from when on (microseconds)."""
+OutputReader = Callable[[int, int], AsyncIterator[list[ConsumedRecord]]]
+"""What a domain has put out of matches and alerts, in order: its partition, and from when on (microseconds)."""
 
 _MARGIN_US: Final = 5_000_000
 """By how much the clocks of two workers and of the broker may differ."""
@@ -35,21 +36,26 @@ _MARGIN_US: Final = 5_000_000
 class Unsettled:
     """Provisional matches and alerts that are neither confirmed nor retracted nor known to the domain, by their ids."""
 
-    def __init__(self, records: Iterable[ConsumedRecord] = (), since_us: int | None = None) -> None:
-        found: dict[bytes, ConsumedRecord] = {}
-        for record in records:
-            found.pop(_id(record.headers), None)
-            if status_of(record) == "provisional":
-                found[_id(record.headers)] = record
-        self._open = found
+    def __init__(self, since_us: int = 0) -> None:
+        self._open: dict[bytes, ConsumedRecord] = {}
         self._since_us = since_us
+
+    def read(self, records: Iterable[ConsumedRecord], rules: Collection[str]) -> None:
+        """Take what was put out, in order: of a match the last message counts.
+
+        Only matches of ``rules`` are settled here: other groups of workers may write to the same topics.
+        """
+        for record in records:
+            self._open.pop(_id(record.headers), None)
+            if status_of(record) == "provisional" and _about(record)[0] in rules:
+                self._open[_id(record.headers)] = record
 
     def __len__(self) -> int:
         return len(self._open)
 
     def since_us(self, now_us: int) -> int:
         """From when on the next life of the domain has to read its output."""
-        return now_us if not self._open or self._since_us is None else self._since_us
+        return self._since_us if self._open else now_us
 
     def settle(self, output: DomainOutput, domain: Domain) -> DomainOutput:
         """The output with what it must retract, now that event time has passed it; what it names is settled."""
@@ -68,27 +74,25 @@ class Unsettled:
         return output
 
 
-def is_eventual(domain: Domain) -> bool:
+def has_eventual(domain: Domain) -> bool:
     """Whether any of its rules is eventual."""
-    return any(
-        (rule.consistency or group.engine.consistency) == "eventual"
-        for group in domain.groups
-        for rule in group.engine.ruleset.rules
-    )
+    engines = [group.engine for group in domain.groups]
+    return any(is_eventual(rule, engine.consistency) for engine in engines for rule in engine.rules)
 
 
 async def recalled(read: OutputReader | None, domain: Domain, emitted_us: int) -> Unsettled:
     """What is not settled of the output of a domain since ``emitted_us``, which is negative if none was provisional."""
-    if read is None or (emitted_us <= 0 and not is_eventual(domain)):
-        return Unsettled()
-    since_us = abs(emitted_us)
-    return Unsettled(await read(domain.partition, max(since_us - _MARGIN_US, 0)), since_us)
+    found = Unsettled(abs(emitted_us))
+    if read is not None and (emitted_us > 0 or has_eventual(domain)):
+        rules = {rule.name for group in domain.groups for rule in group.engine.rules}
+        async for records in read(domain.partition, max(abs(emitted_us) - _MARGIN_US, 0)):
+            found.read(records, rules)
+    return found
 
 
-async def output_since(broker: str, partition: int, since_us: int) -> list[ConsumedRecord]:
-    """Matches and alerts with a status in the output of a domain, in the order of each topic."""
+async def output_since(broker: str, partition: int, since_us: int) -> AsyncIterator[list[ConsumedRecord]]:
+    """Matches and alerts that a domain has put out, in the order of each topic."""
     there = await topic_partitions(broker)
-    found: list[ConsumedRecord] = []
     for topic in (MULTI_EVENTS, ALERTS):
         if topic not in there:
             continue
@@ -96,8 +100,7 @@ async def output_since(broker: str, partition: int, since_us: int) -> list[Consu
             start = Start("time", since_us // 1000)
             own = [partition % there[topic]]
             async for records in scan(client, {topic: there[topic]}, start=start, partitions=own):
-                found += [record for record in records if status_of(record) != "final"]
-    return found
+                yield records
 
 
 def _id(headers: Iterable[tuple[str, Any]]) -> bytes:

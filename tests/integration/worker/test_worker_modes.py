@@ -14,6 +14,7 @@ import pytest
 
 from astrocyte import Engine, load_rules
 from astrocyte.pipeline.kafka.client import producer_client
+from astrocyte.pipeline.roles.correlation.unsettled import Unsettled, output_since
 from astrocyte.pipeline.roles.worker import environment_of, worker_command
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.publish import KafkaSink
@@ -140,6 +141,15 @@ def test_eventual_matches_that_a_worker_confirms_are_those_of_the_strong_run(own
     assert {record["id"] for record in records if record["status"] == "confirmed"} == early & wanted
 
 
+async def open_matches(broker: str) -> int:
+    """What a worker that begins anew would have to settle."""
+    found = Unsettled()
+    for partition in range(2):
+        async for records in output_since(broker, partition, 0):
+            found.read(records, {"both", "rising"})
+    return len(found)
+
+
 def test_what_a_worker_that_was_killed_matched_on_arrival_is_settled_by_the_next_one(own_embedded, tmp_path):
     ticks, half = spikes(), TICKS // 2
     wanted = set(strong(RULE_TEXT, ticks))
@@ -170,6 +180,7 @@ def test_what_a_worker_that_was_killed_matched_on_arrival_is_settled_by_the_next
 
             wait_until(lambda: held().keys() == wanted, 60, lambda: f"{len(held().keys() ^ wanted)} ids differ")
             wait_until(lambda: "provisional" not in held().values(), 60, lambda: str(held()))
+    assert not asyncio.run(open_matches(settings.broker)), "the next life finds nothing to settle"
 
 
 def test_a_worker_applies_a_changed_rule_refuses_an_invalid_one_and_keeps_the_rest(own_embedded, tmp_path):

@@ -103,3 +103,34 @@ async def test_what_a_killed_worker_matched_on_arrival_is_settled_by_the_next_on
     assert set(found.values()) > {"retracted"}
     alerts = last_status(broker, ALERTS, "alert_id")
     assert sorted(alerts.values()) == sorted(found.values())
+
+
+async def test_after_a_second_kill_what_was_settled_stays_and_matches_of_other_groups_are_left_alone() -> None:
+    broker, messages = Broker(), log()
+    worker = EventualWorker(broker)
+    await worker.start()
+    sent = dict.fromkeys(TOPICS.values(), 0)
+    for stream, _ in SENT[:6]:
+        topic = TOPICS[stream]
+        await worker.feed(topic, sent[topic], messages[topic][sent[topic]], stamp_ms=STAMP_MS)
+        sent[topic] += 1
+    foreign = next(iter(broker.records[MULTI_EVENTS]))
+    body = orjson.loads(foreign.value) | {"event_id": "of another group", "correlation_rule": "other"}
+    headers = [(name, b"foreign" if name == "ce_id" else value) for name, value in foreign.headers]
+    broker.records[MULTI_EVENTS].append(foreign._replace(value=orjson.dumps(body), headers=headers))
+    for rounds in range(3):  # the second life settles some and stores a snapshot, the others find these settled
+        worker = EventualWorker(broker)
+        starts = await worker.start()
+        for topic, values in messages.items():
+            first = starts.get(TP(topic, 0), 0) or 0
+            last = len(values) - (1 if rounds < 2 else 0)
+            if values[first:last]:
+                await deliver(worker, topic, first, values[first:last])
+        worker.now_s += 2
+        await worker.tick()
+    await worker.after(20)
+    found = last_status(broker, MULTI_EVENTS, "event_id")
+    assert found.pop("of another group") == "provisional"
+    wanted = match(STRONG, [{"stream": s, "timestamp": START_US + at * 1_000_000, "key": "k"} for s, at in SENT])
+    assert "provisional" not in found.values()
+    assert len([each for each in found.values() if each != "retracted"]) == len(wanted)
