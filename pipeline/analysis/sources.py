@@ -207,9 +207,10 @@ def _read_database(address: str, streams: Sequence[str], run: str | None, notes:
 
 def _frames(database: ReadDatabase, stream: str, stored: _Stored, run: str) -> Iterator[Frame]:
     """The rows of one run, in frames, in the order of the events."""
-    from sqlalchemy import func, select
+    from sqlalchemy import select
 
     from astrocyte.schemas.tables import Base
+    from astrocyte.schemas.tables.outputs import stands
 
     table = Base.metadata.tables[stored.table]
     about = CATALOG.find(stream)
@@ -218,7 +219,7 @@ def _frames(database: ReadDatabase, stream: str, stored: _Stored, run: str) -> I
     query = select(*(table.c[name] for name in names))
     query = query.where(table.c.simulation_id == run).order_by(table.c.timestamp, table.c[stored.order])
     if stream == ALERTS and any(column is table.c.status for column in database.columns(table)):
-        query = query.where(func.coalesce(table.c.status, "") != "retracted")
+        query = query.where(stands(table))
     result = database.connection.execution_options(stream_results=True, yield_per=_ROWS).execute(query)
     for rows in result.partitions(_ROWS):
         columns: dict[str, Any] = dict(zip(names, zip(*rows, strict=True), strict=True))

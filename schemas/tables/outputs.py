@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, PrimaryKeyConstraint, String, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    ForeignKey,
+    FromClause,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Text,
+    func,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from astrocyte.schemas.tables.base import Base, Json, Real, Recorded, simulation_key
@@ -17,6 +30,7 @@ __all__ = [
     "MultiEventSource",
     "SinkPosition",
     "WindowResult",
+    "stands",
 ]
 
 
@@ -175,3 +189,8 @@ class SinkPosition(Base):
     recorded_at: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (PrimaryKeyConstraint("sink", "topic", "partition_number"),)
+
+
+def stands(table: FromClause) -> ColumnElement[bool]:
+    """Of ``multi_events`` and ``alerts``: whether a row was not retracted."""
+    return func.coalesce(table.c.status, "") != "retracted"

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from astrocyte.agents.sinks.base import Rejected, Sourced
-from astrocyte.agents.sinks.http.server import HttpServer, Row, alerts_of, one_by_one, post
+from astrocyte.agents.sinks.http.server import HttpServer, Row, alerts_of, is_retracted, one_by_one, post
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.times import iso_from_us, us_from_iso
 
@@ -83,7 +83,7 @@ class AlertmanagerSink:
 
     def _posted(self, alert: Mapping[str, Any], now_us: int) -> dict[str, Any] | None:
         """What to post of an alert; None of one that is retracted while another with its labels fires."""
-        retracted = alert.get("status") == "retracted"
+        retracted = is_retracted(alert)
         posted = posted_alert(alert, now_us, 0 if retracted else self._resolve_after_us)
         labels = tuple(posted["labels"].items())
         firing = {name: end for name, end in self._firing.get(labels, {}).items() if end > now_us}

@@ -15,7 +15,7 @@ from astrocyte.agents.sinks.http.answers import REFUSED, TRANSIENT, server_parts
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.tls import tls_context, tls_fault
 
-__all__ = ["HttpServer", "NotTaken", "Row", "alerts_of", "one_by_one", "post", "server_of"]
+__all__ = ["HttpServer", "NotTaken", "Row", "alerts_of", "is_retracted", "one_by_one", "post", "server_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +198,11 @@ def alerts_of(batch: Sequence[Sourced]) -> list[Row]:
         if isinstance(item, SourcedRecords) and item.kind == "alerts"
         for row in range(len(item.records))
     ]
+
+
+def is_retracted(alert: Mapping[str, Any]) -> bool:
+    """Whether a record of the topic ``alerts`` takes a provisional alert back."""
+    return alert.get("status") == "retracted"
 
 
 def server_of(settings: Mapping[str, Any], url: str, *, name: str, setting: str) -> HttpServer:

@@ -19,7 +19,7 @@ import orjson
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
 from astrocyte.agents.sinks.http.answers import run_concurrently
-from astrocyte.agents.sinks.http.server import HttpServer, Row, alerts_of, one_by_one, post
+from astrocyte.agents.sinks.http.server import HttpServer, Row, alerts_of, is_retracted, one_by_one, post
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.json.cloudevents import EXTENSIONS, OWN_SOURCE
 
@@ -66,7 +66,7 @@ class WebhookSink:
         rows = alerts_of(batch)
         refused: list[Rejected] = []
         for retracted in (False, True):  # requests overtake one another: what is taken back has to be there before
-            chosen = [row for row in rows if _is_retracted(row[0].records[row[1]]) == retracted]
+            chosen = [row for row in rows if is_retracted(row[0].records[row[1]]) == retracted]
             parts = [chosen[at : at + self._most_events] for at in range(0, len(chosen), self._most_events)]
             for found in await run_concurrently(parts, lambda part: one_by_one(part, self._send), self._in_flight):
                 refused += found
@@ -89,7 +89,7 @@ class WebhookSink:
 
 def cloud_event_of(alert: Mapping[str, Any]) -> dict[str, Any]:
     """The CloudEvent of an alert, or of its retraction; ``data`` is the record as it is in the topic ``alerts``."""
-    retracted = _is_retracted(alert)
+    retracted = is_retracted(alert)
     event = {
         "specversion": "1.0",
         "id": f"{alert['alert_id']}.retracted" if retracted else alert["alert_id"],
@@ -101,10 +101,6 @@ def cloud_event_of(alert: Mapping[str, Any]) -> dict[str, Any]:
     }
     attributes = {"subject": alert.get("key")} | {name: alert.get(field) for name, field in EXTENSIONS.items()}
     return event | {name: value for name, value in attributes.items() if value}
-
-
-def _is_retracted(alert: Mapping[str, Any]) -> bool:
-    return alert.get("status") == "retracted"
 
 
 def signing_key(secret: str) -> bytes:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.engine import Engine
 
 from astrocyte.agents.stores.repositories.base import Repository, columns_of
 from astrocyte.schemas.tables import AlertRow, DeadLetterRow, MultiEventRow, MultiEventSource, WindowResult
+from astrocyte.schemas.tables.outputs import stands
 
 __all__ = ["Letter", "OutputRepository", "Source", "StoredAlert", "StoredMultiEvent", "WindowValue"]
 
@@ -110,7 +111,7 @@ class OutputRepository(Repository):
 
     def alerts(self, *, rule: str | None = None, severity: str | None = None) -> Iterator[StoredAlert]:
         """Alerts (of a rule, of a severity) in order of event time, streamed."""
-        query = self._mine(select(*_ALERT_COLUMNS), _ALERTS).where(_stands(_ALERTS))
+        query = self._mine(select(*_ALERT_COLUMNS), _ALERTS).where(stands(_ALERTS))
         query = query.order_by(_ALERTS.c.timestamp, _ALERTS.c.alert_id)
         if rule is not None:
             query = query.where(_ALERTS.c.rule == rule)
@@ -119,14 +120,14 @@ class OutputRepository(Repository):
     def alert_counts(self) -> dict[tuple[str, str], int]:
         """Number of alerts by rule and severity."""
         kinds = (_ALERTS.c.rule, _ALERTS.c.severity)
-        query = self._mine(select(*kinds, func.count()), _ALERTS).where(_stands(_ALERTS))
+        query = self._mine(select(*kinds, func.count()), _ALERTS).where(stands(_ALERTS))
         query = query.group_by(*kinds).order_by(*kinds)
         with self.engine.connect() as connection:
             return {(row[0], row[1]): row[2] for row in connection.execute(query)}
 
     def multi_events(self, rule: str | None = None) -> Iterator[StoredMultiEvent]:
         """Multi events (of a rule) in order of event time, streamed."""
-        query = self._mine(select(*_EVENT_COLUMNS), _EVENTS).where(_stands(_EVENTS))
+        query = self._mine(select(*_EVENT_COLUMNS), _EVENTS).where(stands(_EVENTS))
         query = query.order_by(_EVENTS.c.timestamp, _EVENTS.c.event_id)
         return self._stream(
             query if rule is None else query.where(_EVENTS.c.correlation_rule == rule), StoredMultiEvent
@@ -159,8 +160,3 @@ class OutputRepository(Repository):
 
     def _mine(self, query: Select[Any], table: Any) -> Select[Any]:
         return query.where(self._own(table)) if self.simulation_id else query
-
-
-def _stands(table: FromClause) -> ColumnElement[bool]:
-    """Whether a row was not retracted."""
-    return func.coalesce(table.c.status, "") != "retracted"

@@ -47,6 +47,23 @@ class RuleUnderDisorder:
     """The same of the ordered pass, without what only the end of the input decides."""
     _early_at: dict[bytes, int] = field(default_factory=dict)
 
+    def note(self, identity: bytes, status: int, delay_us: int | None) -> None:
+        """Take a match, ``delay_us`` after its own time; None of one that only the end of the input decides."""
+        if status == PROVISIONAL:
+            self.early.add(identity)
+            if delay_us is not None:
+                self._early_at[identity] = delay_us
+            return
+        early_us = self._early_at.pop(identity, None)
+        if status == RETRACTED:
+            self.retracted.add(identity)
+            return
+        self.ordered.add(identity)
+        if delay_us is not None:
+            self.ordered_delays_us.append(delay_us)
+        if early_us is not None:
+            self.early_delays_us.append(early_us)
+
     @property
     def precision(self) -> float | None:
         """Share of the matches made on arrival that are right; None without any."""
@@ -100,7 +117,6 @@ class Disordered:
     """All rules under one amount of disorder."""
 
     amount_us: int
-    lateness_us: int
     rules: dict[str, RuleUnderDisorder]
     events: int = 0
     late: int = 0
@@ -163,15 +179,14 @@ def run_disordered(
                 if status in (FINAL, CONFIRMED):
                     truth[name].add(identity)
     for amount_us in amounts_us:
-        found = Disordered(
-            amount_us, lateness_us, {name: RuleUnderDisorder(name, truth=of) for name, of in truth.items()}
-        )
+        found = Disordered(amount_us, {name: RuleUnderDisorder(name, truth=of) for name, of in truth.items()})
         for domain, tape in _domains(ruleset, tapes):
             engine = _Taking(domain, validated=True)
             for output, now_us in _arrive(
                 engine, tape, amount_us, lateness_us=lateness_us, every_us=every_us, seed=seed
             ):
-                _note(found, output, now_us)
+                for name, identity, status, time_us in _each(output):
+                    found.rules[name].note(identity, status, None if now_us is None else now_us - time_us)
             found.events += sum(each.frame.num_rows for step in tape.steps for each in step.frames)
             found.late += engine.late
         yield found
@@ -232,21 +247,3 @@ def _each(output: EngineOutput) -> Iterator[tuple[str, bytes, int, int]]:
         zip(table.rule.tolist(), table.status.tolist(), table.time_us.tolist(), strict=True)
     ):
         yield names[rule], ids[16 * place : 16 * place + 16], status, time_us
-
-
-def _note(found: Disordered, output: EngineOutput, now_us: int | None) -> None:
-    for name, identity, status, time_us in _each(output):
-        rule = found.rules[name]
-        if status == PROVISIONAL:
-            rule.early.add(identity)
-            if now_us is not None:
-                rule._early_at[identity] = now_us - time_us
-        elif status == RETRACTED:
-            rule.retracted.add(identity)
-            rule._early_at.pop(identity, None)
-        else:
-            rule.ordered.add(identity)
-            if now_us is not None:
-                rule.ordered_delays_us.append(now_us - time_us)
-            if identity in rule._early_at:
-                rule.early_delays_us.append(rule._early_at.pop(identity))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from astrocyte.agents.rules.model import RuleSet
-    from astrocyte.pipeline.analysis.disorder import Disordered, RuleUnderDisorder
+    from astrocyte.pipeline.analysis.history.disorder import Disordered, RuleUnderDisorder
     from astrocyte.pipeline.analysis.report.palette import Palette
 
 __all__ = ["DEFAULT_AMOUNTS", "measure_disorder"]
@@ -39,7 +39,7 @@ def measure_disorder(
 ) -> None:
     """Print a table, or JSON, and write the figure. Raises InvalidSettings, InvalidLog, InvalidRule."""
     from astrocyte.agents.rules.steps import format_duration
-    from astrocyte.pipeline.analysis.disorder import early_rules, run_disordered
+    from astrocyte.pipeline.analysis.history.disorder import early_rules, run_disordered
     from astrocyte.pipeline.analysis.history.tapes import History, TooLarge
     from astrocyte.pipeline.analysis.inputs import Inputs
 
@@ -126,14 +126,14 @@ def _share(value: float | None) -> str:
 
 
 def _delays(rule: RuleUnderDisorder, *, early: bool) -> str:
-    from astrocyte.pipeline.analysis.disorder import quantiles_s
+    from astrocyte.pipeline.analysis.history.disorder import quantiles_s
 
     found = quantiles_s(rule.early_delays_us if early else rule.ordered_delays_us)
     return "-" if found is None else f"{found['p50']:.2f}, {found['p95']:.2f}"
 
 
 def _figure(found: Sequence[Disordered]) -> Any:
-    from astrocyte.pipeline.analysis.disorder import quantiles_s
+    from astrocyte.pipeline.analysis.history.disorder import quantiles_s
     from astrocyte.pipeline.analysis.report.content import Figure
 
     places = [max(each.amount_us / 1e6, 1e-3) for each in found]

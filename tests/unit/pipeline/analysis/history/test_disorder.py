@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from astrocyte import Engine
 from astrocyte.agents.loading import load_rules
-from astrocyte.pipeline.analysis.disorder import early_rules, run_disordered
+from astrocyte.pipeline.analysis.history.disorder import early_rules, run_disordered
 from astrocyte.pipeline.analysis.history.tapes import History
 from astrocyte.pipeline.analysis.inputs import Inputs
 from astrocyte.pipeline.cli.app import app
