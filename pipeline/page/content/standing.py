@@ -23,9 +23,11 @@ class Standing:
 
     def take(self, identity: str, status: str) -> Change:
         """What a message about a finding changes: it is new, one more about a known one, or takes that back."""
-        if status == "final":
-            return "new"
         self.statuses.pop(identity, None)
+        if status == "final":  # of a known one: a worker that was killed had made it on arrival
+            known = identity in self._open
+            self._open.pop(identity, None)
+            return "known" if known else "new"
         self.statuses[identity] = status
         _bound(self.statuses, MOST_STATUSES)
         if status == "provisional":
