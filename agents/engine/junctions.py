@@ -147,7 +147,7 @@ class Junctions:
         counts["weak"] += int(weak.sum())
         kept = kept & ~weak
         if junction.where_node is not None:
-            fields = Columns(lambda name: made.column(name) if made.has(name) else None, made.num_rows)
+            fields = Columns.of(made)
             holds = predicate(junction.where_node, fields)
             counts["filtered"] += int((kept & ~holds).sum())
             kept = kept & holds
