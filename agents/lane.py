@@ -89,7 +89,8 @@ class Lane:
 
         Its peers are announced, so that a slow start of one makes nothing late.
         """
-        named = linked or frame.end or not self.watermarks.has_announced(source)
+        named = frame.end or not self.watermarks.has_announced(source)
+        named = named or (linked and self.watermarks.is_idle(source))
         peers = self._peers(source, frame) if named else []
         if linked:
             self.watermarks.wake(source, peers)

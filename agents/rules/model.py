@@ -440,9 +440,10 @@ class RuleSet(Model):
         if again is not None:
             places = " and ".join(f"streams[{index}]" for index, name in enumerate(streams) if name == again)
             raise ValueError(f"stream {again!r} is declared twice, as {places}; keep one declaration")
-        for rule in self.rules:
-            made = next((stream for stream in rule.streams if stream in self.made), None)
-            if rule.consistency == "eventual" and made is not None:
+        made_here = self.made
+        for rule in (each for each in self.rules if each.consistency == "eventual"):
+            made = next((stream for stream in rule.streams if stream in made_here), None)
+            if made is not None:
                 raise ValueError(
                     f"rule {rule.name!r}: consistency eventual matches events when they arrive, and {made!r} is made "
                     "by this rule set when its input is certain; leave consistency out"
