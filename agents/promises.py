@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np
 
 from astrocyte.agents.ingest.copies import Copied, Copy
-from astrocyte.agents.rules.links import Link
+from astrocyte.agents.rules.graph.links import Link
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import CEILING_US, NEVER_US

@@ -23,9 +23,9 @@ from astrocyte.agents.engine.operators import Making, MakingStatistic, MakingWin
 from astrocyte.agents.event_time.event_store import Block, EventStore
 from astrocyte.agents.event_time.reorder import Pending, Reorder
 from astrocyte.agents.ingest.faults import OperatorFailed
-from astrocyte.agents.rules.circles import refuse_circles
+from astrocyte.agents.rules.graph.circles import refuse_circles
+from astrocyte.agents.rules.graph.links import junction_sources, sources_of
 from astrocyte.agents.rules.insight import StatisticSpec
-from astrocyte.agents.rules.links import junction_sources, sources_of
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import Catalog

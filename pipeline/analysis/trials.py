@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from astrocyte.agents.rules.links import needed_for
+from astrocyte.agents.rules.graph.links import needed_for
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.backtest import backtest
 from astrocyte.pipeline.analysis.score import Planted, planted_in, score_outputs

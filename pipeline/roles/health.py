@@ -10,7 +10,7 @@ import orjson
 
 from astrocyte.agents.accounting import summed
 from astrocyte.agents.ingest.unused.counts import Unused
-from astrocyte.agents.rules.links import not_led_lines
+from astrocyte.agents.rules.graph.links import not_led_lines
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.pipeline.kafka.client import admin_client, consumer_client, partition_counts, topic_partitions
 from astrocyte.pipeline.role_registry import role_names

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from astrocyte.agents.controllers.base import CONTROLLERS, Controller, stepped
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.links import needed_for
+from astrocyte.agents.rules.graph.links import needed_for
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame

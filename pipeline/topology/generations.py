@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from astrocyte.agents.rules.graph.links import Circle, circle_of, depths, junction_sources
 from astrocyte.agents.rules.junctions import Junction
-from astrocyte.agents.rules.links import Circle, circle_of, depths, junction_sources
 from astrocyte.agents.rules.model import Rule, RuleSet
 
 __all__ = ["Layer", "layers", "with_junctions"]
@@ -104,7 +104,7 @@ def _foreign(junction: Junction, generation: int) -> Junction:
 def _without(rule: Rule, junctions: frozenset[str]) -> Rule | None:
     """The rule as it is before these junctions have led anything on; None if it then has no match."""
     if any(junctions.issuperset(step.stream) for step in rule.steps):
-        return None  # such a step is needed: `agents.rules.links` refuses others
+        return None  # such a step is needed: `agents.rules.graph.links` refuses others
     return _reading(rule, {name: [] for name in junctions})
 
 

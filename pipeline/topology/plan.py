@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from astrocyte.agents.ingest.decoders import Decoders
-from astrocyte.agents.rules.circles import refuse_circles
-from astrocyte.agents.rules.links import Link, depths, junction_problems, junction_sources
+from astrocyte.agents.rules.graph.circles import refuse_circles
+from astrocyte.agents.rules.graph.links import Link, depths, junction_problems, junction_sources
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import correlated_fields
 from astrocyte.agents.rules.problems import InvalidRules

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from astrocyte.agents.cep.explain.automaton import MATCH, Automaton, GraphEdge, GraphNode, automaton
+from astrocyte.agents.rules.graph.links import junction_sources
 from astrocyte.agents.rules.junctions import Junction
-from astrocyte.agents.rules.links import junction_sources
 from astrocyte.agents.rules.model import Rule, RuleSet, format_duration
 
 __all__ = ["junctions_mermaid", "mermaid"]

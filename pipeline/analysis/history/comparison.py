@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.rules.links import sources_of
+from astrocyte.agents.rules.graph.links import sources_of
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.history.results import RuleMatches, find_matches
 from astrocyte.pipeline.analysis.history.tapes import History, Tapes

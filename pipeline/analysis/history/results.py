@@ -14,7 +14,7 @@ from astrocyte.agents.engine.tape import Player
 from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.lineage import alert_ids, lineages, multi_event_records
 from astrocyte.agents.matches.table import MatchTable
-from astrocyte.agents.rules.links import needed_for
+from astrocyte.agents.rules.graph.links import needed_for
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.pipeline.analysis.backtest import Made
 from astrocyte.pipeline.analysis.explain import Explained, SourceEvent

@@ -4,7 +4,7 @@ import pytest
 
 from astrocyte import InvalidRules, RuleSet, load_rules, match
 from astrocyte.agents.cep.explain.mermaid import junctions_mermaid
-from astrocyte.agents.rules.links import depths
+from astrocyte.agents.rules.graph.links import depths
 from astrocyte.pipeline.topology.plan import make_plan
 from astrocyte.schemas.errors import InvalidRule
 

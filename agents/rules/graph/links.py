@@ -139,7 +139,7 @@ def circle_of(ruleset: RuleSet) -> Circle:
 def depths(ruleset: RuleSet) -> Mapping[str, int]:
     """By rule, window, statistic and junction: the most junctions through which its events may have come.
 
-    Of rules in a circle, before it. What no circle allows was refused before (`agents.rules.circles`).
+    Of rules in a circle, before it. What no circle allows was refused before (`agents.rules.graph.circles`).
     """
     led, reads, circle = junction_sources(ruleset), sources_of(ruleset), circle_of(ruleset)
     inside = circle.rules | circle.junctions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
 
-from astrocyte.agents.rules.links import sources_of
+from astrocyte.agents.rules.graph.links import sources_of
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 
@@ -14,7 +14,7 @@ __all__ = ["refuse_circles"]
 def refuse_circles(ruleset: RuleSet) -> None:
     """Raise InvalidRules for a circle, also one across different ``by``; the problem names the first rule in it.
 
-    Not for one through a junction with a bound (`agents.rules.links` says what that needs).
+    Not for one through a junction with a bound (`agents.rules.graph.links` says what that needs).
     """
     groups = {window.name: window.by for window in ruleset.windows}
     groups |= {rule.name: rule.by or "null" for rule in ruleset.rules}
