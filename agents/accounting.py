@@ -5,6 +5,7 @@ Nothing here raises because of an event: one that no JSON record can hold is a d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -41,7 +42,17 @@ if TYPE_CHECKING:
     from astrocyte.agents.engine.output import EngineOutput, FailedRow
     from astrocyte.agents.matches.records import FailedMatch
 
-__all__ = ["OUTCOMES", "Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent", "accounted", "lacking"]
+__all__ = [
+    "OUTCOMES",
+    "Accounting",
+    "Counters",
+    "DomainOutput",
+    "Intake",
+    "UnusedEvent",
+    "accounted",
+    "lacking",
+    "summed",
+]
 
 _MADE: Final = (KEYED_PREFIX, METRICS_PREFIX)
 """Topics that the pipeline itself writes: nobody else reports what happens to their events."""
@@ -151,6 +162,15 @@ class Intake:
         inside = "" if number is None or self.originals is not None else f" row {number}"
         topic, partition, offset = self.origin(row)
         return f"{topic}[{partition}]@{offset}{inside}"
+
+
+def summed(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, Counter[str]]:
+    """Counts by name and cause of several domains, added up, in the order of the names."""
+    total: dict[str, Counter[str]] = {}
+    for part in parts:
+        for name, counts in part.items():
+            total.setdefault(name, Counter()).update(counts)
+    return dict(sorted(total.items()))
 
 
 def lacking(frame: Frame, by: str | None) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.promises import Promises, Sent
-from astrocyte.agents.rules.links import Link
+from astrocyte.agents.rules.graph.links import Link
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US, iso_from_us
@@ -89,7 +89,8 @@ class Lane:
 
         Its peers are announced, so that a slow start of one makes nothing late.
         """
-        named = linked or frame.end or not self.watermarks.has_announced(source)
+        named = frame.end or not self.watermarks.has_announced(source)
+        named = named or (linked and self.watermarks.is_idle(source))
         peers = self._peers(source, frame) if named else []
         if linked:
             self.watermarks.wake(source, peers)

@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np
 
 from astrocyte.agents.ingest.copies import Copied, Copy
-from astrocyte.agents.rules.links import Link
+from astrocyte.agents.rules.graph.links import Link
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import CEILING_US, NEVER_US
@@ -51,11 +51,14 @@ class Promises:
         self._source = _source_of(self._origin)
         for link in links:
             _refuse_equal(link, domains)
-        self.domains = domains
         self._engine = engine
         self._links: dict[str, list[Link]] = {}
         for link in links:
             self._links.setdefault(link.junction, []).append(link)
+        self._peers = {
+            link.junction: tuple(f"{link.junction}@{sender}" for sender in _senders(link, domains)) for link in links
+        }
+        """By junction: its sources in every receiver."""
         self._sent_us: dict[str, int] = {}
         """By junction: the newest watermark that was sent since event time began."""
         self._said: Literal["nothing", "awake", "silent"] = "nothing"
@@ -122,9 +125,13 @@ class Promises:
         if events is None:
             columns: Mapping[str, list[object]] = {"timestamp": [], "key": []}
             events = Frame.from_columns(junction, "", columns)
-        feeders = dict.fromkeys(feeder for link in self._links[junction] for feeder in link.feeders)
-        peers = tuple(f"{junction}@{feeder}/{number}" for feeder in feeders for number in range(self.domains))
+        peers = self._peers[junction]
         return replace(events, origin=self._origin, watermark_us=watermark_us, end=end, peers=peers)
+
+
+def _senders(link: Link, domains: int) -> list[str]:
+    """The origins of all that send to a link, each the group and the partition."""
+    return [f"{feeder}/{number}" for feeder in link.feeders for number in range(domains)]
 
 
 def _source_of(origin: str) -> int:
@@ -135,7 +142,7 @@ def _source_of(origin: str) -> int:
 def _refuse_equal(link: Link, domains: int) -> None:
     """Raises InvalidSettings for two senders of one number: receivers would take events of one for repeated ones."""
     known: dict[int, str] = {}
-    for origin in (f"{feeder}/{number}" for feeder in link.feeders for number in range(domains)):
+    for origin in _senders(link, domains):
         other = known.setdefault(_source_of(origin), origin)
         if other != origin:
             raise InvalidSettings(

@@ -153,7 +153,7 @@ class Matcher:
         if plan is None or count == 0:
             return Prepared.empty()
         self._recycle()
-        columns = Columns(lambda name: frame.column(name) if frame.has(name) else None, count)
+        columns = Columns.of(frame)
         t = frame.timestamps()
         parts = []
         for (rows, words), number in zip(plan.touched(columns), plan.groups, strict=True):

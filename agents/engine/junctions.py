@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from astrocyte.agents.expressions.columns import predicate
 from astrocyte.agents.expressions.values import Columns
 from astrocyte.agents.matches.hops import hops_of
+from astrocyte.agents.rules.graph.links import junction_sources
 from astrocyte.agents.rules.junctions import HOPS, STRENGTH, Junction
-from astrocyte.agents.rules.links import junction_sources
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.frames import Frame
@@ -147,7 +147,7 @@ class Junctions:
         counts["weak"] += int(weak.sum())
         kept = kept & ~weak
         if junction.where_node is not None:
-            fields = Columns(lambda name: made.column(name) if made.has(name) else None, made.num_rows)
+            fields = Columns.of(made)
             holds = predicate(junction.where_node, fields)
             counts["filtered"] += int((kept & ~holds).sum())
             kept = kept & holds

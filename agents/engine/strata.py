@@ -23,9 +23,9 @@ from astrocyte.agents.engine.operators import Making, MakingStatistic, MakingWin
 from astrocyte.agents.event_time.event_store import Block, EventStore
 from astrocyte.agents.event_time.reorder import Pending, Reorder
 from astrocyte.agents.ingest.faults import OperatorFailed
-from astrocyte.agents.rules.circles import refuse_circles
+from astrocyte.agents.rules.graph.circles import refuse_circles
+from astrocyte.agents.rules.graph.links import junction_sources, sources_of
 from astrocyte.agents.rules.insight import StatisticSpec
-from astrocyte.agents.rules.links import junction_sources
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import Catalog
@@ -45,11 +45,8 @@ def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[Maker]]]:
     Raises InvalidRule where results would have to be known before their own causes.
     """
     refuse_circles(ruleset)
-    sources: dict[str, Sequence[str]] = {window.name: [window.source] for window in ruleset.windows}
-    sources |= {each.name: each.streams for each in (*ruleset.rules, *ruleset.insight)}
-    led = junction_sources(ruleset)
-    sources |= led
-    sources = {name: [source for source in read if source in sources] for name, read in sources.items()}
+    led, made = junction_sources(ruleset), sources_of(ruleset)
+    sources = {name: [source for source in read if source in made] for name, read in made.items()}
     levels: dict[str, int] = {}
     try:
         order = [*TopologicalSorter(sources).static_order()]

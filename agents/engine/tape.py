@@ -114,8 +114,8 @@ class Tape:
 class Player(Engine):
     """An engine that is given rows which were found to be on time, and new, before. Raises InvalidRule."""
 
-    def __init__(self, ruleset: RuleSet, *, carriers: Collection[str] = ()) -> None:
-        super().__init__(in_order_alone(ruleset), carriers=carriers, validated=True)
+    def __init__(self, ruleset: RuleSet, *, carriers: Collection[str] = (), newest: Collection[str] = ()) -> None:
+        super().__init__(in_order_alone(ruleset), carriers=carriers, newest=newest, validated=True)
 
     def take(self, frame: Frame, origin: Origin) -> None:
         """Let the rows wait; those on which a rule raises take no part, as in a domain."""
@@ -149,10 +149,11 @@ class Recorder(Engine):
         *,
         exports: Collection[str] = (),
         carriers: Collection[str] = (),
+        newest: Collection[str] = (),
         running: bool,
         most_rows: int = 2**62,
     ) -> None:
-        super().__init__(in_order_alone(ruleset), exports=exports, carriers=carriers, validated=True)
+        super().__init__(in_order_alone(ruleset), exports=exports, carriers=carriers, newest=newest, validated=True)
         self.tape = Tape()
         self._running = running
         self._left = most_rows

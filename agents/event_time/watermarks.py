@@ -147,13 +147,8 @@ class Watermarks:
         """
         return self._closed > 0 and not self._sources and not self._missing()
 
-    @property
-    def asserting(self) -> bool:
-        """Whether a source whose producer asserts watermarks is active and so bounds the domain's watermark."""
-        return any(state.asserts and not state.passive for state in self._sources.values())
-
     def asserting_beside(self, topics: Collection[str]) -> bool:
-        """The same, of the sources of other topics."""
+        """Whether a source of other topics whose producer asserts watermarks is active and so bounds the watermark."""
         return any(
             state.asserts and not state.passive for source, state in self._sources.items() if source.topic not in topics
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from astrocyte.schemas.values.foreign import plain_column
 from astrocyte.schemas.values.mixed import MIXED, column_of, members
 from astrocyte.schemas.values.nested import python_values
 from astrocyte.schemas.values.single import json_text
+
+if TYPE_CHECKING:
+    from astrocyte.schemas.frames import Frame
 
 __all__ = [
     "NULL",
@@ -176,6 +179,11 @@ class Columns:
         self._column = column
         self._values: dict[str, Operand] = {}
         self.rows = rows
+
+    @classmethod
+    def of(cls, frame: Frame) -> Columns:
+        """The fields of a frame."""
+        return cls(lambda name: frame.column(name) if frame.has(name) else None, frame.num_rows)
 
     def __getitem__(self, name: str) -> Operand:
         values = self._values.get(name)

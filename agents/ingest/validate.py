@@ -222,8 +222,7 @@ class _Work:
             self.refuse(bad, [refused[row] for row in rows])
 
     def fields(self) -> Columns:
-        frame = self.frame
-        return Columns(lambda name: frame.column(name) if frame.has(name) else None, frame.num_rows)
+        return Columns.of(self.frame)
 
     def reasons(self, spec: Validator, node: Node, bad: Flags) -> list[str]:
         """One reason for each refused row, with the values of the fields in the condition."""

@@ -17,9 +17,8 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
-from astrocyte.agents.expressions.nodes import ExpressionError, Node
-from astrocyte.agents.expressions.parser import parse
-from astrocyte.agents.rules.contradictions import never_holds
+from astrocyte.agents.expressions.nodes import Node
+from astrocyte.agents.rules.conditions import parsed_where, refuse_never
 from astrocyte.agents.rules.problems import in_expression
 from astrocyte.agents.rules.steps import Duration, Model, Whole, field_name
 
@@ -66,20 +65,14 @@ class Junction(Model):
 
     @model_validator(mode="after")
     def _check_where(self) -> Self:
-        reason = never_holds(self.where_node, "nothing is led on")
-        if reason is not None:
-            with in_expression("where"):
-                raise ValueError(f"where: {reason}")
+        with in_expression("where"):
+            refuse_never("where", self.where_node, "nothing is led on")
         return self
 
     @cached_property
     def where_node(self) -> Node | None:
         """Parsed ``where``."""
-        with in_expression("where"):
-            try:
-                return None if self.where is None else parse(self.where, aggregates=())
-            except ExpressionError as error:
-                raise ValueError(f"where: {error}") from error
+        return parsed_where(self.where)
 
     @property
     def delay_us(self) -> int:

@@ -28,9 +28,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from astrocyte.agents.expressions.nodes import ExpressionError
-from astrocyte.agents.expressions.parser import Node, parse, parse_template
+from astrocyte.agents.expressions.parser import Node, parse_template
 from astrocyte.agents.rules.alerts import Alert, AlertGroup, OnTimeout, group_of, on_timeout_of
-from astrocyte.agents.rules.contradictions import implies, never_holds, reads_step
+from astrocyte.agents.rules.conditions import parsed, refuse_never
+from astrocyte.agents.rules.contradictions import implies, reads_step
 from astrocyte.agents.rules.insight import AnyStatisticSpec
 from astrocyte.agents.rules.junctions import Junction
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem, in_expression
@@ -253,12 +254,12 @@ class Rule(Model):
         for index, step in enumerate(self.steps):
             with in_expression("steps", index, "where"):
                 nothing = " and excludes nothing" if step.negated else ""
-                _refuse_never(f"{step.name}.where", self.condition(step), f"step {step.name!r} never matches{nothing}")
+                refuse_never(f"{step.name}.where", self.condition(step), f"step {step.name!r} never matches{nothing}")
             with in_expression("steps", index, "until"):
-                _refuse_never(f"{step.name}.until", self.until(step), f"it never ends step {step.name!r}")
+                refuse_never(f"{step.name}.until", self.until(step), f"it never ends step {step.name!r}")
         for index, group in enumerate(self.groups):
             with in_expression("groups", index, "until"):
-                _refuse_never("group.until", self.until(group), "it never ends the group")
+                refuse_never("group.until", self.until(group), "it never ends the group")
         if self.kind == "seq":
             self._check_order()
         for _ in (self.emit_nodes, self.timeout_emit_nodes, self.confidence_node, self.message, self.timeout_message):
@@ -349,14 +350,14 @@ class Rule(Model):
         """The step's ``where``, parsed."""
         if step.where is None:
             return None
-        return _parse(f"{step.name}.where", step.where, self.positive, step.name)
+        return parsed(f"{step.name}.where", step.where, steps=self.positive, own=step.name)
 
     def until(self, part: Step | Group) -> Node | None:
         """The part's ``until``, parsed; bare fields are those of the candidate event."""
         if part.until is None:
             return None
         name = part.name if isinstance(part, Step) else None
-        return _parse(f"{name or 'group'}.until", part.until.where, self.positive, name)
+        return parsed(f"{name or 'group'}.until", part.until.where, steps=self.positive, own=name)
 
     @cached_property
     def emit_nodes(self) -> Mapping[str, Node]:
@@ -373,7 +374,7 @@ class Rule(Model):
         """Parsed ``confidence`` (or the emit value of that name)."""
         text = self.confidence if self.confidence is not None else self.emit.get("confidence")
         with in_expression("confidence"):
-            return None if text is None else _parse("confidence", text, self.positive, None, bare=False)
+            return None if text is None else parsed("confidence", text, steps=self.positive, bare_fields=False)
 
     @cached_property
     def message(self) -> tuple[tuple[str, Node | None, str], ...] | None:
@@ -393,7 +394,7 @@ class Rule(Model):
         nodes = {}
         for name, text in strings.items():
             with in_expression(*where.split("."), name):
-                nodes[name] = _parse(f"{where}.{name}", text, self.positive, None, bare=False)
+                nodes[name] = parsed(f"{where}.{name}", text, steps=self.positive, bare_fields=False)
         return nodes
 
     @cached_property
@@ -440,9 +441,10 @@ class RuleSet(Model):
         if again is not None:
             places = " and ".join(f"streams[{index}]" for index, name in enumerate(streams) if name == again)
             raise ValueError(f"stream {again!r} is declared twice, as {places}; keep one declaration")
-        for rule in self.rules:
-            made = next((stream for stream in rule.streams if stream in self.made), None)
-            if rule.consistency == "eventual" and made is not None:
+        made_here = self.made
+        for rule in (each for each in self.rules if each.consistency == "eventual"):
+            made = next((stream for stream in rule.streams if stream in made_here), None)
+            if made is not None:
                 raise ValueError(
                     f"rule {rule.name!r}: consistency eventual matches events when they arrive, and {made!r} is made "
                     "by this rule set when its input is certain; leave consistency out"
@@ -476,19 +478,6 @@ def as_rule_set(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:
                 "load_rules(...) makes a RuleSet from a path, YAML text or a mapping"
             )
     return RuleSet(rules=tuple(given))
-
-
-def _parse(where: str, text: str, steps: Collection[str], own: str | None, *, bare: bool = True) -> Node:
-    try:
-        return parse(text, steps=steps, own=own, bare_fields=bare)
-    except ExpressionError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _refuse_never(where: str, node: Node | None, effect: str) -> None:
-    reason = never_holds(node, effect)
-    if reason is not None:
-        raise ValueError(f"{where}: {reason}")
 
 
 def _template(where: str, text: str, steps: Collection[str]) -> tuple[tuple[str, Node | None, str], ...]:

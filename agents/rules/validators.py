@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, model_validator
 
-from astrocyte.agents.expressions.nodes import ExpressionError, Node
-from astrocyte.agents.expressions.parser import parse
-from astrocyte.agents.rules.contradictions import never_holds
+from astrocyte.agents.expressions.nodes import Node
+from astrocyte.agents.rules.conditions import parsed, parsed_where, refuse_never
 from astrocyte.agents.rules.problems import in_expression
 from astrocyte.agents.rules.steps import Model, stream_names
 from astrocyte.agents.rules.validator_functions import VALIDATORS, ValidatorFunction, function_of
@@ -81,10 +80,8 @@ class Validator(Model):
         if self.options and self.use is None:
             raise ValueError("with applies to use, which is missing; add use or leave with out")
         _ = self.set_nodes, self.function
-        reason = never_holds(self.where_node, "every event would be refused")
-        if reason is not None:
-            with in_expression("where"):
-                raise ValueError(f"where: {reason}")
+        with in_expression("where"):
+            refuse_never("where", self.where_node, "every event would be refused")
         return self
 
     @cached_property
@@ -105,8 +102,7 @@ class Validator(Model):
     @cached_property
     def where_node(self) -> Node | None:
         """Parsed ``where``."""
-        with in_expression("where"):
-            return None if self.where is None else _parse("where", self.where)
+        return parsed_where(self.where)
 
     @cached_property
     def set_nodes(self) -> dict[str, Node]:
@@ -114,12 +110,5 @@ class Validator(Model):
         nodes = {}
         for name, text in self.set.items():
             with in_expression("set", name):
-                nodes[name] = _parse(f"set.{name}", text)
+                nodes[name] = parsed(f"set.{name}", text, aggregates=())
         return nodes
-
-
-def _parse(where: str, text: str) -> Node:
-    try:
-        return parse(text, aggregates=())
-    except ExpressionError as error:
-        raise ValueError(f"{where}: {error}") from error

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
-from astrocyte.agents.expressions.nodes import ExpressionError, Node
-from astrocyte.agents.expressions.parser import parse
-from astrocyte.agents.rules.contradictions import never_holds
+from astrocyte.agents.expressions.nodes import Node
+from astrocyte.agents.rules.conditions import parsed_where, refuse_never
 from astrocyte.agents.rules.problems import in_expression
 from astrocyte.agents.rules.select import Select, parse_select
 from astrocyte.agents.rules.steps import Duration, Model, field_name, format_duration
@@ -98,10 +97,8 @@ class Window(Model):
     @model_validator(mode="after")
     def _check_expressions(self) -> Self:
         _ = self.parsed
-        reason = never_holds(self.where_node, "the window has no events")
-        if reason is not None:
-            with in_expression("where"):
-                raise ValueError(f"where: {reason}")
+        with in_expression("where"):
+            refuse_never("where", self.where_node, "the window has no events")
         return self
 
     @cached_property
@@ -112,11 +109,7 @@ class Window(Model):
     @cached_property
     def where_node(self) -> Node | None:
         """Parsed ``where``."""
-        with in_expression("where"):
-            try:
-                return None if self.where is None else parse(self.where, aggregates=())
-            except ExpressionError as error:
-                raise ValueError(f"where: {error}") from error
+        return parsed_where(self.where)
 
     @property
     def size_us(self) -> int:

@@ -78,7 +78,7 @@ class WindowOperator:
 
     def prepare(self, frame: Frame) -> WindowRows:
         """The rows of a frame that satisfy ``where``, with the columns that the aggregates read."""
-        fields = Columns(lambda name: frame.column(name) if frame.has(name) else None, frame.num_rows)
+        fields = Columns.of(frame)
         row = np.arange(frame.num_rows)
         if self._where is not None:
             kept = predicate(self._where, fields)

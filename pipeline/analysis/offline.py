@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
+from astrocyte.agents.accounting import summed
 from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.arrival.early import in_order_alone
 from astrocyte.agents.engine.engine import Engine
@@ -245,20 +246,12 @@ class OfflineRun:
     @property
     def unraised(self) -> dict[str, Counter[str]]:
         """By rule: alerts that ``cool_down`` suppressed, and that ``group`` joined to an earlier one."""
-        total: dict[str, Counter[str]] = {}
-        for domain in self._all_domains():
-            for rule, counts in domain.unraised.items():
-                total.setdefault(rule, Counter()).update(counts)
-        return total
+        return summed(domain.unraised for domain in self._all_domains())
 
     @property
     def led(self) -> dict[str, Counter[str]]:
         """By junction: matches that were led on, and those that were not, by cause."""
-        total: dict[str, Counter[str]] = {}
-        for domain in self._all_domains():
-            for name, counts in led_of(domain).items():
-                total.setdefault(name, Counter()).update(counts)
-        return total
+        return summed(map(led_of, self._all_domains()))
 
     @property
     def fields(self) -> FieldsSeen:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from astrocyte.agents.rules.links import junction_sources
+from astrocyte.agents.rules.graph.links import needed_for
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.backtest import backtest
 from astrocyte.pipeline.analysis.score import Planted, planted_in, score_outputs
@@ -186,24 +186,7 @@ def run_trials(
 
 def behind_alerts(ruleset: RuleSet) -> RuleSet:
     """The rules with alerts and what they read, directly or not: other windows and statistics would only cost time."""
-    reads = {rule.name: set(rule.streams) for rule in ruleset.rules}
-    reads |= {window.name: {window.source} for window in ruleset.windows}
-    reads |= {spec.name: set(spec.streams) for spec in ruleset.insight}
-    reads |= {name: set(rules) for name, rules in junction_sources(ruleset).items()}
-    waiting = [rule.name for rule in ruleset.rules if rule.alert is not None]
-    wanted: set[str] = set()
-    while waiting:
-        if (name := waiting.pop()) in reads and name not in wanted:
-            wanted.add(name)
-            waiting += reads[name]
-    return RuleSet(
-        rules=tuple(each for each in ruleset.rules if each.name in wanted),
-        windows=tuple(each for each in ruleset.windows if each.name in wanted),
-        insight=tuple(each for each in ruleset.insight if each.name in wanted),
-        junctions=tuple(each for each in ruleset.junctions if each.name in wanted),
-        validators=ruleset.validators,
-        streams=ruleset.streams,
-    )
+    return needed_for(ruleset, [rule.name for rule in ruleset.rules if rule.alert is not None])
 
 
 def _unnamed(trials: Trials, unplanted: Collection[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import orjson
 
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.ingest.unused.counts import line_of
-from astrocyte.agents.rules.links import not_led_lines
+from astrocyte.agents.rules.graph.links import not_led_lines
 from astrocyte.pipeline.analysis.offline import OfflineRun
 from astrocyte.schemas.contract import Contract, Contracts, read_event
 from astrocyte.schemas.errors import AstrocyteError

@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
+from astrocyte.agents.accounting import summed
 from astrocyte.agents.ingest.unused.counts import Unused
-from astrocyte.agents.rules.links import not_led_lines
+from astrocyte.agents.rules.graph.links import not_led_lines
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.pipeline.kafka.client import admin_client, consumer_client, partition_counts, topic_partitions
 from astrocyte.pipeline.role_registry import role_names
@@ -139,9 +140,9 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
     stalls = [stall for stats in reports for stall in stats.get("stalls", ())]
     absent: list[set[str]] = []
     copies: dict[str, str] = {}
-    unraised: dict[str, Counter[str]] = {}
-    corrections: dict[str, Counter[str]] = {}
-    led: dict[str, Counter[str]] = {}
+    unraised, corrections, led = (
+        summed(stats.get(name, {}) for stats in reports) for name in ("unraised", "corrections", "led")
+    )
     doubted: Counter[str] = Counter()
     samples: dict[tuple[str, str], list[tuple[int, KeySample]]] = {}
     said = {stall["topic"] for stall in stalls if stall["why"] == "doubted"}
@@ -154,12 +155,6 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
             samples.setdefault((topic, each["by"]), []).append((stats["partition"], sample))
         if "absent" in stats:
             absent.append(set(stats["absent"]))
-        for rule, counts in stats.get("unraised", {}).items():
-            unraised.setdefault(rule, Counter()).update(counts)
-        for rule, counts in stats.get("corrections", {}).items():
-            corrections.setdefault(rule, Counter()).update(counts)
-        for junction, counts in stats.get("led", {}).items():
-            led.setdefault(junction, Counter()).update(counts)
     spread = [
         found.sentence(topic, by)
         for (topic, by), each in sorted(samples.items())
@@ -172,9 +167,9 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
         "unused": total.as_json(),
         "skipped": skipped,
         "absent": sorted(set.intersection(*absent)) if absent else [],
-        "unraised": {rule: dict(counts) for rule, counts in sorted(unraised.items())},
-        "corrections": {rule: dict(counts) for rule, counts in sorted(corrections.items())},
-        "led": {junction: dict(counts) for junction, counts in sorted(led.items())},
+        "unraised": {rule: dict(counts) for rule, counts in unraised.items()},
+        "corrections": {rule: dict(counts) for rule, counts in corrections.items()},
+        "led": {junction: dict(counts) for junction, counts in led.items()},
         "copies": [
             f"{source} ({there.get(source, 0)} partitions) is read repartitioned, from {topic} ({there.get(topic, 0)})"
             for topic, source in sorted(copies.items())
@@ -183,8 +178,8 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
             *total.lines(),
             *spread,
             *([f"{skipped:,} tombstone{'' if skipped == 1 else 's'} skipped"] if skipped else []),
-            *(_unraised_line(rule, counts) for rule, counts in sorted(unraised.items())),
-            *(_corrections_line(rule, counts) for rule, counts in sorted(corrections.items()) if counts.total()),
+            *(_unraised_line(rule, counts) for rule, counts in unraised.items()),
+            *(_corrections_line(rule, counts) for rule, counts in corrections.items() if counts.total()),
             *not_led_lines(led),
         ],
         "waiting": sum(stats.get("waiting", 0) for stats in reports),

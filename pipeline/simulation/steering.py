@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from astrocyte.agents.controllers.base import CONTROLLERS, Controller, stepped
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.links import junction_sources
+from astrocyte.agents.rules.graph.links import needed_for
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
@@ -137,21 +137,4 @@ def _reads_window(controller: Controller) -> bool:
 
 def _needed(ruleset: RuleSet, names: Collection[str]) -> RuleSet:
     """The windows of these names, with the windows and rules that they read."""
-    needed: set[str] = set()
-    waiting = list(names)
-    reads = {window.name: {window.source} for window in ruleset.windows}
-    reads |= {rule.name: set(rule.streams) for rule in ruleset.rules}
-    reads |= {name: set(rules) for name, rules in junction_sources(ruleset).items()}
-    while waiting:
-        name = waiting.pop()
-        if name in reads and name not in needed:
-            needed.add(name)
-            waiting += reads[name]
-    return ruleset.model_copy(
-        update={
-            "windows": tuple(window for window in ruleset.windows if window.name in needed),
-            "rules": tuple(rule for rule in ruleset.rules if rule.name in needed),
-            "junctions": tuple(each for each in ruleset.junctions if each.name in needed),
-            "insight": (),
-        }
-    )
+    return needed_for(ruleset.model_copy(update={"insight": ()}), names)

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from astrocyte.agents.rules.graph.links import Circle, circle_of, depths, junction_sources
 from astrocyte.agents.rules.junctions import Junction
-from astrocyte.agents.rules.links import circle_of, depths, junction_sources
 from astrocyte.agents.rules.model import Rule, RuleSet
 
 __all__ = ["Layer", "layers", "with_junctions"]
@@ -60,7 +60,8 @@ def layers(ruleset: RuleSet) -> list[Layer]:
         )
         if part.rules or part.windows:
             found.append(Layer(depth, with_junctions(part, junctions)))
-    return sorted([*found, *_generations(ruleset)], key=lambda each: each.depth)
+    first = min((deep[name] for name in circle.rules), default=0)
+    return sorted([*found, *_generations(ruleset, circle, first)], key=lambda each: each.depth)
 
 
 def with_junctions(ruleset: RuleSet, junctions: Sequence[Junction]) -> RuleSet:
@@ -70,11 +71,10 @@ def with_junctions(ruleset: RuleSet, junctions: Sequence[Junction]) -> RuleSet:
     return ruleset.model_copy(update={"junctions": tuple(each for each in junctions if each.name in near)})
 
 
-def _generations(ruleset: RuleSet) -> Iterator[Layer]:
-    circle = circle_of(ruleset)
+def _generations(ruleset: RuleSet, circle: Circle, first: int) -> Iterator[Layer]:
+    """The layers of the rules of a circle, of which generation 0 has the depth ``first``."""
     if not circle.rules:
         return
-    first = min(depths(ruleset)[name] for name in circle.rules)
     inside = [each for each in ruleset.junctions if each.name in circle.junctions]
     outside = [each for each in ruleset.junctions if each.name not in circle.junctions]
     own = [rule for rule in ruleset.rules if rule.name in circle.rules]
@@ -104,7 +104,7 @@ def _foreign(junction: Junction, generation: int) -> Junction:
 def _without(rule: Rule, junctions: frozenset[str]) -> Rule | None:
     """The rule as it is before these junctions have led anything on; None if it then has no match."""
     if any(junctions.issuperset(step.stream) for step in rule.steps):
-        return None  # such a step is needed: `agents.rules.links` refuses others
+        return None  # such a step is needed: `agents.rules.graph.links` refuses others
     return _reading(rule, {name: [] for name in junctions})
 
 

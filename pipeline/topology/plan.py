@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from astrocyte.agents.ingest.decoders import Decoders
-from astrocyte.agents.rules.circles import refuse_circles
-from astrocyte.agents.rules.links import Link, depths, junction_problems, junction_sources
+from astrocyte.agents.rules.graph.circles import refuse_circles
+from astrocyte.agents.rules.graph.links import Link, depths, junction_problems, junction_sources
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import correlated_fields
 from astrocyte.agents.rules.problems import InvalidRules
@@ -34,6 +34,7 @@ __all__ = [
     "checked_plan",
     "contracts_of",
     "decoders_of",
+    "key_groups",
     "make_plan",
     "refuse_topics",
     "uneven_topics",
@@ -90,6 +91,11 @@ class KeyGroup:
         """Name of the group in its role: the field, and behind junctions their number."""
         name = f"{self.field}+{self.depth}" if self.depth else self.field
         return name if self.generation is None else f"{name}.{self.generation}"
+
+    @property
+    def makers(self) -> frozenset[str]:
+        """Names of its rules, windows and statistics."""
+        return frozenset(each.name for each in (*self.ruleset.rules, *self.ruleset.windows, *self.ruleset.insight))
 
     @property
     def title(self) -> str:
@@ -217,6 +223,32 @@ def uneven_topics(partitions: Mapping[str, int], domains: int) -> dict[str, int]
     return {topic: count for topic, count in partitions.items() if count != domains and not is_derived(topic)}
 
 
+def key_groups(ruleset: RuleSet) -> list[KeyGroup]:
+    """The groups of a rule set without their topics, and what follows from these."""
+    made = _made(ruleset)
+    groups = []
+    for layer in layers(ruleset):
+        here = {each.name for each in layer.ruleset.windows} | {each.name for each in layer.ruleset.rules}
+        for field in dict.fromkeys(field for name, field in made.items() if name in here):
+            own = RuleSet(
+                rules=tuple(rule for rule in layer.ruleset.rules if made[rule.name] == field),
+                windows=tuple(window for window in layer.ruleset.windows if made[window.name] == field),
+                streams=ruleset.streams,
+            )
+            own = with_junctions(own, layer.ruleset.junctions)
+            groups.append(KeyGroup(field, own, {}, depth=layer.depth, generation=layer.generation, newest=layer.newest))
+    if ruleset.insight:
+        own = RuleSet(insight=ruleset.insight, streams=ruleset.streams)
+        groups.append(KeyGroup(RUN, own, {}, role="insight"))
+    return groups
+
+
+def _made(ruleset: RuleSet) -> dict[str, str]:
+    """The field by which each window and rule correlates."""
+    made = {window.name: window.by for window in ruleset.windows}
+    return made | {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
+
+
 def make_plan(
     ruleset: RuleSet,
     catalog: Catalog = CATALOG,
@@ -237,36 +269,18 @@ def make_plan(
     refuse_circles(ruleset)
     if problems := [*junction_problems(ruleset)]:
         raise InvalidRules(problems)
-    statistics = {spec.name for spec in ruleset.insight}
-    made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
-    made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
-    keys = made | dict.fromkeys(statistics, RUN)
-    deep, laid_out = depths(ruleset), layers(ruleset)
-    junctions = {junction.name for layer in laid_out for junction in layer.ruleset.junctions}
+    made = _made(ruleset)
+    keys = made | {spec.name: RUN for spec in ruleset.insight}
+    deep, groups = depths(ruleset), key_groups(ruleset)
+    junctions = {junction.name for group in groups for junction in group.ruleset.junctions}
     declared = {
         each.name: contracts.of_stream(each.name).key_field if each.is_partitioned else None for each in ruleset.streams
     }
-    groups = []
-    for layer in laid_out:
-        here = {each.name for each in layer.ruleset.windows} | {each.name for each in layer.ruleset.rules}
-        for field in dict.fromkeys(field for name, field in made.items() if name in here):
-            names = {name for name in here if made[name] == field}
-            own = RuleSet(
-                rules=tuple(rule for rule in layer.ruleset.rules if rule.name in names),
-                windows=tuple(window for window in layer.ruleset.windows if window.name in names),
-                streams=ruleset.streams,
-            )
-            own = with_junctions(own, layer.ruleset.junctions)
-            group = KeyGroup(field, own, {}, depth=layer.depth, generation=layer.generation, newest=layer.newest)
-            groups.append((group, names))
-    if statistics:
-        own = RuleSet(insight=ruleset.insight, streams=ruleset.streams)
-        groups.append((KeyGroup(RUN, own, {}, role="insight"), statistics))
     repartitions: dict[str, Repartition] = {}
-    for group, own_made in groups:
+    for group in groups:
         field, topics = group.field, group.topics
         copied: set[str] = set()
-        for stream in sorted(group.ruleset.read - own_made):  # what is made here is read in event-time order
+        for stream in sorted(group.ruleset.read - group.makers):  # what is made here is read in event-time order
             if stream in junctions:
                 topics[stream] = keyed_topic(stream, field)
                 continue
@@ -289,14 +303,14 @@ def make_plan(
             source, topics[stream] = topics[stream], keyed_topic(stream, field)
             copy = Repartition(stream, source, field, topics[stream], uneven.get(source))
             repartitions[copy.topic] = copy
-    read = {stream for group, _ in groups for stream in group.topics}
+    read = {stream for group in groups for stream in group.topics}
     feeders: dict[str, list[str]] = {}
-    for group, _ in groups:
+    for group in groups:
         for junction in junction_sources(group.ruleset):
             feeders.setdefault(junction, []).append(group.name)
     links = {
         Link(stream, group.field, topic, tuple(feeders[stream])): None
-        for group, _ in groups
+        for group in groups
         for stream, topic in sorted(group.topics.items())
         if stream in junctions
     }
@@ -307,7 +321,7 @@ def make_plan(
             links=tuple(link for link in links if link.junction in junction_sources(group.ruleset)),
             carriers=frozenset(name for name in group.topics if name in made and deep[name]),
         )
-        for group, _ in groups
+        for group in groups
     ]
     return Plan(tuple(whole), tuple(repartitions.values()), contracts)
 

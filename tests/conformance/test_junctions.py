@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.matching import match
-from astrocyte.agents.loading import load_rules
 from astrocyte.agents.matches.table import Match
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
@@ -28,6 +27,7 @@ from tests.support.linked import (
     random_circle,
     random_events,
     random_linked_rules,
+    rules_of,
 )
 from tests.support.logs import frame_messages, write_log
 from tests.support.search import examples
@@ -80,7 +80,7 @@ def identified(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_one_engine_finds_what_passes_over_dicts_find(seed):
     rng = random.Random(seed)
     text, events = random_linked_rules(rng), identified(random_events(rng, 60))
-    assert content(match(load_rules(text), events)) == content(found_in_passes(text, events)), text
+    assert content(match(rules_of(text), events)) == content(found_in_passes(text, events)), text
 
 
 @examples(10, 300)
@@ -89,18 +89,18 @@ def test_the_cuts_of_the_input_and_a_restart_change_nothing(seed):
     rng = random.Random(seed)
     text, events = random_linked_rules(rng), random_events(rng, 60)
     expected = content(found_in_passes(text, identified(events)))
-    engine = Engine(load_rules(text))
+    engine = Engine(rules_of(text))
     found: list[Match] = []
     for frame in frames_of(events, rng):
         engine.push(frame)
         # Nothing of any stream is older than what was pushed as a whole; a frame may reach far ahead of the others.
         if rng.random() < 0.3:
-            engine_before, engine = engine, Engine(load_rules(text))
+            engine_before, engine = engine, Engine(rules_of(text))
             engine.restore(engine_before.snapshot())
     for at_us in sorted(rng.sample([event["timestamp"] for event in events], 12)):
         found += engine.advance(at_us).matches.matches()
         if rng.random() < 0.3:
-            engine_before, engine = engine, Engine(load_rules(text))
+            engine_before, engine = engine, Engine(rules_of(text))
             engine.restore(engine_before.snapshot())
     found += engine.flush().matches.matches()
     assert content(found) == expected, text
@@ -119,7 +119,7 @@ def test_domains_find_what_passes_over_dicts_find(partitions, tmp_path_factory, 
     for frame in frames_of(events, rng):
         records += frame_messages(frame, partitions, offsets)
     path = write_log(tmp_path_factory.mktemp("log") / "log.jsonl.zst", records, partitions=partitions)
-    run, outputs = run_rules(load_rules(text), [path], lateness_us=0)
+    run, outputs = run_rules(rules_of(text), [path], lateness_us=0)
     bodies = [orjson.loads(record.value) for output in outputs for record in output.multi_events]
     found = sorted((us_from_iso(body["timestamp"]), body["correlation_rule"], body["event_id"]) for body in bodies)
     assert found == sorted((each.time_us, each.rule, each.id) for each in expected), text
@@ -138,7 +138,7 @@ def test_a_circle_gives_what_its_generations_give_one_after_the_other_and_dies_o
     for frame in frames_of(events, rng):
         records += frame_messages(frame, partitions, offsets)
     path = write_log(tmp_path_factory.mktemp("log") / "log.jsonl.zst", records, partitions=partitions)
-    run, outputs = run_rules(load_rules(text.replace("WAVE", "wave")), [path], lateness_us=0)
+    run, outputs = run_rules(rules_of(text.replace("WAVE", "wave")), [path], lateness_us=0)
     bodies = [orjson.loads(record.value) for output in outputs for record in output.multi_events]
     found = sorted((us_from_iso(body["timestamp"]), body["correlation_rule"], body["event_id"]) for body in bodies)
     assert found == sorted((each.time_us, each.rule, each.id) for each in expected), text

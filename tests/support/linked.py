@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from astrocyte.agents.engine.matching import match
@@ -18,9 +19,19 @@ from astrocyte.agents.rules.junctions import Junction
 from astrocyte.agents.rules.model import RuleSet
 from tests.support.logs import T0_US
 
-__all__ = ["found_in_passes", "random_events", "random_linked_rules"]
+__all__ = [
+    "found_in_generations",
+    "found_in_passes",
+    "random_circle",
+    "random_events",
+    "random_linked_rules",
+    "rules_of",
+]
 
 STREAMS = ("axon_1", "axon_2", "axon_3")
+
+rules_of = lru_cache(maxsize=64)(load_rules)
+"""`load_rules`, which reads each text once: an example runs its rules many times."""
 
 
 def random_events(rng: random.Random, count: int) -> list[dict[str, Any]]:
@@ -86,7 +97,7 @@ def _rule(rng: random.Random, name: str, inputs: Sequence[str]) -> str:
 
 def found_in_passes(text: str, events: Sequence[Mapping[str, Any]]) -> list[Match]:
     """All matches of a rule file whose rules read streams and junctions, but no other rule."""
-    ruleset = load_rules(text)
+    ruleset = rules_of(text)
     names = {junction.name for junction in ruleset.junctions}
     led: dict[str, list[dict[str, Any]]] = {}
     found: list[Match] = []
@@ -144,14 +155,14 @@ def random_circle(rng: random.Random) -> str:
 
 def found_in_generations(text: str, events: Sequence[Mapping[str, Any]]) -> list[Match]:
     """All matches of a file of `random_circle`, generation by generation."""
-    (junction,) = load_rules(text.replace("WAVE", "wave")).junctions
+    (junction,) = rules_of(text.replace("WAVE", "wave")).junctions
     names: list[str] = []
     given: list[Mapping[str, Any]] = list(events)
     found: list[Match] = []
     newest: set[str] = set()
 
     def matches(of: str) -> list[Match]:
-        ruleset = load_rules(text.replace("WAVE", ", ".join(names) or "nothing").split("junctions:")[0])
+        ruleset = rules_of(text.replace("WAVE", ", ".join(names) or "nothing").split("junctions:")[0])
         rules = [rule for rule in ruleset.rules if (rule.name == "heard") == (of == "heard")]
         return [
             each

@@ -48,7 +48,8 @@ ARROWS: dict[str, dict[str, str]] = {
         "statistics": "descent distributions followed genealogy rows series statistic",
     },
     "agents/rules": {
-        "reading": "insight junctions links model named_fields problems select steps validators windows",
+        "graph": "junctions model problems",
+        "reading": "graph insight junctions model named_fields problems select steps validators windows",
     },
     "agents/sinks": {
         "audit": "base sql",

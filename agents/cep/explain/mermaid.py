@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from astrocyte.agents.cep.explain.automaton import MATCH, Automaton, GraphEdge, GraphNode, automaton
+from astrocyte.agents.rules.graph.links import junction_sources
 from astrocyte.agents.rules.junctions import Junction
-from astrocyte.agents.rules.links import junction_sources
 from astrocyte.agents.rules.model import Rule, RuleSet, format_duration
 
 __all__ = ["junctions_mermaid", "mermaid"]
@@ -37,22 +37,32 @@ def junctions_mermaid(ruleset: RuleSet) -> str:
     by |= {window.name: f"{window.by}, a window" for window in ruleset.windows}
     reads: list[tuple[str, Sequence[str]]] = [(rule.name, rule.streams) for rule in ruleset.rules]
     reads += [(window.name, window.streams) for window in ruleset.windows]
-    arrows: list[tuple[str, str, str]] = []
+    arrows: list[tuple[str, str, str | None]] = []
     for junction in (each for each in ruleset.junctions if each.name in led):
-        readers = [name for name, streams in reads if junction.name in streams] or [_NOBODY]
-        arrows += [(name, _way(junction), reader) for name in led[junction.name] for reader in readers]
+        readers: list[str | None] = [name for name, streams in reads if junction.name in streams]
+        arrows += [(name, _way(junction), reader) for name in led[junction.name] for reader in readers or [None]]
     if not arrows:
         return ""
     ends = {end for first, _, last in arrows for end in (first, last)}
-    boxes = [f'    {_id(name)}["{name}<br/>by {_escape(by[name])}"]' for name in by if name in ends]
-    boxes += [f'    {_NOBODY}(["no rule"])'] if _NOBODY in ends else []
-    lines = [f'    {_id(first)} -- "{_escape(way)}" --> {_id(last)}' for first, way, last in arrows]
+    nodes = _nodes(name for name in by if name in ends)
+    boxes = [f'    {node}["{name}<br/>by {_escape(by[name])}"]' for name, node in nodes.items()]
+    boxes += [f'    {_NOBODY}(["no rule"])'] if None in ends else []
+    nodes[None] = _NOBODY
+    lines = [f'    {nodes[first]} -- "{_escape(way)}" --> {nodes[last]}' for first, way, last in arrows]
     return "\n".join(["%% junctions", "flowchart LR", *boxes, *lines]) + "\n"
 
 
-def _id(name: str) -> str:
-    """The name of a rule or window as that of a node."""
-    return re.sub(r"\W", "_", name)
+def _nodes(names: Iterable[str]) -> dict[str | None, str]:
+    """By name of a rule or window: that of its node."""
+    nodes: dict[str | None, str] = {}
+    taken = {_NOBODY, "end"}  # a word of Mermaid's own
+    for name in names:
+        node = re.sub(r"\W", "_", name)
+        while node in taken:
+            node += "_"
+        taken.add(node)
+        nodes[name] = node
+    return nodes
 
 
 def _way(junction: Junction) -> str:

@@ -60,7 +60,7 @@ class NumberFields:
             column = frame.column(name)
             for kind, odd in _other_than_numbers(column).items():
                 if columns is None:
-                    columns = Columns(lambda each: frame.column(each) if frame.has(each) else None, frame.num_rows)
+                    columns = Columns.of(frame)
                 used, reader = np.zeros(frame.num_rows, np.bool_), ""
                 for read in reads:
                     mine = odd if read.guard is None else odd & predicate(read.guard, columns)

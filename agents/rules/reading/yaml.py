@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from astrocyte.agents.expressions.kind_checks import kind_problems, types_of
 from astrocyte.agents.expressions.nodes import Aggregate, Field, Node, walk
+from astrocyte.agents.rules.graph.links import fields_of
 from astrocyte.agents.rules.insight import STATISTIC_SPECS, SeriesSpec, StatisticSpec, TargetSpec
 from astrocyte.agents.rules.junctions import Junction
-from astrocyte.agents.rules.links import fields_of
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
 from astrocyte.agents.rules.named_fields import expressions_of, reads_of
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.rules.links import junction_sources
+from astrocyte.agents.rules.graph.links import sources_of
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.history.results import RuleMatches, find_matches
 from astrocyte.pipeline.analysis.history.tapes import History, Tapes
@@ -65,10 +65,7 @@ def differing(before: RuleSet, after: RuleSet) -> set[str]:
         for side in (before, after)
     ]
     found = {name for name in sides[0].keys() | sides[1].keys() if sides[0].get(name) != sides[1].get(name)}
-    reads: list[tuple[str, Sequence[str]]] = []
-    for side in (before, after):
-        reads += [(each.name, each.streams) for each in (*side.rules, *side.windows, *side.insight)]
-    reads += [each for side in (before, after) for each in junction_sources(side).items()]
+    reads = [each for side in (before, after) for each in sources_of(side).items()]
     grown = True
     while grown:
         more = {name for name, streams in reads if not found.isdisjoint(streams)}

@@ -14,12 +14,12 @@ from astrocyte.agents.engine.tape import Player
 from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.lineage import alert_ids, lineages, multi_event_records
 from astrocyte.agents.matches.table import MatchTable
-from astrocyte.agents.rules.links import depths
+from astrocyte.agents.rules.graph.links import needed_for
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.pipeline.analysis.backtest import Made
 from astrocyte.pipeline.analysis.explain import Explained, SourceEvent
 from astrocyte.pipeline.analysis.history.tapes import Tapes
-from astrocyte.pipeline.topology.plan import ALL_KEYS, KeyGroup
+from astrocyte.pipeline.topology.plan import KeyGroup, key_groups
 from astrocyte.schemas.ids import format_ids
 from astrocyte.schemas.times import time_us
 
@@ -141,12 +141,14 @@ def find_matches(
     """
     found = {rule.name: RuleMatches(rule) for rule in ruleset.rules if rule.name in only}
     left = most_matches
-    for each in tapes.groups:
-        needed = _needed(ruleset, each.group, found.keys())
+    own_groups = {(group.role, group.name): group for group in key_groups(ruleset)}
+    for each in tapes.groups:  # those of rules that take the same events, perhaps others
+        group = own_groups[each.group.role, each.group.name]
+        needed = _needed(group, found.keys())
         if not needed.rules:
             continue
         for tape in each.tapes:
-            engine = Player(needed, carriers=each.group.carriers)
+            engine = Player(needed, carriers=each.group.carriers, newest=group.newest)
             for output in tape.replay(engine):
                 for name, table in _by_rule(output.matches, found.keys()):
                     left -= len(table)
@@ -162,32 +164,11 @@ def find_matches(
     return found
 
 
-def _needed(ruleset: RuleSet, group: KeyGroup, names: Collection[str]) -> RuleSet:
-    """The part of a group without which these rules cannot be run: they, and what of the group they read.
-
-    The group may be that of other rules, which take the same events.
-    """
-    if group.role == "insight":
-        own: dict[str, Any] = {each.name: each for each in ruleset.insight}
-    else:
-        deep = depths(ruleset)
-        own = {rule.name: rule for rule in ruleset.rules if (rule.by or ALL_KEYS) == group.field}
-        own |= {window.name: window for window in ruleset.windows if window.by == group.field}
-        own = {name: each for name, each in own.items() if deep[name] == group.depth}
-    wanted: set[str] = set()
-    todo = [name for name in names if name in own]
-    while todo:
-        name = todo.pop()
-        if name not in wanted:
-            wanted.add(name)
-            todo += [stream for stream in own[name].streams if stream in own]
-    return RuleSet(
-        rules=tuple(each for each in ruleset.rules if each.name in wanted),
-        windows=tuple(each for each in ruleset.windows if each.name in wanted),
-        insight=tuple(each for each in ruleset.insight if each.name in wanted),
-        junctions=group.ruleset.junctions,
-        streams=ruleset.streams,
-    )
+def _needed(group: KeyGroup, names: Collection[str]) -> RuleSet:
+    """The part of a group without which these rules cannot be run: they, and what of the group they read."""
+    own = group.ruleset
+    # Of junctions that come from other groups, all: their events are known by that.
+    return needed_for(own, names).model_copy(update={"junctions": own.junctions})
 
 
 def _by_rule(table: MatchTable, names: Collection[str]) -> Iterator[tuple[str, MatchTable]]:

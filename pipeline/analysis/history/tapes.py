@@ -111,6 +111,7 @@ class History:
                 group.ruleset,
                 exports=group.exports,
                 carriers=group.carriers,
+                newest=group.newest,
                 running=bool(_read_elsewhere(group, plan)),
                 most_rows=self.most_events,
             )

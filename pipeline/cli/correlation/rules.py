@@ -337,7 +337,7 @@ def check_command(
     """Check rule files; show which topics they need and which streams are repartitioned."""
     import asyncio
 
-    from astrocyte.agents.rules.links import junction_sources
+    from astrocyte.agents.rules.graph.links import junction_sources
     from astrocyte.pipeline.kafka.client import topic_partitions
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.rule_files import misspelt_streams

@@ -427,7 +427,7 @@ def test_sources_that_are_silent_have_not_ended_and_the_domain_goes_on_with_the_
     clock.silence(one)
     assert (clock.watermark_us, clock.finished) == (30, False)
     clock.silence(two)
-    assert (clock.watermark_us, clock.finished, clock.asserting) == (30, False, False)
+    assert (clock.watermark_us, clock.finished, clock.asserting_beside(())) == (30, False, False)
     clock.activate([one.place], asserting=True)
     clock.mark_all_idle(until_us=35)
     assert clock.watermark_us == 35, "what is said of the place does not make its sources active"

@@ -4,7 +4,7 @@ import pytest
 
 from astrocyte import InvalidRules, RuleSet, load_rules, match
 from astrocyte.agents.cep.explain.mermaid import junctions_mermaid
-from astrocyte.agents.rules.links import depths
+from astrocyte.agents.rules.graph.links import depths
 from astrocyte.pipeline.topology.plan import make_plan
 from astrocyte.schemas.errors import InvalidRule
 
@@ -159,6 +159,27 @@ def test_rules_behind_junctions_have_groups_of_their_own():
     drawn = junctions_mermaid(ruleset)
     assert 'pair -- "wave, key level" --> heard' in drawn
     assert "beyond, key w, delay 2s, damping 0.5, from strength 0.1, up to 4 hops" in drawn
+
+
+def test_nodes_of_a_diagram_are_told_apart():
+    text = """
+rules:
+  - {name: a.b, seq: [{as: x, stream: axon_1}]}
+  - {name: a_b, seq: [{as: x, stream: axon_1}]}
+  - {name: end, seq: [{as: x, stream: both}]}
+junctions:
+  - {name: both, from: "a*"}
+  - {name: beyond, from: end}
+"""
+    assert junctions_mermaid(load_rules(text)).splitlines()[2:] == [
+        '    a_b["a.b<br/>by key"]',
+        '    a_b_["a_b<br/>by key"]',
+        '    end_["end<br/>by key"]',
+        '    no_rule(["no rule"])',
+        '    a_b -- "both, key key" --> end_',
+        '    a_b_ -- "both, key key" --> end_',
+        '    end_ -- "beyond, key key" --> no_rule',
+    ]
 
 
 def test_a_statistic_reads_no_junction():

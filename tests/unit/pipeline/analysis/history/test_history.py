@@ -141,6 +141,31 @@ def test_all_rules_find_what_a_backtest_finds(tmp_path, monkeypatch, seed, as_js
     assert found["single"].count > 0
 
 
+LINKED = """
+rules:
+  - {name: seed, seq: [{as: a, stream: axon_1, where: "type == 'A'"}], emit: {to: "a.value"}}
+  - name: relay
+    within: 300ms
+    seq:
+      - {as: w, stream: [wave, axon_1]}
+      - {as: b, stream: axon_2}
+    emit: {to: "b.value + 1"}
+  - {name: heard, within: 200ms, seq: [{as: one, stream: wave}, {as: two, stream: wave}]}
+junctions:
+  - {name: wave, from: [seed, relay], delay: 1ms, damping: 0.5, max_hops: 3}
+"""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rules_in_a_circle_of_junctions_find_what_a_backtest_finds(tmp_path, seed):
+    log = some_log(tmp_path / "run.jsonl.zst", seed, as_json=False)
+    ruleset = load_rules(LINKED)
+    found = find_matches(ruleset, history_of(log).tapes(ruleset), only={rule.name for rule in ruleset.rules})
+    assert_as_backtest(ruleset, log, found)
+    assert found["relay"].count > found["seed"].count > 0
+    assert found["heard"].count > 0
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -151,11 +176,14 @@ def test_all_rules_find_what_a_backtest_finds(tmp_path, monkeypatch, seed, as_js
         ("  - name: again", "  - name: once_more"),
         ("stream: axon_1, where: \"type == 'C'\"", "stream: axon_3, where: \"type == 'C'\""),
         ("by: null", "by: type"),
+        ("within: 200ms", "within: 100ms"),
+        ("max_hops: 3", "max_hops: 2"),
     ],
 )
 def test_an_edit_gives_what_two_backtests_give(tmp_path, edit):
     log = some_log(tmp_path / "run.jsonl.zst", 11, as_json=True)
-    before, after = load_rules(RULES), load_rules(RULES.replace(*edit))
+    (text,) = (each for each in (RULES, LINKED) if edit[0] in each)
+    before, after = load_rules(text), load_rules(text.replace(*edit))
     history = history_of(log)
     compared = compare_rule_sets(history, before, after)
     a, b = (backtest(each, [log], lateness_us=100_000, clock_tolerance_us=10**12).made for each in (before, after))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
 from typing import Final, NamedTuple
@@ -21,7 +21,9 @@ __all__ = [
     "fields_of",
     "junction_problems",
     "junction_sources",
+    "needed_for",
     "not_led_lines",
+    "sources_of",
 ]
 
 _EVERY_EVENT: Final = frozenset({"timestamp", "key", "type"})
@@ -62,6 +64,33 @@ def junction_sources(ruleset: RuleSet) -> dict[str, tuple[str, ...]]:
     """By junction: the rules of the set whose matches it leads on; without those that have none here."""
     found = {each.name: tuple(rule.name for rule in _feeding(each, ruleset.rules)) for each in ruleset.junctions}
     return {name: rules for name, rules in found.items() if rules}
+
+
+def sources_of(ruleset: RuleSet) -> dict[str, tuple[str, ...]]:
+    """By window, statistic, rule and junction: what it reads; without junctions that have no rule here."""
+    makers = (*ruleset.windows, *ruleset.insight, *ruleset.rules)
+    return {each.name: each.streams for each in makers} | junction_sources(ruleset)
+
+
+def needed_for(ruleset: RuleSet, names: Iterable[str]) -> RuleSet:
+    """The rule set without the rules, windows, statistics and junctions that those of these names do not need.
+
+    They need what they read, directly or not.
+    """
+    sources, found, todo = sources_of(ruleset), set[str](), [*names]
+    while todo:
+        name = todo.pop()
+        if name in sources and name not in found:
+            found.add(name)
+            todo += sources[name]
+    return ruleset.model_copy(
+        update={
+            "rules": tuple(each for each in ruleset.rules if each.name in found),
+            "windows": tuple(each for each in ruleset.windows if each.name in found),
+            "insight": tuple(each for each in ruleset.insight if each.name in found),
+            "junctions": tuple(each for each in ruleset.junctions if each.name in found),
+        }
+    )
 
 
 class Circle(NamedTuple):
@@ -110,13 +139,9 @@ def circle_of(ruleset: RuleSet) -> Circle:
 def depths(ruleset: RuleSet) -> Mapping[str, int]:
     """By rule, window, statistic and junction: the most junctions through which its events may have come.
 
-    Of rules in a circle, before it. What no circle allows was refused before (`agents.rules.circles`).
+    Of rules in a circle, before it. What no circle allows was refused before (`agents.rules.graph.circles`).
     """
-    led, circle = junction_sources(ruleset), circle_of(ruleset)
-    reads: dict[str, Sequence[str]] = {
-        each.name: each.streams for each in (*ruleset.rules, *ruleset.windows, *ruleset.insight)
-    }
-    reads |= led
+    led, reads, circle = junction_sources(ruleset), sources_of(ruleset), circle_of(ruleset)
     inside = circle.rules | circle.junctions
     graph = {name: [each for each in read if each in reads and each not in inside] for name, read in reads.items()}
     graph[_CIRCLE] = [each for name in circle.rules for each in graph[name]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
 
-from astrocyte.agents.rules.links import junction_sources
+from astrocyte.agents.rules.graph.links import sources_of
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 
@@ -14,19 +14,16 @@ __all__ = ["refuse_circles"]
 def refuse_circles(ruleset: RuleSet) -> None:
     """Raise InvalidRules for a circle, also one across different ``by``; the problem names the first rule in it.
 
-    Not for one through a junction with a bound (`agents.rules.links` says what that needs).
+    Not for one through a junction with a bound (`agents.rules.graph.links` says what that needs).
     """
     groups = {window.name: window.by for window in ruleset.windows}
     groups |= {rule.name: rule.by or "null" for rule in ruleset.rules}
     groups |= {statistic.name: "run" for statistic in ruleset.insight}
-    groups |= {junction.name: junction.key for junction in ruleset.junctions}
-    sources: dict[str, tuple[str, ...]] = {window.name: (window.source,) for window in ruleset.windows}
-    windows = frozenset(sources)
-    sources |= {statistic.name: statistic.streams for statistic in ruleset.insight}
-    sources |= {rule.name: rule.streams for rule in ruleset.rules}
+    junctions = {junction.name: junction.key for junction in ruleset.junctions}
+    groups |= junctions
+    windows = {window.name for window in ruleset.windows}
     bounded = {each.name for each in ruleset.junctions if each.max_hops is not None and each.damping < 1.0}
-    led = junction_sources(ruleset)
-    sources |= {name: rules for name, rules in led.items() if name not in bounded}
+    sources = {name: read for name, read in sources_of(ruleset).items() if name not in bounded}
     try:
         TopologicalSorter(sources).prepare()
     except CycleError as error:
@@ -36,8 +33,8 @@ def refuse_circles(ruleset: RuleSet) -> None:
         circle = " -> ".join([*members, members[0]])
         fields = ", ".join(f"{name} by {groups[name]}" for name in members)
         message = f"rules and windows that read one another in a circle: {circle} ({fields}); break it at one place"
-        first = next((name for name in members if name in led), members[0])
-        if first in led:
+        first = next((name for name in members if name in junctions), members[0])
+        if first in junctions:
             message = (
                 f"the junction leads back to rules from which it comes: {circle} ({fields}); break it at one place, or "
                 "bound it: give it max_hops, and a damping below 1"
