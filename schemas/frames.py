@@ -29,7 +29,8 @@ from astrocyte.schemas.arrow.columns import (
     frame_columns,
     non_finite_of,
 )
-from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, read_schema, read_stream
+from astrocyte.schemas.arrow.messages import holds_no_rows
+from astrocyte.schemas.arrow.stream import MOST_BYTES, read_schema, read_stream
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
