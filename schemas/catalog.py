@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args
 
 import pyarrow as pa
 
-from astrocyte.schemas.arrow.columns import RESERVED
+from astrocyte.schemas.arrow.columns import HIDDEN
 from astrocyte.schemas.arrow.known import KnownSchemas
 from astrocyte.schemas.errors import InvalidSettings, UnknownEventType
 from astrocyte.schemas.registry import Registry, described
@@ -30,8 +30,6 @@ NUMBERS: Final = (*WHOLE, "float64", "float32")
 INSTANTS: Final = ("us since 1970", "s since 1970")
 """Units of points in time."""
 
-_HIDDEN: Final = tuple(name for name in RESERVED if name not in ("timestamp", "key", "type"))
-"""Columns that are no part of an event."""
 _ARROW: Mapping[str, pa.DataType] = {
     "int64": pa.int64(),
     "int32": pa.int32(),
@@ -125,7 +123,7 @@ class EventType:
         names, types = schema.names, schema.types
         if names == wanted.names:
             return bool(types == wanted.types)
-        hidden = _HIDDEN if in_run else (*_HIDDEN, "simulation_id")
+        hidden = HIDDEN if in_run else (*HIDDEN, "simulation_id")
         ordered = [*wanted.names, *(name for name in hidden if name in names and name not in wanted.names)]
         return names == ordered and types[: len(wanted)] == wanted.types and all(field.nullable for field in schema)
 

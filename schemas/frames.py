@@ -20,8 +20,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.batches import usual_batch, usual_without_rows
-from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_column, frame_columns, non_finite_of
-from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, read_schema, read_stream
+from astrocyte.schemas.arrow.columns import (
+    HIDDEN,
+    RESERVED,
+    TEXT,
+    field_name,
+    frame_column,
+    frame_columns,
+    non_finite_of,
+)
+from astrocyte.schemas.arrow.messages import holds_no_rows
+from astrocyte.schemas.arrow.stream import MOST_BYTES, read_schema, read_stream
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
@@ -40,8 +49,6 @@ __all__ = [
 ]
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
-_HIDDEN: Final = ("seq", "event_id", NON_FINITE)
-"""Reserved columns that are no part of an event. In rules these names are those of the event's fields."""
 _SMALL: Final = 1 << 16
 """Bytes of a frame without rows of which the columns are remembered."""
 _LEAST_SEQ, _MOST_SEQ = -(2**62), 2**62
@@ -158,7 +165,7 @@ class Frame:
         return name == "simulation_id" or self._index(name) >= 0
 
     def _index(self, name: str) -> int:
-        return int(self.batch.schema.get_field_index(f"{name}_" if name in _HIDDEN else name))
+        return int(self.batch.schema.get_field_index(f"{name}_" if name in HIDDEN else name))
 
     @property
     def has_own_ids(self) -> bool:
@@ -245,7 +252,7 @@ class Frame:
             return replace(self, batch=self.batch.set_column(index, name, column))
         # Fields come before the columns that are no part of an event.
         names = self.batch.schema.names
-        at = next((place for place, other in enumerate(names) if other in _HIDDEN), len(names))
+        at = next((place for place, other in enumerate(names) if other in HIDDEN), len(names))
         return replace(self, batch=self.batch.add_column(at, name, column))
 
     def noting(self, reasons: Mapping[int, str]) -> Self:
@@ -264,8 +271,8 @@ class Frame:
 
     def event_fields(self) -> list[dict[str, Any]]:
         """Rows as ``timestamp``, ``key``, ``type`` and the event's own fields, by the names that rules use."""
-        names = [name for name in self.batch.schema.names if name not in _HIDDEN]
-        kept = [field_name(name) if name[:-1] in _HIDDEN else name for name in names]
+        names = [name for name in self.batch.schema.names if name not in HIDDEN]
+        kept = [field_name(name) if name[:-1] in HIDDEN else name for name in names]
         return _rows_of(self.batch.select(names).rename_columns(kept))
 
 
@@ -423,7 +430,7 @@ def conform(frame: Frame, event_type: EventType) -> Frame:
         else:
             arrays.append(_retype(frame.batch.column(index), field, where))
         names.append(field.name)
-    for name in _HIDDEN if frame.run else (*_HIDDEN, "simulation_id"):
+    for name in HIDDEN if frame.run else (*HIDDEN, "simulation_id"):
         index = schema.get_field_index(name)
         if index >= 0 and name not in names:
             arrays.append(frame.batch.column(index))

@@ -23,7 +23,7 @@ from astrocyte.agents.expressions.nodes import (
     children,
 )
 
-__all__ = ["OF_ANYTHING", "Kind", "Misread", "misreads", "number_reads"]
+__all__ = ["OF_ANYTHING", "Kind", "Misread", "kind_of_constant", "misreads", "number_reads"]
 
 Kind = Literal["number", "text", "bool"]
 KindOf = Callable[[str | None, str], Kind | None]
@@ -63,7 +63,7 @@ def misreads(node: Node, kind_of: KindOf) -> Iterator[Misread]:
             yield Misread(node, _as_field(blamed), kind, wants)
     if isinstance(node, Member):
         kind = _kind(node.value, kind_of)
-        others = [_kind_of_constant(value) for value in node.values]
+        others = [kind_of_constant(value) for value in node.values]
         if kind is not None and others and kind not in others and others[0] is not None:
             yield Misread(node, _as_field(node.value), kind, others[0])
     if isinstance(node, Text) and isinstance(node.value, Field):
@@ -95,7 +95,7 @@ def _reads(node: Node) -> Iterator[tuple[Field, bool]]:
         for side, other in ((node.left, node.right), (node.right, node.left)):
             if (field := _as_field(side)) is not None and _is_number(other):
                 yield field, False
-    of_numbers = isinstance(node, Member) and {_kind_of_constant(value) for value in node.values} == {"number"}
+    of_numbers = isinstance(node, Member) and {kind_of_constant(value) for value in node.values} == {"number"}
     if isinstance(node, Member) and of_numbers and (field := _as_field(node.value)) is not None:
         yield field, False
     for part in children(node):
@@ -130,7 +130,7 @@ def _computed(node: Node) -> tuple[Node, ...]:
 def _kind(node: Node, kind_of: KindOf) -> Kind | None:
     match node:
         case Constant(value):
-            return _kind_of_constant(value)
+            return kind_of_constant(value)
         case Field(step, name):
             return kind_of(step, name)
         case Aggregate(func, _, (argument, *_)) if func in _OF_VALUES:
@@ -141,11 +141,12 @@ def _kind(node: Node, kind_of: KindOf) -> Kind | None:
 
 def _is_number(node: Node) -> bool:
     if isinstance(node, Constant):
-        return _kind_of_constant(node.value) == "number"
+        return kind_of_constant(node.value) == "number"
     return isinstance(node, Arith | Negate | Call) or (isinstance(node, Aggregate) and node.func not in _OF_VALUES)
 
 
-def _kind_of_constant(value: object) -> Kind | None:
+def kind_of_constant(value: object) -> Kind | None:
+    """Kind of a constant; None for null."""
     if isinstance(value, bool | str):
         return "bool" if isinstance(value, bool) else "text"
     return "number" if isinstance(value, int | float) else None

@@ -162,21 +162,18 @@ def _value(text: str, kind: FieldType | None) -> Any:
         return text.lower() == "true"
     if kind in ("int64", "int32"):
         if not _DIGITS.fullmatch(text):
-            return _value(
-                text, "float64"
-            )  # as JSON has it: 5.0 is the integer 5, and a fraction is refused by the type
+            return _value(text, "float64")  # as in JSON: 5.0 is the integer 5, and the type refuses a fraction
         whole = number_of(text, whole=True)
         return text if whole is None else whole  # beyond 64 bits
     if kind in ("float64", "float32"):
         number = number_of(text, whole=False)
-        if number is None:
-            return float(text) if _NOT_FINITE.fullmatch(text) else text
-        return number
+        if number is not None:
+            return number
     if kind is None and _INTEGER.fullmatch(text):
         return integer(text)
     if kind is None and _DECIMAL.fullmatch(text):
         return fraction(text)
-    if kind is None and _NOT_FINITE.fullmatch(text):
+    if kind in ("float64", "float32", None) and _NOT_FINITE.fullmatch(text):
         return float(text)
     if kind in ("json", "list<float32>"):
         try:

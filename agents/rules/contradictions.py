@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from itertools import combinations
 from typing import Final
 
+from astrocyte.agents.expressions.kinds import kind_of_constant
 from astrocyte.agents.expressions.nodes import (
     MIRRORED,
     And,
@@ -162,7 +163,7 @@ def _exclude(parts: list[Node]) -> bool:
 
 def _empty(tests: list[_Test], is_text: bool) -> bool:
     """Whether no value fulfils all tests."""
-    needed = {_kind(constant) for op, constants in tests if op != "!=" for constant in constants}
+    needed = {kind_of_constant(constant) for op, constants in tests if op != "!=" for constant in constants}
     needed |= {"text"} if is_text else set()
     lists = [constants for op, constants in tests if op in ("in", "==")]
     if lists:
@@ -193,13 +194,9 @@ def _holds(value: _Scalar, tests: list[_Test]) -> bool:
     return True
 
 
-def _kind(value: object) -> str:
-    return "text" if isinstance(value, str) else "bool" if isinstance(value, bool) else "number"
-
-
 def _compare(left: object, right: object) -> int | None:
     """-1, 0 or 1; None for values without an order (other kinds, null)."""
-    if left is None or right is None or _kind(left) != _kind(right):
+    if left is None or right is None or kind_of_constant(left) != kind_of_constant(right):
         return None
     return (left > right) - (left < right)  # type: ignore[operator,no-any-return]
 
@@ -210,7 +207,8 @@ def _follows(known: list[Node], part: Node) -> bool:
         return False
     value, (op, constants) = found
     same = [test for each in known if (test := _test(each)) is not None and test[0] == value and test[1][0] != "!="]
-    if not same or {_kind(constant) for _, (_, all_of) in same for constant in all_of} != {_kind(constants[0])}:
+    kinds = {kind_of_constant(constant) for _, (_, all_of) in same for constant in all_of}
+    if not constants or kinds != {kind_of_constant(constants[0])}:
         return False
     if op == "in":
         opposite: list[Node] = [Compare("!=", value, Constant(constant)) for constant in constants]

@@ -12,6 +12,7 @@ import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -215,19 +216,19 @@ class EventFiles:
         The rows are made again only where the streams of a batch differ in what they keep exactly.
         """
         differing = _kept_or_rounded(batch.schema)
-        exact_of: dict[str, frozenset[str]] = {}
-        made: dict[frozenset[str], list[dict[str, Any]]] = {}
-        exact = self._exact_columns(self.stream or next(iter(self.streams), "")) & differing
+
+        @cache
+        def exact_of(stream: str) -> frozenset[str]:
+            return self._exact_columns(stream) & differing
+
+        @cache
+        def rows_of(exact: frozenset[str]) -> list[dict[str, Any]]:
+            return _plain_rows(batch, path, exact)
+
+        stream = self.stream or next(iter(self.streams), "")
         for row in range(batch.num_rows):
-            if exact not in made:
-                made[exact] = _plain_rows(batch, path, exact)
-            stream = self._stream_of(made[exact][row], path, before + row + 1)
-            if stream not in exact_of:
-                exact_of[stream] = self._exact_columns(stream) & differing
-            exact = exact_of[stream]
-            if exact not in made:
-                made[exact] = _plain_rows(batch, path, exact)
-            yield stream, made[exact][row]
+            stream = self._stream_of(rows_of(exact_of(stream))[row], path, before + row + 1)
+            yield stream, rows_of(exact_of(stream))[row]
 
     def _exact_columns(self, stream: str) -> frozenset[str]:
         """Columns in which decimal numbers of a stream keep their digits and bytes are text."""

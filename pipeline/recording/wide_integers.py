@@ -37,9 +37,7 @@ def wide_integers(path: str | Path) -> str | None:
         footer = file.read(length)
     if _ARROW not in footer:
         return None
-    alone = (
-        _MAGIC + footer.replace(_ARROW, b"unread:" + b"x" * (len(_ARROW) - 7)) + length.to_bytes(4, "little") + _MAGIC
-    )
+    alone = _MAGIC + footer.replace(_ARROW, _UNREAD) + length.to_bytes(4, "little") + _MAGIC
     try:
         schema = pq.read_metadata(pa.BufferReader(alone)).schema
     except pa.ArrowException:

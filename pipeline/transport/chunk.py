@@ -9,7 +9,8 @@ from typing import Any
 from faust.types.tuples import ConsumerMessage
 
 from astrocyte.pipeline.transport.commits import Delivery
-from astrocyte.schemas.arrow.stream import ARROW_MAGIC, MOST_BYTES, unpacked_bytes
+from astrocyte.schemas.arrow.messages import unpacked_bytes
+from astrocyte.schemas.arrow.stream import ARROW_MAGIC, MOST_BYTES
 
 __all__ = ["Chunk", "ChunkMessage", "ack_handle", "parts_of"]
 

@@ -16,10 +16,12 @@ from astrocyte.schemas.values.mixed import key_column
 from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, python_values
 from astrocyte.schemas.values.single import key_text
 
-__all__ = ["RESERVED", "TEXT", "column_name", "field_name", "frame_column", "frame_columns", "non_finite_of"]
+__all__ = ["HIDDEN", "RESERVED", "TEXT", "column_name", "field_name", "frame_column", "frame_columns", "non_finite_of"]
 
 TEXT: Final = pa.dictionary(pa.int32(), pa.utf8())
-RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id", NON_FINITE)
+HIDDEN: Final = ("seq", "event_id", NON_FINITE)
+"""Reserved columns that are no part of an event. In rules these names are those of the event's fields."""
+RESERVED: Final = ("timestamp", "key", "type", *HIDDEN)
 """Column names that are not fields of an event. A field of such a name is in a column with an underscore after it."""
 
 

@@ -3,7 +3,7 @@
 Arrow reads a schema anew with each message, which costs more than the rows of a small one. A schema message that was
 read once is recognised by its bytes, without the digits of the metadata that differ, and the batches of messages that
 have the same one are read as those of a single stream. Everything else is left to `schemas.arrow.stream.read_stream`:
-this module says None of it. Offsets are those of Arrow's format documents (``Message.fbs``: flatbuffers).
+this module says None of it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,27 @@ from typing import Final, Generic, TypeVar
 
 import pyarrow as pa
 
-from astrocyte.schemas.arrow.stream import MOST_BYTES, field_place, may_be_packed, refuse_large
+from astrocyte.schemas.arrow.messages import (
+    BATCH,
+    DICTIONARY,
+    END,
+    I32,
+    I64,
+    START,
+    U32,
+    field_place,
+    followed,
+    may_be_packed,
+    places_of_message,
+)
+from astrocyte.schemas.arrow.stream import MOST_BYTES, refuse_large
 from astrocyte.schemas.arrow.usual import IDENTIFIED, is_usual_schema
 from astrocyte.schemas.errors import InvalidFrame
 
 __all__ = ["Head", "Heads", "body_of", "head_of", "read_bodies"]
 
-_START: Final = struct.Struct("<iI")
-_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
-_I32, _U32, _I64 = struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<q")
-_MESSAGE: Final = struct.Struct("<H4xHHH")
-"""Begin of the entries of a message: their size, and the places of its kind, its header and the size of its body."""
 _VALUES: Final = struct.Struct("<H2xHH")
 """Entries of a dictionary that does not add to another: their size, and the places of its number and its values."""
-_DICTIONARY, _BATCH = 2, 3
 _MOST: Final = 512
 _MOST_LAYOUTS: Final = 16
 _LONGEST: Final = 16_384
@@ -74,13 +81,15 @@ class Heads(Generic[T]):
 
     def learn(self, data: bytes) -> bool:
         """Remember a schema message; False if it cannot be: batches that follow others of its kind are read alone."""
+        if len(data) > _LONGEST:
+            return False
         try:
             schema = pa.ipc.read_schema(pa.py_buffer(data))
-            about = self._make(data + _END)
+            # Of a message that this library would not write so it is not known which numbers its dictionaries have.
+            if not is_usual_schema(schema) or schema.serialize().to_pybytes() != data:
+                return False
+            about = self._make(data + END)
         except (InvalidFrame, pa.ArrowException, ValueError, OSError, EOFError):
-            return False
-        # Of a message that this library would not write so it is not known which numbers its dictionaries have.
-        if len(data) > _LONGEST or not is_usual_schema(schema) or schema.serialize().to_pybytes() != data:
             return False
         layout, layouts = _layout(data), self._layouts.get(len(data), ())
         if len(self._known) >= _MOST or len(layouts) >= _MOST_LAYOUTS:
@@ -100,30 +109,25 @@ class Heads(Generic[T]):
 
 def _layout(data: bytes) -> _Layout:
     """Where the values that differ are, of a schema message that Arrow has read."""
-    head = data[_START.size :]
-    schema = _followed(head, field_place(head, _U32.unpack_from(head)[0], 2))
+    head = data[START.size :]
+    schema = followed(head, field_place(head, U32.unpack_from(head)[0], 2))
     place = field_place(head, schema, 2)
-    entries = _followed(head, place) if place else 0
+    entries = followed(head, place) if place else 0
     found = []
-    for number in range(_U32.unpack_from(head, entries)[0] if place else 0):
-        entry = _followed(head, entries + 4 + 4 * number)
+    for number in range(U32.unpack_from(head, entries)[0] if place else 0):
+        entry = followed(head, entries + 4 + 4 * number)
         (key, key_end), (begin, end) = (_text(head, field_place(head, entry, each)) for each in (0, 1))
         if head[key:key_end] in _VARYING:
-            found.append((head[key:key_end], _START.size + begin, _START.size + end))
+            found.append((head[key:key_end], START.size + begin, START.size + end))
     return tuple(sorted(found, key=lambda each: each[1]))
-
-
-def _followed(head: bytes, place: int) -> int:
-    """Where the offset at a place leads."""
-    return place + int(_U32.unpack_from(head, place)[0])
 
 
 def _text(head: bytes, place: int) -> tuple[int, int]:
     """Begin and end of a string."""
     if not place:
         return 0, 0
-    begin = _followed(head, place)
-    return begin + 4, begin + 4 + int(_U32.unpack_from(head, begin)[0])
+    begin = followed(head, place)
+    return begin + 4, begin + 4 + int(U32.unpack_from(head, begin)[0])
 
 
 def _around(data: bytes, layout: _Layout) -> list[bytes]:
@@ -138,10 +142,10 @@ def _around(data: bytes, layout: _Layout) -> list[bytes]:
 
 def head_of(payload: bytes) -> bytes:
     """The first message of a stream, which is that of its schema; no bytes where there is none."""
-    if len(payload) < _START.size:
+    if len(payload) < START.size:
         return b""
-    marker, length = _START.unpack_from(payload)
-    end = _START.size + length
+    marker, length = START.unpack_from(payload)
+    end = START.size + length
     return payload[:end] if marker == -1 and length and end <= len(payload) else b""
 
 
@@ -153,11 +157,11 @@ def body_of(payload: bytes, at: int, dictionaries: int) -> bytes | None:
     numbers: set[int] = set()
     first, size = at, len(payload)
     try:
-        if payload[at : at + _START.size] == _END:
+        if payload[at : at + START.size] == END:
             return b""
         for _ in range(dictionaries + 1):
-            marker, length = _START.unpack_from(payload, at)
-            start = at + _START.size
+            marker, length = START.unpack_from(payload, at)
+            start = at + START.size
             at = start + length
             if marker != -1 or at > size:
                 return None
@@ -166,18 +170,18 @@ def body_of(payload: bytes, at: int, dictionaries: int) -> bytes | None:
             at += body
             if body < 0 or at > size:
                 return None
-            if kind == _BATCH:
+            if kind == BATCH:
                 complete = len(numbers) == dictionaries and not may_be_packed(head, content)
-                return payload[first:at] if complete and payload[at : at + _START.size] in (b"", _END) else None
-            if kind != _DICTIONARY:
+                return payload[first:at] if complete and payload[at : at + START.size] in (b"", END) else None
+            if kind != DICTIONARY:
                 return None
-            entries = content - _I32.unpack_from(head, content)[0]
+            entries = content - I32.unpack_from(head, content)[0]
             entries_size, number, values = _VALUES.unpack_from(head, entries)
             if entries < 0 or entries_size != _VALUES.size or not values:
                 return None
-            numbers.add(_I64.unpack_from(head, content + number)[0] if number else 0)
+            numbers.add(I64.unpack_from(head, content + number)[0] if number else 0)
             content += values
-            if may_be_packed(head, content + _U32.unpack_from(head, content)[0]):
+            if may_be_packed(head, followed(head, content)):
                 return None
     except (struct.error, IndexError, ValueError):
         pass
@@ -186,13 +190,10 @@ def body_of(payload: bytes, at: int, dictionaries: int) -> bytes | None:
 
 def _message(head: bytes) -> tuple[int, int, int]:
     """Kind of a message, place of its content, size of its body. Raises ValueError, struct.error and IndexError."""
-    table = _U32.unpack_from(head)[0]
-    entries = table - _I32.unpack_from(head, table)[0]
-    size, kind, header, body = _MESSAGE.unpack_from(head, max(entries, 0))
-    if entries < 0 or size < _MESSAGE.size or not (kind and header and body):
+    kind, header, body = places_of_message(head)
+    if not (kind and header and body):
         raise ValueError("a message without a body")
-    content = table + header
-    return head[table + kind], content + _U32.unpack_from(head, content)[0], _I64.unpack_from(head, table + body)[0]
+    return head[kind], followed(head, header), I64.unpack_from(head, body)[0]
 
 
 def read_bodies(head: Head[T], bodies: Sequence[bytes], exact: Collection[str] | None) -> list[pa.RecordBatch] | None:
@@ -200,7 +201,7 @@ def read_bodies(head: Head[T], bodies: Sequence[bytes], exact: Collection[str] |
     if exact is not None and "event_id" in exact:
         return None
     try:
-        batches = list(pa.ipc.open_stream(b"".join((head.start, *bodies, _END))))
+        batches = list(pa.ipc.open_stream(b"".join((head.start, *bodies, END))))
         if len(batches) != len(bodies):
             return None
         for batch, body in zip(batches, bodies, strict=True):

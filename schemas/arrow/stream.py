@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.known import KnownSchemas
+from astrocyte.schemas.arrow.messages import unpacked_bytes
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.values.foreign import is_binary
 
@@ -27,13 +28,9 @@ __all__ = [
     "MOST_BYTES",
     "PLAIN_TYPES",
     "arrow_reason",
-    "field_place",
-    "holds_no_rows",
-    "may_be_packed",
     "read_schema",
     "read_stream",
     "refuse_large",
-    "unpacked_bytes",
 ]
 
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
@@ -50,16 +47,6 @@ PLAIN_TYPES: Final = frozenset(
 """Ids of the types of numbers and booleans that frames have."""
 _TEXT: Final = pa.utf8().id
 _ENCODED: Final = pa.dictionary(pa.int32(), pa.utf8()).id
-_HEAD: Final = struct.Struct("<iI")
-_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
-_I32, _U32, _U16, _I64 = struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<H"), struct.Struct("<q")
-_DICTIONARY, _BATCH = 2, 3
-_MESSAGE: Final = struct.Struct("<H4xHHH")
-"""Begin of the entries of a message: their size, and the places of its kind, its header and the size of its body."""
-_UNPACKED_ENTRIES: Final = 4 + 2 * 3
-"""Bytes of the entries of a batch's table that ends before how it is compressed."""
-_PACKED_ELSEWHERE: Final = -1
-"""In place of a size: the buffer is not compressed."""
 
 
 def read_stream(payload: bytes | memoryview, *, most_bytes: int | None) -> tuple[pa.Schema, pa.RecordBatch]:
@@ -106,115 +93,6 @@ def read_schema(payload: bytes | memoryview) -> pa.Schema:
         raise InvalidFrame(
             f"expected an Arrow IPC stream, got {len(payload)} other bytes: {arrow_reason(error)}"
         ) from error
-
-
-def holds_no_rows(payload: bytes | memoryview) -> bool:
-    """Whether a stream ends after its schema, as that of a frame which only says how far time is.
-
-    Only two heads are read (Arrow's format documents, "IPC Streaming Format"). Of other bytes nothing is said: False.
-    """
-    if len(payload) < _HEAD.size:
-        return False
-    marker, length = _HEAD.unpack_from(payload)
-    end = _HEAD.size + length
-    return marker == -1 and payload[end : end + _HEAD.size] == _END
-
-
-# -- before unpacking ------------------------------------------------------------------------------------------------
-
-
-def unpacked_bytes(payload: bytes | memoryview) -> int:
-    """Bytes to which the compressed buffers of a stream claim to unpack; 0 if it is not compressed.
-
-    Only the heads of its messages are read (Arrow's format documents, ``Message.fbs``: flatbuffers). Raises
-    InvalidFrame, struct.error and ValueError for other bytes.
-    """
-    view = memoryview(payload)
-    total = at = 0
-    while at + _HEAD.size <= len(view):
-        marker, length = _HEAD.unpack_from(view, at)
-        if marker != -1:
-            raise InvalidFrame(f"expected an Arrow IPC stream, got {len(view)} other bytes")
-        if length == 0:
-            break
-        start = at + _HEAD.size
-        head = view[start : start + length]
-        kind, header, size = _fields_of_message(head)
-        body = _I64.unpack_from(head, size)[0] if size else 0
-        at = start + length + body
-        if body < 0 or at > len(view):
-            raise InvalidFrame(f"expected an Arrow IPC stream, got one that is cut off after {len(view)} bytes")
-        if kind and header and head[kind] in (_DICTIONARY, _BATCH):
-            batch = header + _U32.unpack_from(head, header)[0]
-            if head[kind] == _DICTIONARY:
-                inner = field_place(head, batch, 1)
-                batch = inner + _U32.unpack_from(head, inner)[0]
-            if may_be_packed(head, batch):
-                total += _claimed(head, batch, view[start + length : at])
-    return total
-
-
-def _fields_of_message(head: memoryview) -> tuple[int, int, int]:
-    """Positions of the kind of a message, of its header and of the size of its body; 0 for one that is not there."""
-    table = _U32.unpack_from(head)[0]
-    entries = table - int(_I32.unpack_from(head, table)[0])
-    if entries >= 0 and entries + _MESSAGE.size <= len(head):
-        size, kind, header, body = _MESSAGE.unpack_from(head, entries)
-        if size >= _MESSAGE.size and kind and header and body:
-            return table + kind, table + header, table + body
-    return field_place(head, table, 1), field_place(head, table, 2), field_place(head, table, 3)
-
-
-def may_be_packed(head: bytes | memoryview, batch: int) -> bool:
-    """Whether a batch has one of the last fields of its table: what says how it is compressed, or counts of views.
-
-    ``batch`` is its place in the head of its message. Raises ValueError and struct.error.
-    """
-    entries = batch - int(_I32.unpack_from(head, batch)[0])
-    if entries < 0:
-        raise ValueError("a table before the begin of its message")
-    return int(_U16.unpack_from(head, entries)[0]) > _UNPACKED_ENTRIES
-
-
-def field_place(data: bytes | memoryview, table: int, number: int) -> int:
-    """Position of a field of a flatbuffers table; 0 if the table does not have it."""
-    entries = table - int(_I32.unpack_from(data, table)[0])
-    place = 4 + 2 * number
-    if entries < 0:
-        raise ValueError("a table before the begin of its message")
-    if place >= _U16.unpack_from(data, entries)[0]:
-        return 0
-    offset = int(_U16.unpack_from(data, entries + place)[0])
-    return table + offset if offset else 0
-
-
-def _claimed(head: memoryview, batch: int, body: memoryview) -> int:
-    """Bytes to which the compressed buffers of a batch claim to unpack."""
-    field = field_place(head, batch, 2)
-    vector = field + int(_U32.unpack_from(head, field)[0]) if field else 0
-    count = int(_U32.unpack_from(head, vector)[0]) if field else 0
-    variadic = field_place(head, batch, 4)
-    if variadic:
-        place = variadic + int(_U32.unpack_from(head, variadic)[0])
-        counts = np.frombuffer(head, "<i8", int(_U32.unpack_from(head, place)[0]), place + 4)
-        if ((counts < 0) | (counts > count)).any() or counts.sum() > count:
-            raise ValueError(f"views into {counts.max()} buffers, of which the batch has {count}")
-    if not field_place(head, batch, 3):
-        return 0
-    places = np.frombuffer(head, "<i8", 2 * count, vector + 4).reshape(-1, 2)
-    if (places < 0).any():
-        raise ValueError("a buffer before the begin of its message")
-    total = 0
-    for offset, length in places.tolist():
-        if length:
-            size = int(_I64.unpack_from(body, offset)[0])
-            if size < _PACKED_ELSEWHERE:
-                raise ValueError(f"a buffer of {size} bytes")
-            total += length if size == _PACKED_ELSEWHERE else size
-    return total
-
-
-# -- after validation ------------------------------------------------------------------------------------------------
 
 
 def refuse_large(schema: pa.Schema, batches: Sequence[pa.RecordBatch], most: int, size: int | None) -> None:

@@ -426,9 +426,8 @@ def _mend_types(
             refused.append(Refused(item.index, misfit_reason(item.fields, bad, types)))
             continue
         if bad:
-            reasons = {field_name(name): misfit_reason(item.fields, [name], types) for name in bad}
-            item.nulled = {**(item.nulled or {}), **reasons}
-        item.fields = item.fields | dict.fromkeys(bad)
+            item.nulled = {field_name(name): misfit_reason(item.fields, [name], types) for name in bad}
+            item.fields = item.fields | dict.fromkeys(bad)
         kept.append(item)
     parsed[:] = kept
     return mended

@@ -6,26 +6,19 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
-START_S = 60.0
+from astrocyte.pipeline.bench.page.tab import browser_program as chromium
+from astrocyte.pipeline.bench.page.tab import running_browser
+
 WAIT_S = 60.0
 KEYS = {"Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
         "ArrowDown": 40, "Tab": 9, "Backspace": 8}  # fmt: skip
-
-
-def chromium() -> str | None:
-    """Path of Chromium, or None where it is not installed."""
-    return next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-    )
 
 
 class Tab:
@@ -151,52 +144,16 @@ async def browser() -> AsyncIterator[Callable[[], Any]]:
     """A running Chromium; call what is given to get a new tab."""
     program = chromium()
     assert program is not None
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = await asyncio.create_subprocess_exec(
-            program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-sync",
-            "--hide-scrollbars", "--force-color-profile=srgb", f"--user-data-dir={profile}",
-            "--remote-debugging-port=0",
-            "about:blank",
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
-            env={**os.environ, "HOME": profile},
-        )  # fmt: skip
-        session = aiohttp.ClientSession()
+    async with running_browser(program) as devtools, aiohttp.ClientSession() as session:
         tabs: list[Tab] = []
-        try:
-            address = await asyncio.wait_for(_address(process), START_S)
-            draining = asyncio.create_task(_drain(process))
 
-            async def new_tab() -> Tab:
-                async with session.put(f"http://{address}/json/new?about:blank") as answer:
-                    target = await answer.json()
-                socket = await session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0)
-                tabs.append(Tab(socket))
-                return tabs[-1]
+        async def new_tab() -> Tab:
+            async with session.put(f"http://{urlsplit(devtools).netloc}/json/new?about:blank") as answer:
+                target = await answer.json()
+            socket = await session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0)
+            tabs.append(Tab(socket))
+            return tabs[-1]
 
-            yield new_tab
-            for tab in tabs:
-                await tab.close()
-            draining.cancel()
-        finally:
-            await session.close()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            await process.wait()
-
-
-async def _address(process: asyncio.subprocess.Process) -> str:
-    """``host:port`` of the protocol, which Chromium says on its error output."""
-    assert process.stderr is not None
-    said = b""
-    while line := await process.stderr.readline():
-        said += line
-        if b"DevTools listening on ws://" in line:
-            return line.decode().split("ws://", 1)[1].split("/", 1)[0]
-    raise AssertionError(f"Chromium ended at its start: {said.decode(errors='replace')[-2000:]}")
-
-
-async def _drain(process: asyncio.subprocess.Process) -> None:
-    assert process.stderr is not None
-    while await process.stderr.read(65536):
-        pass
+        yield new_tab
+        for tab in tabs:
+            await tab.close()

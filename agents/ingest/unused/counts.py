@@ -24,7 +24,7 @@ from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.values.mixed import MIXED, members
 
-__all__ = ["IDLE", "OTHERS", "Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_of_kinds"]
+__all__ = ["IDLE", "OTHERS", "Cause", "FieldsSeen", "Unused", "UnusedCount", "kind_of", "line_of", "rows_by_kind"]
 
 Cause = Literal[
     "dead",
@@ -264,7 +264,7 @@ class FieldsSeen:
         kinds = self._kinds.setdefault(topic, {})
         for name in names:
             if (frame.stream, name) not in kinds and frame.has(name):
-                found = _rows_by_kind(frame.column(name))
+                found = rows_by_kind(frame.column(name))
                 if found:
                     kinds[frame.stream, name] = min(found, key=lambda kind: int(found[kind][0]))
 
@@ -300,7 +300,7 @@ class FieldsSeen:
             known = kinds.get((stream, name))
             if known is None or kind_of(column.type) == known:
                 continue
-            found = _rows_by_kind(column)
+            found = rows_by_kind(column)
             others = sorted(found.keys() - {known}, key=lambda kind: int(found[kind][0]))
             if others:
                 row = int(found[others[0]][0])
@@ -386,16 +386,16 @@ def kind_of(kind: pa.DataType) -> str:
     return "value of another type"
 
 
-def _rows_by_kind(column: pa.Array) -> dict[str, NDArray[np.int64]]:
+def rows_by_kind(column: pa.Array) -> dict[str, NDArray[np.int64]]:
     """Rows of the values of each kind in any column; a kind without values is not there."""
     if column.type == MIXED:
-        return rows_of_kinds(column)
+        return _rows_of_kinds(column)
     if column.null_count == len(column):
         return {}
     return {kind_of(column.type): np.flatnonzero(np.asarray(column.is_valid()))}
 
 
-def rows_of_kinds(column: pa.Array) -> dict[str, NDArray[np.int64]]:
+def _rows_of_kinds(column: pa.Array) -> dict[str, NDArray[np.int64]]:
     """Rows of the values of each kind in a column whose values keep their own types."""
     rows: dict[str, list[NDArray[np.int64]]] = {}
     for part in members(column).values():

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.expressions.columns import predicate
 from astrocyte.agents.expressions.values import Columns
-from astrocyte.agents.ingest.unused.counts import kind_of, rows_of_kinds
+from astrocyte.agents.ingest.unused.counts import kind_of, rows_by_kind
 from astrocyte.agents.rules.named_fields import NumberRead
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.types import shown
-from astrocyte.schemas.values.mixed import MIXED
 
 __all__ = ["NotNumbers", "NumberFields"]
 
@@ -74,14 +73,9 @@ class NumberFields:
 
 def _other_than_numbers(column: pa.Array) -> dict[str, NDArray[np.bool_]]:
     """Flags of the rows of each kind of values but numbers, in the order of their first rows."""
-    if pa.types.is_null(column.type):
-        return {}
-    if column.type != MIXED:
-        rows = {kind_of(column.type): np.flatnonzero(np.asarray(column.is_valid()))}
-    else:
-        rows = rows_of_kinds(column)
-    found = sorted((each for each in rows.items() if each[0] != "number" and len(each[1])), key=lambda each: each[1][0])
-    flags = {kind: np.zeros(len(column), np.bool_) for kind, _ in found}
-    for kind, own in found:
-        flags[kind][own] = True
+    rows = rows_by_kind(column)
+    flags = {}
+    for kind in sorted(rows.keys() - {"number"}, key=lambda each: int(rows[each][0])):
+        flags[kind] = np.zeros(len(column), np.bool_)
+        flags[kind][rows[kind]] = True
     return flags

@@ -16,11 +16,12 @@ import aiohttp
 
 from astrocyte.pipeline.roles.parent import killed_with_parent
 
-__all__ = ["Tab", "browser_program", "open_tab"]
+__all__ = ["Tab", "browser_program", "open_tab", "running_browser"]
 
 _START_S: Final = 60.0
 _ANSWER_S: Final = 30.0
 _MESSAGE_BYTES: Final = 16 << 20
+_BLOCK_BYTES: Final = 1 << 16
 
 
 def browser_program() -> str | None:
@@ -69,11 +70,25 @@ class Tab:
 @contextlib.asynccontextmanager
 async def open_tab(program: str, address: str) -> AsyncIterator[Tab]:
     """A tab that shows the address, in a browser of its own which ends with the context."""
+    async with (
+        running_browser(program) as devtools,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(devtools, max_msg_size=_MESSAGE_BYTES) as socket,
+    ):
+        tab = Tab(socket)
+        await tab.show(address)
+        yield tab
+
+
+@contextlib.asynccontextmanager
+async def running_browser(program: str) -> AsyncIterator[str]:
+    """Address of the DevTools (``ws://``) of a browser without a window, which ends with the context."""
     with TemporaryDirectory(prefix="astrocyte-tab-", ignore_cleanup_errors=True) as folder:
         command = [
-            program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--disable-background-networking", "--no-first-run", "--window-size=1280,900",
-            "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank",
+            program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-sync",
+            "--hide-scrollbars", "--force-color-profile=srgb", "--window-size=1280,900", "--remote-debugging-port=0",
+            f"--user-data-dir={folder}", "about:blank",
         ]  # fmt: skip
         process = await asyncio.create_subprocess_exec(
             *killed_with_parent(command),
@@ -82,35 +97,33 @@ async def open_tab(program: str, address: str) -> AsyncIterator[Tab]:
             start_new_session=True,
             env={**os.environ, "HOME": folder},
         )
+        draining: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(_START_S):
                 devtools = await _devtools(process)
             draining = asyncio.create_task(_drain(process))
-            async with (
-                aiohttp.ClientSession() as session,
-                session.ws_connect(devtools, max_msg_size=_MESSAGE_BYTES) as socket,
-            ):
-                tab = Tab(socket)
-                await tab.show(address)
-                yield tab
-            draining.cancel()
+            yield devtools
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # it has children
             await process.wait()
+            if draining is not None:
+                draining.cancel()
 
 
 async def _devtools(process: asyncio.subprocess.Process) -> str:
     """Address of the browser's DevTools, which it says when it has started."""
     assert process.stderr is not None
+    said = b""
     async for line in process.stderr:
+        said += line
         _, found, address = line.decode(errors="replace").partition("DevTools listening on ")
         if found:
             return address.strip()
-    raise RuntimeError("Chromium ended without having started")
+    raise RuntimeError(f"Chromium ended at its start: {said.decode(errors='replace')[-2000:]}")
 
 
 async def _drain(process: asyncio.subprocess.Process) -> None:
     assert process.stderr is not None
-    async for _ in process.stderr:
+    while await process.stderr.read(_BLOCK_BYTES):
         pass

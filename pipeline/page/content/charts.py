@@ -29,8 +29,8 @@ class Measure:
     """What is collected of a stream: the values of a field, or without one the events, by group or class of values.
 
     ``groups`` are the values of the text field ``by``; an event with another one is not counted. With ``begins`` they
-    are beginnings of them. With ``inside`` the field ``by`` holds JSON lists of strings, each of which counts, or JSON
-    objects of numbers, which are collected by their names; the groups are the names in the order in which they came.
+    are beginnings of them. With ``inside`` the field ``by`` holds JSON: lists, of which each string counts, or objects,
+    of which the numbers are collected by their names; the groups are the names in the order in which they came.
     """
 
     stream: str
@@ -39,7 +39,7 @@ class Measure:
     groups: tuple[str, ...] = ()
     classes: Classes | None = None
     begins: bool = False
-    inside: bool = False
+    inside: Literal["strings", "numbers"] | None = None
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ class Measure:
     @property
     def rows(self) -> int:
         """Number of groups or classes."""
-        if self.inside:
+        if self.inside is not None:
             return MOST_NAMES
         return self.classes.number if self.classes is not None else max(len(self.groups), 1)
 
@@ -128,7 +128,7 @@ class Chart:
                     "data": each.name,
                     "stream": each.stream,
                     "rows": each.rows,
-                    "names": list(each.groups) if each.inside else [],
+                    "names": [] if each.inside is None else list(each.groups),
                     "bounds": [] if each.classes is None else each.classes.bounds(),
                     "ratio": each.classes is not None and each.classes.by_ratio,
                 }

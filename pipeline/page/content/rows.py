@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -16,6 +17,8 @@ from astrocyte.pipeline.page.content.charts import Measure
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["Rows", "rows_of"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +49,21 @@ class Rows:
             [_codes(column, rows, known, begins=measure.begins) for column, rows in self._columns(measure.by)]
         )
 
-    def inside(self, name: str) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None]:
-        """Row, name and value of everything inside a field that holds JSON lists or objects.
+    def strings_inside(self, name: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Row and text of each string in the JSON lists of a field; anything else in it holds none."""
+        at, found = self._inside(name, _strings_in)
+        return at, found
 
-        Of a list the strings, without values (None); of an object the names of its numbers. What is null, no JSON, or
-        of another shape holds nothing.
-        """
-        at: list[int] = []
-        names: list[str] = []
-        values: list[float] = []
-        first = 0
-        for column, rows in self._columns(name):
-            for row, (own, numbers) in enumerate(_parsed(column, rows), first):
-                at += [row] * len(own)
-                names += own
-                values += numbers
-            first += rows
-        return np.array(at, np.int64), names, np.array(values) if values else None
+    def numbers_inside(self, name: str) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64]]:
+        """Row, name and value of each number in the JSON objects of a field; anything else in it holds none."""
+        at, found = self._inside(name, _numbers_in)
+        return at, [each for each, _ in found], np.array([value for _, value in found], np.float64)
+
+    def _inside(self, name: str, read: Callable[[Any], list[T]]) -> tuple[NDArray[np.int64], list[T]]:
+        """Everything that ``read`` finds in the JSON values of a field, with its row."""
+        parts = [each for column, rows in self._columns(name) for each in _parsed(column, rows, read)]
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        return np.repeat(np.arange(len(parts)), lengths), [each for part in parts for each in part]
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Values of a field; NaN where it is null, no number, or not there."""
@@ -86,28 +87,30 @@ def rows_of(frames: Iterable[tuple[Frame, NDArray[np.int64]]]) -> dict[tuple[str
     return {place: Rows.of(each) for place, each in parts.items()}
 
 
-def _parsed(column: pa.ChunkedArray | None, rows: int) -> Iterator[tuple[list[str], list[float]]]:
-    """Names inside each row of a JSON field, with values if it holds objects; strings that repeat are parsed once."""
+def _parsed(column: pa.ChunkedArray | None, rows: int, read: Callable[[Any], list[T]]) -> list[list[T]]:
+    """What ``read`` finds in each row of a JSON field; strings that repeat are parsed once."""
     if column is None or not (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
-        return iter([([], [])] * rows)
-    known: dict[str | None, tuple[list[str], list[float]]] = {None: ([], [])}
+        return [[]] * rows
     strings = column.to_pylist()
-    for text in strings:
-        if text not in known:
-            known[text] = _names_in(text)
-    return iter([known[text] for text in strings])
+    known: dict[str | None, list[T]] = {text: [] if text is None else read(_json(text)) for text in set(strings)}
+    return [known[text] for text in strings]
 
 
-def _names_in(text: str) -> tuple[list[str], list[float]]:
+def _json(text: str) -> Any:
+    """The value that a text writes; None if it is no JSON."""
     try:
-        found = orjson.loads(text)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return [], []
-    if isinstance(found, list):
-        return [each for each in found if isinstance(each, str)], []
-    numbers = found.items() if isinstance(found, dict) else ()
-    pairs = [(each, float(value)) for each, value in numbers if isinstance(value, int | float)]
-    return [each for each, _ in pairs], [value for _, value in pairs]
+        return None
+
+
+def _strings_in(found: Any) -> list[str]:
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+
+
+def _numbers_in(found: Any) -> list[tuple[str, float]]:
+    members = found.items() if isinstance(found, dict) else ()
+    return [(name, float(each)) for name, each in members if type(each) in (int, float)]
 
 
 def _codes(column: pa.ChunkedArray | None, rows: int, known: pa.Array, *, begins: bool) -> NDArray[np.int64]:

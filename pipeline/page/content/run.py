@@ -163,8 +163,12 @@ def step(run: Run, stream: str, rows: Rows) -> Run:
     grids, names = dict(run.grids), dict(run.names)
     for measure in _measures(run, stream):
         grid = grids.get(measure.name, Grid.of(measure.rows))
-        if measure.inside and measure.by is not None:
-            at, strings, numbers = rows.inside(measure.by)
+        if measure.inside is not None and measure.by is not None:
+            numbers: NDArray[np.float64] | None = None
+            if measure.inside == "numbers":
+                at, strings, numbers = rows.numbers_inside(measure.by)
+            else:
+                at, strings = rows.strings_inside(measure.by)
             names[measure.name] = _with_names(names.get(measure.name, ()), strings)
             kept = inside[at]
             grids[measure.name] = add(

@@ -29,7 +29,7 @@ from astrocyte.pipeline.page.content.run import Run, is_drawn, step, took_findin
 from astrocyte.pipeline.page.content.traffic import Traffic
 from astrocyte.pipeline.page.content.worlds import FORECASTS, SCENES
 from astrocyte.pipeline.recording.frames import raw_record
-from astrocyte.schemas.arrow.stream import holds_no_rows
+from astrocyte.schemas.arrow.messages import holds_no_rows
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import (

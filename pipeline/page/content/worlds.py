@@ -73,11 +73,6 @@ def _heat(title: str, stream: str, bounds: Mapping[str, tuple[float, float]], *,
     return Chart(title, "share of values", "heat", classes=measures, note=note)
 
 
-def _inside(field: str) -> Measure:
-    """What the JSON field of mutations holds."""
-    return Measure("dna.mutation_applied", by=field, inside=True)
-
-
 def _bounds(stream: str, *fields: str) -> dict[str, tuple[float, float]]:
     """Bounds of numbers, from the catalog."""
     found = {}
@@ -94,6 +89,8 @@ _ACCURACY: Final = Line("mean accuracy", Measure("population_metrics", "avg_accu
 _MUTATION: Final = Line("mean mutation rate", Measure("genome_data", "mutation_rate"), "mean")
 _KARMA: Final = Measure("dna.karma_updated", "karma_score")
 _VERSION: Final = Measure("dna.mutation_applied", "version")
+_KEYS: Final = Measure("dna.mutation_applied", by="mutation_keys", inside="strings")
+_TRAITS: Final = Measure("dna.mutation_applied", by="traits_delta", inside="numbers")
 _SAMPLE: Final = "from the sample of single cells"
 _OF_SCORES: Final = "of all agents that are scored"
 
@@ -176,9 +173,9 @@ CHARTS: Final[tuple[Chart, ...]] = (
         Line("mutations", Measure("dna.mutation_applied"), "rate"),
         Line("scores", Measure("dna.karma_updated"), "rate"),
     )),
-    Chart("Mutations by key", "share of changes", "heat", inside=_inside("mutation_keys"),
+    Chart("Mutations by key", "share of changes", "heat", inside=_KEYS,
           note="how often each key was changed"),
-    Chart("Change of traits by a mutation", "trait", "lines", inside=_inside("traits_delta"),
+    Chart("Change of traits by a mutation", "trait", "lines", inside=_TRAITS,
           note="mean over the mutations that change the trait"),
     _rates_by("Mutations by kind", "dna.mutation_applied", "reason", ("Crossover", "Exploration")),
     _rates_by("Snapshots by source", "dna.snapshot_created", "source"),

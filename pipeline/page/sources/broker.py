@@ -22,7 +22,7 @@ from astrocyte.pipeline.recording.dead_letters import Retried, retry
 from astrocyte.pipeline.roles.health import group_health
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.watch.ask import WorkerUnreachable, roles_of_worker
-from astrocyte.schemas.arrow.stream import holds_no_rows
+from astrocyte.schemas.arrow.messages import holds_no_rows
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.topics import MONO_PREFIX, SIMULATIONS, STATS, is_derived, mono_topic

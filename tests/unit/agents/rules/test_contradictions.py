@@ -61,6 +61,7 @@ def test_conditions_that_may_hold_are_not_called_contradictory(text):
         ("value > 30", "value != 3", True),
         ("value > 30", "x != 3", False),
         ("value == 'x'", "value != 3", False),
+        ("value > 30", "value in ()", False),
     ],
 )
 def test_a_condition_implies_a_weaker_one(first, second, follows):

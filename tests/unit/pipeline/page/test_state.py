@@ -301,6 +301,20 @@ def test_json_of_another_shape_holds_no_names(text):
     )
 
 
+def test_a_field_with_lists_and_objects_counts_the_strings_of_lists_or_reads_the_numbers_of_objects():
+    values = ['["speed", "focus"]', '{"speed": 0.5, "on": true, "name": "a"}', '["speed", 7]', '{"focus": 2}']
+    rows = [(at / 10, {"mutation_keys": [text], "traits_delta": [text]}) for at, text in enumerate(values)]
+    found = shown(state_of(rows_of("dna.mutation_applied", rows), cuts=(3,)))["set"]
+    charts = {chart["title"]: chart for chart in found[f"run/{RUN}/charts"]}
+    (classes,) = charts["Mutations by key"]["classes"]
+    assert classes["names"] == ["speed", "focus"]
+    counts = np.array(found[f"run/{RUN}/{classes['data']}"]).reshape(-1, classes["rows"]).sum(axis=0)
+    assert counts.tolist() == [2, 1, *[0] * 14]
+    lines = {line["label"]: line["data"] for line in charts["Change of traits by a mutation"]["lines"]}
+    means = {name: [each for each in found[f"run/{RUN}/{data}"] if each is not None] for name, data in lines.items()}
+    assert means == {"speed": [0.5], "focus": [2.0]}
+
+
 def test_runs_are_few_and_the_newest_stay():
     state = PageState()
     for number in range(7):

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from astrocyte.pipeline.transport.chunk import parts_of
-from astrocyte.schemas.arrow.stream import MOST_BYTES, unpacked_bytes
+from astrocyte.schemas.arrow.messages import unpacked_bytes
+from astrocyte.schemas.arrow.stream import MOST_BYTES
 from astrocyte.schemas.json.reader import RawRecord
 
 

@@ -10,7 +10,8 @@ import pytest
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.loading import load_rules
-from astrocyte.schemas.arrow.stream import MOST_BYTES, holds_no_rows, unpacked_bytes
+from astrocyte.schemas.arrow.messages import holds_no_rows, unpacked_bytes
+from astrocyte.schemas.arrow.stream import MOST_BYTES
 from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
