@@ -47,14 +47,16 @@ def junctions_mermaid(ruleset: RuleSet) -> str:
     nodes = _nodes(name for name in by if name in ends)
     boxes = [f'    {node}["{name}<br/>by {_escape(by[name])}"]' for name, node in nodes.items()]
     boxes += [f'    {_NOBODY}(["no rule"])'] if None in ends else []
-    nodes[None] = _NOBODY
-    lines = [f'    {nodes[first]} -- "{_escape(way)}" --> {nodes[last]}' for first, way, last in arrows]
+    lines = [
+        f'    {nodes[first]} -- "{_escape(way)}" --> {_NOBODY if last is None else nodes[last]}'
+        for first, way, last in arrows
+    ]
     return "\n".join(["%% junctions", "flowchart LR", *boxes, *lines]) + "\n"
 
 
-def _nodes(names: Iterable[str]) -> dict[str | None, str]:
+def _nodes(names: Iterable[str]) -> dict[str, str]:
     """By name of a rule or window: that of its node."""
-    nodes: dict[str | None, str] = {}
+    nodes: dict[str, str] = {}
     taken = {_NOBODY, "end"}  # a word of Mermaid's own
     for name in names:
         node = re.sub(r"\W", "_", name)

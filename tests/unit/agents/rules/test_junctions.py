@@ -161,7 +161,7 @@ def test_rules_behind_junctions_have_groups_of_their_own():
     assert "beyond, key w, delay 2s, damping 0.5, from strength 0.1, up to 4 hops" in drawn
 
 
-def test_nodes_of_a_diagram_are_told_apart():
+def test_nodes_of_a_diagram_have_names_of_their_own():
     text = """
 rules:
   - {name: a.b, seq: [{as: x, stream: axon_1}]}
