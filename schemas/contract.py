@@ -37,11 +37,11 @@ __all__ = [
     "Event",
     "envelope_of",
     "is_uuid",
+    "needs_digits",
     "read_event",
     "read_frame_row",
     "scoped_id",
     "shared_topics",
-    "tells_by_float",
     "time_member",
 ]
 
@@ -413,11 +413,13 @@ def read_event(
     return event
 
 
-def tells_by_float(event: Event, contract: Contract) -> bool:
-    """Whether a float tells the event from others; as it was written it may have more digits."""
+def needs_digits(event: Event, contract: Contract) -> bool:
+    """Whether a float, which as it was written may have more digits, tells the event from others or is an integer."""
     if any(type(event.fields.get(name)) is float for name in contract.exact):
         return True
     declared = contract.declaration
+    if declared is not None and any(type(event.fields.get(name)) is float for name in declared.whole_columns):
+        return True
     paths = ("key",) if declared is None else ("key", declared.id, declared.key.path)
     return any(path is not None and type(_lookup(event, path)) is float for path in paths)
 

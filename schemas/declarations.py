@@ -7,6 +7,7 @@ Nothing that is declared here is guessed by a reader. A *path* is a member's nam
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -16,7 +17,7 @@ from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.catalog import NUMBERS, WHOLE, FieldType
 from astrocyte.schemas.times import TimeUnit
 from astrocyte.schemas.topics import is_derived, is_legal, mono_topic
-from astrocyte.schemas.values.single import number_of
+from astrocyte.schemas.values.single import bytes_text, distinguishing, number_of
 
 __all__ = [
     "DecoderChoice",
@@ -179,17 +180,24 @@ class StreamDeclaration(_Part):
         return {column_name(name): field.type for name, field in self.fields.items() if field.text and field.type}
 
     def read_numbers(self, fields: MutableMapping[str, Any]) -> None:
-        """Replace text by the number that it writes, in the fields (by column) for which that is declared."""
+        """Replace text by the number that it writes, in the fields (by column) for which that is declared.
+
+        A decimal number is replaced by the integer that it is, in the fields that are declared to hold integers.
+        """
         for column in self.numbers_as_text:
             if column in fields:
                 fields[column] = self.read_number(column, fields[column])
+        for column in self.whole_columns:
+            if isinstance(fields.get(column), Decimal):
+                fields[column] = distinguishing(fields[column])
 
     def read_number(self, column: str, value: Any) -> Any:
         """The value of a column; the number where the value is text that writes one, and that is declared."""
         kind = self.numbers_as_text.get(column)
-        if kind is None or not isinstance(value, str):
+        text = bytes_text(bytes(value)) if isinstance(value, bytes | bytearray | memoryview) else value
+        if kind is None or not isinstance(text, str):
             return value
-        number = number_of(value, whole=kind in WHOLE)
+        number = number_of(text, whole=kind in WHOLE)
         return value if number is None else number
 
     @cached_property
@@ -201,6 +209,11 @@ class StreamDeclaration(_Part):
     def exact_columns(self) -> frozenset[str]:
         """Columns that are declared to hold integers or text, in which decimal numbers keep their digits."""
         return frozenset(name for name, kind in self.column_types.items() if kind in WHOLE or kind == "string")
+
+    @cached_property
+    def whole_columns(self) -> frozenset[str]:
+        """Columns that are declared to hold integers."""
+        return frozenset(name for name, kind in self.column_types.items() if kind in WHOLE)
 
     @cached_property
     def typed_columns(self) -> frozenset[str]:

@@ -162,7 +162,8 @@ def _value(text: str, kind: FieldType | None) -> Any:
         return text.lower() == "true"
     if kind in ("int64", "int32"):
         if not _DIGITS.fullmatch(text):
-            return _value(text, "float64")  # as in JSON: 5.0 is the integer 5, and the type refuses a fraction
+            # As in JSON: 5.0 is the integer 5, and the type refuses a fraction.
+            return fraction(text) if _DECIMAL.fullmatch(text) else _value(text, "float64")
         whole = number_of(text, whole=True)
         return text if whole is None else whole  # beyond 64 bits
     if kind in ("float64", "float32"):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
-from astrocyte.schemas.contract import FRAME_ROW, Contract, envelope_of, read_event, read_frame_row, tells_by_float
+from astrocyte.schemas.contract import FRAME_ROW, Contract, envelope_of, needs_digits, read_event, read_frame_row
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import Ids, derived_id, format_ids, place_ids
@@ -347,7 +347,7 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, stated: str | No
         event = read_frame_row(body, contract, key=None if record.key is None else record.key.decode())
     else:
         event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
-        if has_long_fraction(record.value or b"") and tells_by_float(event, contract):
+        if has_long_fraction(record.value or b"") and needs_digits(event, contract):
             time, (body, envelope) = event.time, read_body(record, contract, stated, exact=True)
             event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
             event.time = time

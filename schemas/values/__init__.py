@@ -13,9 +13,10 @@ events come as      until then                                  read by
 =================== =========================================== =====================================================
 mappings            the Python values                           `schemas.contract.read_event`
 JSON and CSV        text (`single.number_text` writes a number  `schemas.json.text.loads`; a record whose floats tell
-                    so that nothing is lost)                    events apart (`contract.tells_by_float`) and that has
-                                                                more digits is read again by `json.text.loads_exact`,
-                                                                whose `json.text.fraction` makes a `Decimal` of them
+                    so that nothing is lost)                    events apart or are integers (`contract.needs_digits`)
+                                                                and that has more digits is read again by
+                                                                `json.text.loads_exact`, whose `json.text.fraction`
+                                                                makes a `Decimal` of them
 columns of Arrow    the columns (`foreign.kept_column`)         `foreign.plain_column` and `foreign.exact_column`, of
                                                                 which `schemas.arrow.columns.frame_columns` chooses:
                                                                 for `decode_frame` and `Frame.settled`

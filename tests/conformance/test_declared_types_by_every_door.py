@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,10 +55,10 @@ VALUES: Final = st.one_of(
 class Doors:
     """What events with the values of one field become, by each way in."""
 
-    def __init__(self, kind: str, policy: str, folder: Path) -> None:
+    def __init__(self, kind: str, policy: str, folder: Path, *, decoder: str = "") -> None:
         self._rules = load_rules(
             f"""
-streams: [{{name: S, fields: {{v: {kind}}}, on_type_error: "{policy}"}}]
+streams: [{{name: S{decoder}, fields: {{v: {kind}}}, on_type_error: "{policy}"}}]
 rules: [{{name: r, by: key, seq: [{{as: a, stream: S}}], emit: {{v: a.v}}}}]
 """
         )
@@ -196,3 +197,43 @@ def test_a_declaration_holds_alike_for_typed_columns(kind: str, policy: str, tmp
     pq.write_table(pa.table(own | {"v": column}), tmp_path / "events.parquet")
     found["Parquet"] = doors.file("events.parquet")
     alike(found)
+
+
+@pytest.mark.parametrize("kind", ["{type: int64}", "{type: int32}", "{type: int64, text: true}"])
+@pytest.mark.parametrize(
+    ("digits", "whole"),
+    [
+        ("9007199254740993.0", 2**53 + 1),
+        ("18014398509481985.00", 2**54 + 1),
+        ("9007199254740993.5", None),
+        ("2.0000000000000001", None),
+        ("5.0", 5),
+        ("2.5", None),
+    ],
+)
+def test_integers_written_with_a_fraction_keep_their_digits(kind: str, digits: str, whole: int | None, tmp_path: Path):
+    doors = Doors(kind, "dead_letter", tmp_path)
+    decoded = Doors(kind, "dead_letter", tmp_path, decoder=", decoder: {name: csv, columns: [timestamp, key, v]}")
+    event = {"stream": "S", "timestamp": T0_US, "key": "k", "v": Decimal(digits)}
+    frame = Frame.from_columns("S", "", {"timestamp": [T0_US], "key": ["k"], "v": [Decimal(digits)]})
+    (tmp_path / "events.csv").write_text(f"stream,timestamp,key,v\nS,{T0_US},k,{digits}\n")
+    found = {
+        "JSON": doors.messages([f'{{"timestamp": {T0_US}, "key": "k", "v": {digits}, "w": 0.1}}'.encode()]),
+        "CSV": decoded.messages([f"{T0_US},k,{digits}".encode()]),
+        "CSV file": doors.file("events.csv"),
+        "mappings": doors.matched([event]),
+        "columns": doors.matched([frame]),
+    }
+    fits = whole is not None and (abs(whole) < 2**31 or "int32" not in kind)
+    for door, (values, refused) in found.items():
+        assert (values, refused.total()) == (([_seen(whole)], 0) if fits else ([], 1)), door
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_are_their_text_in_mappings_and_columns(kind: str, tmp_path: Path):
+    doors = Doors(kind, "dead_letter", tmp_path)
+    for value in (b"5.5", b"7", b"\x00", bytearray(b"1e3")):
+        event = {"stream": "S", "timestamp": T0_US, "key": "k", "v": value}
+        frame = Frame.from_columns("S", "", {"timestamp": [T0_US], "key": ["k"], "v": [value]})
+        by_column, by_mapping = doors.matched([frame]), doors.matched([event])
+        assert (by_column[0], by_column[1].total()) == (by_mapping[0], by_mapping[1].total()), value
