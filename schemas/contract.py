@@ -415,10 +415,9 @@ def read_event(
 
 def needs_digits(event: Event, contract: Contract) -> bool:
     """Whether a float, which as it was written may have more digits, tells the event from others or is an integer."""
-    if any(type(event.fields.get(name)) is float for name in contract.exact):
-        return True
     declared = contract.declaration
-    if declared is not None and any(type(event.fields.get(name)) is float for name in declared.whole_columns):
+    names = contract.exact if declared is None else (*contract.exact, *declared.whole_columns)
+    if any(type(event.fields.get(name)) is float for name in names):
         return True
     paths = ("key",) if declared is None else ("key", declared.id, declared.key.path)
     return any(path is not None and type(_lookup(event, path)) is float for path in paths)
