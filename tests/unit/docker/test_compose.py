@@ -1,17 +1,14 @@
 """The Docker files against the settings, the commands and each other; no Docker engine is needed."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from astrocyte.pipeline.settings import Settings
-from astrocyte.pipeline.watch.web import Answer, serve
+from tests.support.probes import probed
 
-TOKEN = "a-token-of-the-tests"
 ROOT = Path(__file__).parents[3]
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
@@ -73,38 +70,13 @@ def test_the_commands_exist():
         assert SERVICES[name]["command"][0] in known
 
 
-def test_the_probes_of_the_documentation_and_of_the_services_work():
-    page = (ROOT / "docs/operations.md").read_text()
-    manifest = yaml.safe_load(re.search(r"### Kubernetes\n\n```yaml\n(.*?)```", page, re.DOTALL)[1])
-    container = manifest["containers"][0]
-    variables = {each["name"]: each.get("value", TOKEN) for each in container["env"]}
-    probes = [container[f"{kind}Probe"]["exec"]["command"] for kind in ("liveness", "readiness")]
-    probes.append(SERVICES["worker"]["healthcheck"]["test"][1:])
-    assert variables["ASTROCYTE_METRICS_PORT"] == SERVICES["worker"]["environment"]["ASTROCYTE_METRICS_PORT"] == "9100"
-    ready = True
-    pages = {
-        "/healthz": lambda: Answer(200, "text/plain", b""),
-        "/readyz": lambda: Answer(200 if ready else 503, "", b""),
-    }
-    token = Settings(metrics_port=0, metrics_token=TOKEN)
-    servers = [serve(each, lambda path: pages[path]()) for each in (token, token, Settings(metrics_port=0))]
-
-    def run() -> list[bool]:
-        return [
-            subprocess.run(
-                [sys.executable, *(part.replace("9100", str(server.port)) for part in command[1:])],
-                env=variables, check=False, capture_output=True,
-            ).returncode == 0
-            for command, server in zip(probes, servers, strict=True)
-        ]  # fmt: skip
-
-    try:
-        assert run() == [True, True, True]
-        ready = False
-        assert run() == [True, False, False]
-    finally:
-        for server in servers:
-            server.stop()
+def test_the_probe_of_the_worker_asks_whether_it_is_ready():
+    command = SERVICES["worker"]["healthcheck"]["test"][1:]
+    assert SERVICES["worker"]["environment"]["ASTROCYTE_METRICS_PORT"] == "9100"
+    with probed(Settings(metrics_port=0)) as probe:
+        assert probe.ask(command)
+        probe.ready = False
+        assert not probe.ask(command)
 
 
 def test_the_dockerfile_copies_what_exists():
