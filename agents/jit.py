@@ -73,8 +73,8 @@ class _CompileListener(event.Listener):  # type: ignore[misc]
             if not self._logged:
                 self._logged = True
                 _log.warning(
-                    "compiling the correlation kernels for this machine, once, about 30 s "
-                    "(to compile them in advance: python -m astrocyte.agents.warm)"
+                    "compiling correlation kernels for this machine, about 30 s, the first time that rules need them "
+                    "(to compile all in advance: python -m astrocyte.agents.warm)"
                 )
 
     def on_end(self, event: Any) -> None:

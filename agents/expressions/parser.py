@@ -261,6 +261,12 @@ class _Parser:
                 return tests[0] if len(tests) == 1 else And(tests, at=at)
             case ast.Call(func, args, []):
                 return self.call(tree, func, args, below)
+            case ast.Attribute(ast.Subscript(ast.Name() as step)) if self.name(step) in self.steps:
+                field = f"{self.name(step)}.{self.attribute(tree)}"
+                raise self.refuse(
+                    tree, "'[...]' is not part of the rule language; of several events of a step write "
+                    f"first({field}) or last({field})"
+                )  # fmt: skip
             case _:
                 raise self.refuse(
                     tree, f"{_named(tree)} is not part of the rule language; it has fields, and, or, not, "

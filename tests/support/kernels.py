@@ -11,7 +11,7 @@ from astrocyte import agents
 
 __all__ = ["COMPILING", "some_kernels"]
 
-COMPILING = "compiling the correlation kernels for this machine, once"
+COMPILING = "compiling correlation kernels for this machine"
 """What a process logs that compiles operators."""
 MISSING = "cep"
 """The package whose operators are left out: few, which compile in seconds."""

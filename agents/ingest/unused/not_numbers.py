@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,12 @@ from astrocyte.agents.ingest.unused.counts import kind_of, rows_by_kind
 from astrocyte.agents.rules.named_fields import NumberRead
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.types import shown
+from astrocyte.schemas.values.single import number_of
 
 __all__ = ["NotNumbers", "NumberFields"]
+
+WORDS: Final = "words"
+"""Kind of text that writes no number, so that no declaration reads it as one."""
 
 
 class NotNumbers(NamedTuple):
@@ -28,7 +32,7 @@ class NotNumbers(NamedTuple):
     row: int
     """Row of the first of them."""
     kind: str
-    """Kind of the values: text, boolean, list, object."""
+    """Kind of the values: text that writes a number, `WORDS`, boolean, list, object."""
     value: str
     """Its value, shortened."""
     rows: int
@@ -66,9 +70,20 @@ class NumberFields:
                     reader = reader or (read.reader if mine.any() else "")
                     used |= mine
                 if reader:
-                    row = int(np.flatnonzero(used)[0])
-                    value: Any = frame.take(np.array([row])).values(name)[0]
-                    yield NotNumbers(name, reader, row, kind, shown(value), int(used.sum()))
+                    yield from _found(frame, name, reader, kind, np.flatnonzero(used))
+
+
+def _found(frame: Frame, name: str, reader: str, kind: str, rows: NDArray[np.int64]) -> Iterator[NotNumbers]:
+    """What is to be said of values of one kind: of numbers that are written as text, and of other text, each."""
+    values = frame.take(rows).values(name)
+    kinds = [kind] * len(rows) if kind != "text" else [_kind_of_text(value) for value in values]
+    for each in dict.fromkeys(kinds):
+        first = kinds.index(each)
+        yield NotNumbers(name, reader, int(rows[first]), each, shown(values[first]), kinds.count(each))
+
+
+def _kind_of_text(value: Any) -> str:
+    return "text" if number_of(str(value), whole=False) is not None else WORDS
 
 
 def _other_than_numbers(column: pa.Array) -> dict[str, NDArray[np.bool_]]:

@@ -64,25 +64,39 @@ class Progress:
     notes: list[str] = field(default_factory=list)
 
 
-async def live_system(settings: Settings, sinks: Iterable[str]) -> LiveSystem:
-    """Rules, topics and roles now. Raises BrokerUnavailable, and InvalidSettings where no worker has run."""
+async def live_system(settings: Settings, sinks: Iterable[str], wait_s: float = 0.0) -> LiveSystem:
+    """Rules, topics and roles now. Raises BrokerUnavailable, and InvalidSettings where no worker has run.
+
+    One that begins within ``wait_s`` is waited for.
+    """
+    groups = await _groups_with_workers(settings, wait_s)
     partitions = await topic_partitions(settings.broker)
     known = KnownTopics(partitions, settings.partitions)
     live = LiveRules(read_rule_files(settings.rules or DEFAULT_RULES), accept=known.checked_plan)
     base = live.ruleset
     await load_live_rules(settings.broker, live)
-    async with admin_client(settings.broker) as admin:
-        groups = {str(group[0]) for group in await admin.list_consumer_groups()}
     roles = tuple(role for role in (*_CORRELATING, *sinks) if f"{settings.group}-{role}" in groups)
-    if "correlate" not in roles:
-        raise InvalidSettings(
-            f"no worker of group {settings.group!r} has processed anything on {settings.broker}; set ASTROCYTE_GROUP "
-            "and ASTROCYTE_BROKER as for the workers, or give a recorded log"
-        )
     before = {id(each) for each in (*base.rules, *base.windows, *base.insight)}
     now = live.ruleset
     published = {each.name for each in (*now.rules, *now.windows, *now.insight) if id(each) not in before}
     return LiveSystem(now, known.plan(now), partitions, roles, frozenset(published))
+
+
+async def _groups_with_workers(settings: Settings, wait_s: float) -> set[str]:
+    """The consumer groups of the broker, once the role correlate has one. Raises InvalidSettings after ``wait_s``."""
+    until_s = time.monotonic() + wait_s
+    while True:
+        async with admin_client(settings.broker) as admin:
+            groups = {str(group[0]) for group in await admin.list_consumer_groups()}
+        if f"{settings.group}-correlate" in groups:
+            return groups
+        if time.monotonic() >= until_s:
+            waited = f" within {wait_s:.0f} s" if wait_s else ""
+            raise InvalidSettings(
+                f"no worker of group {settings.group!r} has processed anything on {settings.broker}{waited}; set "
+                "ASTROCYTE_GROUP and ASTROCYTE_BROKER as for the workers, or give a recorded log"
+            )
+        await asyncio.sleep(_ASK_S)
 
 
 async def wait_for_lag(settings: Settings, roles: Iterable[str], limit_s: float) -> str | None:

@@ -73,9 +73,9 @@ def verify(
     The input is that of the broker of the settings, with the rules in force there, or that of recorded ``logs``, with
     those of ``ruleset``. ``where``: the places; None: of a broker the topics and the stores of the roles that have a
     consumer group there, of logs the output topics in them and the stores that are set in the settings. ``span``: event
-    times of the outputs that are compared. ``wait_s``: for how many seconds to wait for roles that are behind.
-    ``show``: number of differences of each kind and place that are kept; ``on_difference`` is called with all of them.
-    ``now_us``: the wall clock, for retention.
+    times of the outputs that are compared. ``wait_s``: for how many seconds to wait for roles that are behind, or have
+    not begun. ``show``: number of differences of each kind and place that are kept; ``on_difference`` is called with
+    all of them. ``now_us``: the wall clock, for retention.
 
     Files of the size of inputs and outputs are made below ``scratch``, and removed. Memory is that of the rules' state
     and of some caches, whatever the number of events. Nothing is written to broker or stores, and no group is joined.
@@ -140,7 +140,7 @@ class _Job:
         """How far the roles of a broker have come, their stores, and copies of the topics, in this order."""
         chosen = where or EVERYWHERE
         settings, notes = self.settings, self.result.not_compared
-        system = asyncio.run(live.live_system(settings, [each for each in chosen if each != "topics"]))
+        system = asyncio.run(live.live_system(settings, [each for each in chosen if each != "topics"], wait_s))
         self.ruleset = system.ruleset
         if wait_s and (behind := asyncio.run(live.wait_for_lag(settings, system.roles, wait_s))) is not None:
             notes.append(behind)

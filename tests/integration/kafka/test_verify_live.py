@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 import pytest
@@ -88,3 +89,15 @@ def test_a_system_that_has_processed_everything_is_equal(records, tmp_path):
         assert done.holds, done.differences
         assert place(done, MULTI_EVENTS).found == place(done, MULTI_EVENTS).expected == 96
         assert done.events["received"] == 192
+
+
+def test_a_worker_that_has_not_begun_is_waited_for(records, tmp_path):
+    with running(tmp_path / "broker") as address, ThreadPoolExecutor(1) as pool:
+        asyncio.run(produce(address, records))
+        with pytest.raises(InvalidSettings, match=r"has processed anything on .* within 1 s"):
+            verify(settings_of(address, tmp_path), where=("topics",), wait_s=1.0, now_us=0)
+        waiting = pool.submit(verify, settings_of(address, tmp_path), where=("topics",), wait_s=60.0, now_us=0)
+        asyncio.run(commit(address, records, 12))
+        done = waiting.result()
+        assert done.holds, done.differences
+        assert place(done, MULTI_EVENTS).found == 96

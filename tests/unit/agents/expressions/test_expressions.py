@@ -152,6 +152,13 @@ def test_syntax_outside_the_language_is_refused_with_its_position(text, position
     assert isinstance(caught.value, InvalidRule)
 
 
+def test_an_index_into_the_events_of_a_step_is_refused_with_the_function_to_write():
+    with pytest.raises(
+        ExpressionError, match=r"of several events of a step write first\(d\.badge\) or last\(d\.badge\)"
+    ):
+        parse("d[0].badge == 'x'", steps={"d"})
+
+
 def test_size_is_bounded():
     for text in ("x > 1 and " * 300 + "x > 1", "(" * 300 + "x" + ")" * 300, "-" * 2001, "not " * 40 + "x"):
         with pytest.raises(ExpressionError):

@@ -48,6 +48,18 @@ def test_text_in_a_field_of_numbers_is_counted_with_its_reader_and_the_cure(tmp_
     assert line == "2 events of A have no number in 'v', " + ADVICE.format(f"mono.A[0]@0: '900.50' in {reader}", "v")
 
 
+def test_text_that_writes_no_number_is_counted_apart_without_the_cure_that_would_refuse_it(tmp_path):
+    values = ["900.50", "n/a", "58,7", "20", "n/a", True]
+    found = said(tmp_path, seq("v > 800"), *(event(number, v=value) for number, value in enumerate(values)))
+    what = "no number in 'v', of which rules need one, so that comparisons are false and results null, such as"
+    cure = "a truth value is no number: compare it with true or false, or count it with count_if"
+    assert found == [
+        "2 events of A have no number in 'v', " + ADVICE.format("mono.A[0]@0: '900.50' in rule 'r'", "v"),
+        f"3 events of A have {what} mono.A[0]@1: 'n/a' in rule 'r'",
+        f"1 event of A has {what} mono.A[0]@5: True in rule 'r'; {cure}",
+    ]
+
+
 @pytest.mark.parametrize(
     "rules",
     [
@@ -63,7 +75,7 @@ def test_booleans_and_lists_are_no_numbers_either(tmp_path):
     first, second = said(tmp_path, seq("v + 1 > 0"), event(0, v=True), event(1, v=[1]), event(2, v=3.5))
     assert first.startswith("1 event of A has no number in 'v', ")
     assert first.endswith("; a truth value is no number: compare it with true or false, or count it with count_if")
-    assert second.endswith("as text declare 'v: {type: float64, text: true}' under streams:")
+    assert second.endswith(" mono.A[0]@1: '[1]' in rule 'r'")
 
 
 def test_an_earlier_event_of_a_match_is_asked_for_numbers_under_its_own_condition(tmp_path):
