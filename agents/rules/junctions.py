@@ -11,6 +11,7 @@ has the emitted values of the match, its ``confidence``, ``timed_out``, and::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Any, Final, Self
@@ -21,6 +22,7 @@ from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.rules.conditions import parsed_where, refuse_never
 from astrocyte.agents.rules.problems import in_expression
 from astrocyte.agents.rules.steps import Duration, Model, Whole, field_name
+from astrocyte.schemas.catalog import FieldType
 
 __all__ = ["HOPS", "OF_MATCH", "STRENGTH", "Junction"]
 
@@ -28,8 +30,10 @@ HOPS: Final = "hops"
 """Field of an event: the junctions through which it came."""
 STRENGTH: Final = "strength"
 """Field of an event: what damping and confidence have left of 1 on its way, 0 to 1."""
-OF_MATCH: Final = frozenset({"confidence", "timed_out", HOPS, STRENGTH})
-"""Fields of every event of a junction, beside those that its rules emit."""
+OF_MATCH: Final[Mapping[str, FieldType]] = {
+    "confidence": "float64", "timed_out": "bool", HOPS: "int64", STRENGTH: "float64",
+}  # fmt: skip
+"""Types of the fields of every event of a junction, beside those that its rules emit."""
 
 
 def _sources(value: Any) -> Any:

@@ -11,6 +11,7 @@ from astrocyte.agents.expressions.nodes import Field, walk
 from astrocyte.agents.rules.junctions import HOPS, OF_MATCH, STRENGTH, Junction
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.problems import RuleProblem
+from astrocyte.schemas.catalog import FieldType
 from astrocyte.schemas.registry import did_you_mean
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "needed_for",
     "not_led_lines",
     "sources_of",
+    "types_of_match",
 ]
 
 _EVERY_EVENT: Final = frozenset({"timestamp", "key", "type"})
@@ -58,6 +60,12 @@ def fields_of(junction: Junction, rules: Sequence[Rule]) -> set[str]:
     if not feeding:
         return set()
     return set(OF_MATCH).union(*(_emitted(rule) for rule in feeding), {rule.by for rule in feeding if rule.by})
+
+
+def types_of_match(junction: Junction, rules: Sequence[Rule]) -> Mapping[str, FieldType]:
+    """Types of the fields of a match that events of a junction have; without those whose names rules emit."""
+    emitted = set[str]().union(*(_emitted(rule) for rule in _feeding(junction, rules)))
+    return {name: kind for name, kind in OF_MATCH.items() if name not in emitted}
 
 
 def junction_sources(ruleset: RuleSet) -> dict[str, tuple[str, ...]]:

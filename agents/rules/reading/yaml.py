@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from astrocyte.agents.expressions.kind_checks import kind_problems, types_of
 from astrocyte.agents.expressions.nodes import Aggregate, Field, Node, walk
-from astrocyte.agents.rules.graph.links import fields_of
+from astrocyte.agents.rules.graph.links import fields_of, types_of_match
 from astrocyte.agents.rules.insight import STATISTIC_SPECS, SeriesSpec, StatisticSpec, TargetSpec
 from astrocyte.agents.rules.junctions import Junction
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
@@ -346,7 +346,8 @@ class _Reader:
 
     def check_kinds(self, parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]) -> None:
         """Report expressions that take text for a number, or a number for text, by the types of their streams."""
-        types = {stream.name: stream.types for stream in parts["streams"]}
+        types: dict[str, Mapping[str, FieldType]] = {stream.name: stream.types for stream in parts["streams"]}
+        types |= {each.name: types_of_match(each, parts["rules"]) for each in parts["junctions"]}
         for section, index, stream in _entered(entrance):
             validator = entrance[section][index]
             for name, node in {"where": validator.where_node, **validator.set_nodes}.items():
@@ -355,6 +356,9 @@ class _Reader:
                     path: Location = (section, index, *field.split(".", 1))
                     self.report(message, path, rule=f"{section}[{index}]", field=field, at=at)
             types[stream] = _after(validator, types_of(stream, types))
+        for index, junction in enumerate(parts["junctions"]):
+            for message, at in kind_problems(junction.where_node, lambda _: (junction.name,), types):  # noqa: B023
+                self.report(message, ("junctions", index, "where"), rule=junction.name, field="where", at=at)
         for index, rule in enumerate(parts["rules"]):
             steps: dict[str | None, tuple[str, ...]] = {step.name: step.stream for step in rule.steps}
             for each in expressions_of(rule):

@@ -35,6 +35,8 @@ def problems(junction: str, rules: str = RULES) -> list[tuple[int | None, str, s
         ("from: pair, key: place", "key", "rule 'pair' emits no 'place'; add it to its emit"),
         ("from: pair, where: 'levle > 1'", "where", "events of the junction have no field 'levle'; did you mean"),
         ("from: pair, where: 'level > '", "", "where: "),
+        ("from: pair, where: \"strength == 'a'\"", "where", "which is a number, with text"),
+        ("from: pair, where: 'timed_out == 1'", "where", "; write timed_out == true"),
         ("from: pair, damping: 0", "damping", "expected a value greater than 0, got 0"),
         ("from: pair, max_hops: 0", "max_hops", "expected a value greater than or equal to 1, got 0"),
         ("from: pair, dampin: 0.5", "dampin", "unknown field 'dampin'; did you mean 'damping'?"),
@@ -187,3 +189,8 @@ def test_a_statistic_reads_no_junction():
     text = RULES.replace("JUNCTION", "from: pair").replace('{level: "a.value"}', '{level: "a.value", cell_id: "1"}')
     with pytest.raises(InvalidRules, match="make a window over it"):
         load_rules(f"{text}insight:\n  - {statistic}\n")
+
+
+def test_a_value_that_a_rule_emits_by_the_name_of_a_field_of_its_match_has_no_known_type():
+    text = RULES.replace('{level: "a.value"}}', '{level: "a.value", confidence: "\'high\'"}}', 1)
+    load_rules(text.replace("JUNCTION", "from: pair, where: \"confidence == 'high'\""))
