@@ -19,7 +19,7 @@ from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import decode_frame
 from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, metrics_topic
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, TOPOLOGY, metrics_topic
 
 __all__ = ["SENT_AGAIN", "WITHDRAWN", "OutputTopic", "Outputs", "Span"]
 
@@ -201,6 +201,7 @@ def expected_items(output: DomainOutput) -> Iterator[tuple[str, Item]]:
         ALERTS: output.alerts,
         LATE: output.late,
         DEAD_LETTERS: [letter_record(letter, 0) for letter in output.dead_letters],
+        TOPOLOGY: output.topology,
     }
     for topic, records in made.items():
         for each in records:
