@@ -173,6 +173,11 @@ class Gates:
         return found
 
     @property
+    def joined(self) -> dict[str, int]:
+        """By junction: the number of pairs of domains that it joins."""
+        return {name: gate.formation.joined for name, gate in self._gates.items()}
+
+    @property
     def waiting(self) -> int:
         """Events that wait."""
         return sum(frame.num_rows for gate in self._gates.values() for frame, _ in gate.held)

@@ -75,6 +75,9 @@ def _way(junction: Junction) -> str:
     parts += [f"from strength {junction.min_strength:g}"] if junction.min_strength else []
     parts += [f"up to {junction.max_hops} hops"] if junction.max_hops is not None else []
     parts += [junction.where] if junction.where is not None else []
+    if (forms := junction.forms) is not None:
+        over = format_duration(forms.over)
+        parts.append(f"forms above {forms.above} of {forms.buckets} in {over}, dissolves below {forms.below}")
     return ", ".join(parts)
 
 
