@@ -10,7 +10,7 @@ import orjson
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
-__all__ = ["DomainAssignor", "OnNotes", "note_of", "topics_of"]
+__all__ = ["DomainAssignor", "OnNotes", "note_of", "partitions_of", "topics_of"]
 
 OnNotes = Callable[[Mapping[str, int]], None]
 """Called at each assignment with the number of members that gave each note; without those that gave none."""
@@ -30,6 +30,15 @@ def topics_of(metadata: bytes) -> list[str]:
         return list(ConsumerProtocolMemberMetadata.decode(metadata).subscription)
     except ValueError:  # as above
         return []
+
+
+def partitions_of(assignment: bytes) -> tuple[int, ...]:
+    """The partition numbers that a member has, of any topic; none where the broker does not describe them."""
+    try:
+        given = ConsumerProtocolMemberAssignment.decode(assignment).assignment
+    except ValueError:  # as above
+        return ()
+    return tuple(sorted({number for _, numbers in given for number in numbers}))
 
 
 class DomainAssignor(AbstractPartitionAssignor):  # type: ignore[misc]

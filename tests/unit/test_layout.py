@@ -85,6 +85,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "inspect": "inputs offline",
         "phylogeny": "sources",
         "report": "evolution phylogeny",
+        "topology": "inputs offline",
         "verify": "inputs offline",
     },
     "pipeline/analysis/inspect": {
