@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -18,7 +18,10 @@ from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import TOPOLOGY
 
-__all__ = ["JoinedPair", "JunctionState", "decisions_of_broker", "decisions_of_files", "states_at"]
+__all__ = ["KINDS", "JoinedPair", "JunctionState", "decisions_of_broker", "decisions_of_files", "states_at"]
+
+KINDS: Final = ("formed", "dissolved")
+"""Of the records of the topic, those that are decisions on junctions."""
 
 Decision = Mapping[str, Any]
 """The body of a record of the topic `TOPOLOGY`."""
@@ -49,7 +52,7 @@ def states_at(decisions: Iterable[Decision], at_us: int | None) -> dict[str, Jun
 
     They may come in any order, and several times, as a worker that was killed writes them again.
     """
-    known = {str(each["decision_id"]): each for each in decisions}
+    known = {str(each["decision_id"]): each for each in decisions if each["kind"] in KINDS}
     states: dict[str, JunctionState] = {}
     pairs: dict[str, dict[tuple[str, str], JoinedPair]] = {}
     for time_us, each in sorted(((us_from_iso(each["timestamp"]), each) for each in known.values()), key=_time):

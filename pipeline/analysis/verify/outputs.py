@@ -28,6 +28,7 @@ _OF_DOMAINS: Final = frozenset(
 )
 """Stages of the dead letters that domains and copies of repartitioned streams make; others are those of sinks."""
 
+MOVED: Final = "of domains that went from worker to worker, which follow from their load"
 WITHDRAWN: Final = "of provisional or retracted matches, which are no results"
 SENT_AGAIN: Final = "of events that dead-letters retry sent again: as expected, but for the offset of that message"
 _AGAIN: Final = "records that are there again, the same under the same id, as after a crash; stores hold each once"
@@ -114,6 +115,9 @@ class Outputs:
                 continue
             if item.status in ("provisional", "retracted"):
                 topic.notes[WITHDRAWN] += 1
+                continue
+            if record.topic == TOPOLOGY and item.body.get("kind") == "moved":
+                topic.notes[MOVED] += 1
                 continue
             if record.topic == DEAD_LETTERS and item.body.get("stage") not in _OF_DOMAINS:
                 topic.notes[f"dead letters of stage {item.body.get('stage')}, which rules do not make"] += 1

@@ -41,7 +41,8 @@ DECISIONS = [
     ("second", "joined"), [(1, []), (2, ["y"]), (8, ["y", "z"]), (9, ["z"]), (11, ["z"]), (None, ["y", "z"])]
 )
 def test_the_state_is_that_of_the_instant_in_any_order_and_with_repeated_records(second, joined):
-    made = [*DECISIONS, *DECISIONS[:2]]
+    moved = {"decision_id": "m", "timestamp": "2025-01-01T00:00:00Z", "kind": "moved", "partition": 1}
+    made = [*DECISIONS, *DECISIONS[:2], moved]
     random.Random(3).shuffle(made)
     at_us = None if second is None else us_from_iso(f"2025-01-01T00:00:{second:02d}Z")
     state = states_at(made, at_us).get("wave")
