@@ -39,6 +39,14 @@ def topology(address: str, *options: str) -> dict[str, Any]:
     return found
 
 
+def records(address: str) -> list[Any]:
+    return [record for part in read_all(address, TOPOLOGY).values() for record in part]
+
+
+def moves(address: str) -> list[dict[str, Any]]:
+    return [orjson.loads(each.value) for each in records(address) if each.key != b"habit"]
+
+
 def test_it_shows_workers_and_what_is_joined_now_and_at_a_past_instant(own_embedded, tmp_path, monkeypatch):  # noqa: F811
     address = own_embedded.address
     settings = load_settings(broker=address, group="habits", rules=(RULES,), partitions=3, roles=("correlate",),
@@ -68,11 +76,13 @@ def test_it_shows_workers_and_what_is_joined_now_and_at_a_past_instant(own_embed
         workers[0].start()
         asyncio.run(send(address, LINES[len(before) :]))
         wait_until(lambda: topology(address)["junctions"][0]["dissolved"], LIMIT_S, log)
+        wait_until(lambda: "is ready" in workers[0].said, LIMIT_S, log)
+        wait_until(lambda: moves(address), LIMIT_S, log)  # it is given domains again
 
     assert joined() == []
     past = topology(address, "--at", "2025-09-28T11:00:00Z")
     assert (past["junctions"][0]["joined"], past["workers"]) == ([link], None)
-    records = [record for part in read_all(address, TOPOLOGY).values() for record in part]
+    assert {(each["kind"], each["role"]) for each in moves(address)} == {("moved", "correlate")}
     _, outputs = run_rules(read_rule_files([RULES]), [EXAMPLE / "habits.jsonl"], lateness_us=settings.lateness)
     wanted = {record.value for output in outputs for record in output.topology}
-    assert {record.value for record in records if record.key == b"habit"} == wanted
+    assert {record.value for record in records(address) if record.key == b"habit"} == wanted

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from astrocyte import Engine, load_rules
 from astrocyte.agents.engine.formation import Decision, Formation, Pair
 from astrocyte.agents.rules.junctions import Forms
 from tests.support.forming import joined_buckets
@@ -108,3 +109,39 @@ def test_it_decides_as_the_definition_says_however_it_is_cut_and_restored(seed):
         expected += [Decision(at * 500_000, pair, formed, count) for at, formed, count in decisions]
         assert [flags[each] for each in mine] == [each[0] // 500_000 in buckets for each in mine]
     assert told == sorted(expected)
+
+
+RULES = """
+rules:
+  - {name: spike, seq: [{as: a, stream: A}], emit: {next: "a.next"}}
+  - {name: arrival, within: 2s, seq: [{as: wave, stream: wave}, {as: b, stream: B}]}
+junctions:
+  - {name: wave, from: spike, key: next, delay: 5s, forms: {with: B, over: 4s, every: 1s, above: 1, below: 1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "matches"), [("", 0), (", forms: {with: B, over: 4s, every: 1s, above: 1, below: 1}", 1)]
+)
+def test_what_waits_is_let_through_once_the_rules_say_that_the_junction_is_always_there(change, matches):
+    engine = Engine(load_rules(RULES))
+    engine.push_events([{"stream": "A", "timestamp": 0, "key": "x", "next": "y"}])
+    engine.advance(SECOND)
+    assert engine.size()["waiting"] == 1
+    assert engine.low_water_us() == 5 * SECOND
+    engine.update(load_rules(RULES.replace(change, "")))
+    engine.push_events([{"stream": "B", "timestamp": 6 * SECOND, "key": "y"}])
+    found = [each.rule for each in engine.flush().matches.matches()]
+    assert found == ["arrival"] * matches
+    assert engine.size()["waiting"] == 0
+
+
+def test_events_that_are_pushed_one_at_a_time_are_judged_alike():
+    engine = Engine(load_rules(RULES.replace("delay: 5s, ", "")))
+    for second in range(4):
+        engine.push_event({"stream": "A", "timestamp": second * SECOND, "key": "x", "next": "y"})
+        engine.push_event({"stream": "B", "timestamp": second * SECOND + 500_000, "key": "y"})
+    output = engine.flush()
+    assert [each.rule for each in output.matches.matches()].count("arrival") == 2
+    assert [each.decision.formed for each in output.formed] == [True, False]
+    assert engine.gates.counts["wave"] == {"joined": 2, "closed": 2}
