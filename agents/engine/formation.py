@@ -12,7 +12,6 @@ Only the buckets count in which something happened, so the result depends on the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -26,6 +25,10 @@ from astrocyte.agents.rules.junctions import Forms
 __all__ = ["Decision", "Formation", "Pair"]
 
 _NO_BOUNDARY: Final = -(2**62)
+
+
+Ends = tuple[str, str]
+"""A `Pair`, which is made of it where somebody else sees it: most events make no decision."""
 
 
 class Pair(NamedTuple):
@@ -47,7 +50,7 @@ class Decision(NamedTuple):
 
 @dataclass(slots=True)
 class _Link:
-    buckets: deque[int] = field(default_factory=deque)
+    buckets: list[int] = field(default_factory=list)
     """Buckets of the window in which both were active, in order."""
     since_us: int | None = None
     """From when on the junction joins the pair; None where it does not."""
@@ -61,10 +64,10 @@ class Formation:
     def __init__(self, forms: Forms) -> None:
         self.forms = forms
         self._every_us, self._length = forms.every_us, forms.buckets
-        self._links: dict[Pair, _Link] = {}
-        self._due: list[tuple[int, Pair]] = []
+        self._links: dict[Ends, _Link] = {}
+        self._due: list[tuple[int, Ends]] = []
         """A heap of boundaries; those that a link has no more are passed over."""
-        self._came: dict[int, set[Pair]] = {}
+        self._came: dict[int, set[Ends]] = {}
         """By bucket that is not over: the pairs for which something came."""
         self._active: dict[int, set[str]] = {}
         """By bucket that is not over: the receiving domains that had an event."""
@@ -85,12 +88,12 @@ class Formation:
         self, times_us: NDArray[np.int64], senders: Sequence[str | None], receivers: Sequence[str | None]
     ) -> NDArray[np.bool_]:
         """Which of the events that came are let through. Every older one has been judged before, or is among them."""
-        groups: dict[int, dict[Pair, list[int]]] = {}
+        groups: dict[int, dict[Ends, list[int]]] = {}
         for row, (bucket, sender, receiver) in enumerate(
             zip((times_us // self._every_us).tolist(), senders, receivers, strict=True)
         ):
             if receiver is not None:  # no rule takes it otherwise
-                groups.setdefault(bucket, {}).setdefault(Pair(sender or "", receiver), []).append(row)
+                groups.setdefault(bucket, {}).setdefault((sender or "", receiver), []).append(row)
         passed = np.zeros(len(times_us), np.bool_)
         for bucket in sorted(groups):
             self._pass(bucket)
@@ -130,13 +133,13 @@ class Formation:
             self._dissolve(bucket)
             active = self._active.get(bucket, ())
             for pair in self._came.pop(bucket):
-                if pair.receiver in active:
+                if pair[1] in active:
                     self._coincidence(pair, bucket)
         self._dissolve(boundary)
         for bucket in [each for each in self._active if each < boundary]:
             del self._active[bucket]
 
-    def _coincidence(self, pair: Pair, bucket: int) -> None:
+    def _coincidence(self, pair: Ends, bucket: int) -> None:
         """Both domains of a pair were active in a bucket, which is over."""
         link = self._links.setdefault(pair, _Link())
         link.buckets.append(bucket)
@@ -164,24 +167,25 @@ class Formation:
                 del self._links[pair]
 
     def _forget(self, link: _Link, boundary: int) -> None:
-        while link.buckets and link.buckets[0] < boundary - self._length:
-            link.buckets.popleft()
+        oldest = boundary - self._length
+        if link.buckets and link.buckets[0] < oldest:
+            link.buckets = [each for each in link.buckets if each >= oldest]
 
-    def _await(self, pair: Pair, link: _Link) -> None:
+    def _await(self, pair: Ends, link: _Link) -> None:
         """Note when a pair is to be looked at again: a bucket b is in no window after the boundary b + length."""
         last = link.buckets[-1 if link.since_us is None else -self.forms.below]
         link.due = last + self._length + 1
         heappush(self._due, (link.due, pair))
 
-    def _decide(self, boundary: int, pair: Pair, link: _Link) -> None:
+    def _decide(self, boundary: int, pair: Ends, link: _Link) -> None:
         formed = link.since_us is not None
-        self._decisions.append(Decision(boundary * self._every_us, pair, formed, len(link.buckets)))
+        self._decisions.append(Decision(boundary * self._every_us, Pair(*pair), formed, len(link.buckets)))
 
     def snapshot(self) -> dict[str, Any]:
         """The state as JSON can hold it, without decisions: a step gives all that it made."""
         return {
             "forms": self.forms.model_dump(mode="json"),
-            "links": [[*pair, link.since_us, [*link.buckets]] for pair, link in self._links.items()],
+            "links": [[*pair, link.since_us, link.buckets] for pair, link in self._links.items()],
             "came": [[bucket, *pair] for bucket, pairs in self._came.items() for pair in pairs],
             "active": [[bucket, each] for bucket, receivers in self._active.items() for each in receivers],
         }
@@ -192,9 +196,9 @@ class Formation:
         if snapshot["forms"] != self.forms.model_dump(mode="json"):
             return
         for sender, receiver, since_us, buckets in snapshot["links"]:
-            link = self._links[Pair(sender, receiver)] = _Link(deque(buckets), since_us)
-            self._await(Pair(sender, receiver), link)
+            link = self._links[sender, receiver] = _Link(buckets, since_us)
+            self._await((sender, receiver), link)
         for bucket, sender, receiver in snapshot["came"]:
-            self._came.setdefault(bucket, set()).add(Pair(sender, receiver))
+            self._came.setdefault(bucket, set()).add((sender, receiver))
         for bucket, receiver in snapshot["active"]:
             self._active.setdefault(bucket, set()).add(receiver)
