@@ -116,6 +116,8 @@ class DomainOutput:
     """Results of windows, and matches that other groups read, by their stream."""
     led: list[Sent] = field(default_factory=list)
     """What junctions lead to other domains, and how far event time has come for these."""
+    topology: list[JsonRecord] = field(default_factory=list)
+    """Junctions that formed or dissolved between two domains (`agents.engine.gates.formed_records`)."""
     unused: list[UnusedEvent] = field(default_factory=list)
     """Duplicates and events without a key, where the domain lists them."""
     ended: list[str] = field(default_factory=list)
@@ -424,6 +426,7 @@ class Accounting:
 
     def emitted(self, result: EngineOutput, output: DomainOutput) -> None:
         """What an engine gave, as records for other topics."""
+        from astrocyte.agents.engine.gates import formed_records
         from astrocyte.agents.matches.grouped import grouped_alert_records
         from astrocyte.agents.matches.records import match_records
 
@@ -435,6 +438,7 @@ class Accounting:
         output.multi_events += made.multi_events
         output.alerts += made.alerts + grouped_alert_records(result.grouped)
         output.frames += result.frames
+        output.topology += formed_records(result.formed)
 
     def _failed_results(self, matches: Sequence[FailedMatch], rows: Sequence[FailedRow], output: DomainOutput) -> None:
         """Matches and results of windows of which something raised."""

@@ -8,7 +8,7 @@ from typing import Any
 from astrocyte.agents.cep.compiled import compiled
 from astrocyte.agents.ingest.decoders import DECODERS
 from astrocyte.agents.rules.graph.circles import refuse_circles
-from astrocyte.agents.rules.graph.links import junction_problems
+from astrocyte.agents.rules.graph.problems import junction_problems
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 from astrocyte.agents.rules.reading.yaml import read_rules

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from astrocyte.agents.ingest.decoders import register_decoder
     from astrocyte.agents.loading import load_rules
     from astrocyte.agents.matches.table import Match, MatchedEvent, MatchTable
-    from astrocyte.agents.rules.junctions import Junction
+    from astrocyte.agents.rules.junctions import Forms, Junction
     from astrocyte.agents.rules.model import Rule, RuleSet, Stream
     from astrocyte.agents.rules.problems import InvalidRules
     from astrocyte.agents.rules.steps import Group, Step
@@ -73,6 +73,7 @@ _HOME = {
     "EventType": "schemas.catalog",
     "ExperimentDatabase": "agents.stores.experiment",
     "ExperimentRunner": "pipeline.experiments.runner",
+    "Forms": "agents.rules.junctions",
     "Frame": "schemas.frames",
     "GeneticController": "agents.controllers.genetic",
     "Group": "agents.rules.steps",
@@ -124,6 +125,7 @@ __all__ = [
     "EventType",
     "ExperimentDatabase",
     "ExperimentRunner",
+    "Forms",
     "Frame",
     "GeneticController",
     "Group",

@@ -64,6 +64,16 @@ class DomainMetrics:
             "Partial matches, and events that wait for the others of their match",
             labels=("partition", "by"),
         )
+        junctions = CounterMetricFamily(
+            "astrocyte_junction",
+            "Matches of the rules of each junction, and events that came over one that forms, by outcome",
+            labels=("partition", "junction", "outcome"),
+        )
+        joined = GaugeMetricFamily(
+            "astrocyte_junction_pairs",
+            "Pairs of domains that a junction joins now",
+            labels=("partition", "junction"),
+        )
         stalled = GaugeMetricFamily(
             "astrocyte_stalled_seconds",
             "For how long events have waited while event time stands still, and for which source",
@@ -81,11 +91,19 @@ class DomainMetrics:
                 behind.add_metric((str(partition),), time.time() - domain.watermark_us / 1e6)
             for group in domain.groups:
                 partial.add_metric((str(partition), group.field), group.engine.partials())
+                for counted in (group.engine.junctions.counts, group.engine.gates.counts):
+                    for name, counts in counted.items():
+                        for outcome, value in counts.items():
+                            junctions.add_metric((str(partition), name, outcome), value)
+                for name, value in group.engine.gates.joined.items():
+                    joined.add_metric((str(partition), name), value)
                 for rule, counts in group.engine.counters().items():
                     for what, value in counts.items():
                         rules.add_metric((str(partition), rule, what), value)
         unused = _unused(domain.unused for domain in self._domains_of().values())
-        return iter((events, rules, behind, waiting, partial, stalled, unused, *self._of_snapshots()))
+        return iter(
+            (events, rules, junctions, joined, behind, waiting, partial, stalled, unused, *self._of_snapshots())
+        )
 
     def _of_snapshots(self) -> Iterator[Metric]:
         age = GaugeMetricFamily(

@@ -21,6 +21,7 @@ __all__ = [
     "RULES",
     "SIMULATIONS",
     "STATS",
+    "TOPOLOGY",
     "TRUTH",
     "TopicPartition",
     "control_topic",
@@ -50,13 +51,15 @@ SIMULATIONS: Final = "simulations"
 """Scenario, seed and configuration of each run."""
 STATS: Final = "control.stats"
 """Counters of every domain and sink; compacted, so that the newest of each remain."""
+TOPOLOGY: Final = "topology"
+"""When junctions formed and dissolved between two domains, by event time."""
 RETRIES: Final = "control.retries"
 """Dead letters that were sent again, by their id; compacted."""
 TRUTH: Final = "truth"
 """Stream (not topic) of planted anomalies; its topic is ``mono.truth``."""
 
 
-_OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
+_OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES, TOPOLOGY})
 _OUTPUT_PREFIXES: Final = (CONTROL_PREFIX, KEYED_PREFIX, METRICS_PREFIX, "state.", "__")
 _LEGAL: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MOST_CHARACTERS}}}", re.ASCII)
 

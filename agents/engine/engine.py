@@ -27,6 +27,8 @@ from astrocyte.agents.engine.alerts import AlertPacing
 from astrocyte.agents.engine.arrival.early import Early
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
+from astrocyte.agents.engine.figures import Figures
+from astrocyte.agents.engine.gates import Gates
 from astrocyte.agents.engine.junctions import Junctions
 from astrocyte.agents.engine.output import EngineOutput, FailedRow, take_apart
 from astrocyte.agents.engine.strata import Stratum, revision, stratify
@@ -53,7 +55,7 @@ _COMPACT_ABOVE: Final = 131_072
 _NO_ROWS: Final = np.empty(0, np.int64)
 
 
-class Engine:
+class Engine(Figures):
     """Rules, windows and statistics of one domain with all of their state. Not thread-safe; reads no clock.
 
     Events pass the rule set's validators first, unless ``validated``: the caller has done so, and frames are `settled`.
@@ -88,7 +90,7 @@ class Engine:
         self._entrance = None if validated else Entrance(catalog)
         self._catalog = catalog
         self._clock = clock
-        self.junctions = Junctions(carriers)
+        self.junctions, self.gates = Junctions(carriers), Gates()
         self._strata: list[Stratum] = []
         self._store = EventStore()
         self._delivered = Delivered()
@@ -127,23 +129,15 @@ class Engine:
         self._tables.update(ruleset.rules)
         self._ranks = {each.name: MADE_BY_WINDOW for each in (*ruleset.windows, *ruleset.insight)}
         self._ranks |= dict.fromkeys([*(each.name for each in ruleset.rules), *self.junctions.names], MADE_BY_RULE)
-        self._read = {stream: [stratum for stratum in self._strata if stream in stratum.streams]
-                      for stream in {stream for stratum in self._strata for stream in stratum.streams}}  # fmt: skip
+        always = self.gates.update(ruleset)
+        streams = self.gates.active.union(*(stratum.streams for stratum in self._strata))
+        self._read = {each: [stratum for stratum in self._strata if each in stratum.streams] for each in streams}
+        self._release(always)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """The rules in force."""
         return self._tables.rules
-
-    @property
-    def refused(self) -> int:
-        """Events that validators have refused since the start; the next step's output holds them with reasons."""
-        return 0 if self._entrance is None else self._entrance.refused
-
-    @property
-    def sampled(self) -> int:
-        """Events that validators have sampled away since the start."""
-        return 0 if self._entrance is None else self._entrance.sampled
 
     @property
     def streams(self) -> frozenset[str]:
@@ -285,6 +279,8 @@ class Engine:
         """Make frames of the events that were pushed one at a time."""
         for first, frame in self._buffer.take():
             self._delivered.again(frame)
+            if self.gates and self.gates.hold(frame, None):
+                continue
             self._store.insert(first, frame)
             for stratum in self._read[frame.stream]:
                 stratum.push(frame, first, self._ranks.get(frame.stream, PRIMARY))
@@ -297,6 +293,10 @@ class Engine:
         return revision(self._read.get(frame.stream, ()), frame)()
 
     def _take(self, frame: Frame, origin: Origin | None) -> None:
+        if not (self.gates and self.gates.hold(frame, origin)):
+            self._accept(frame, origin)
+
+    def _accept(self, frame: Frame, origin: Origin | None) -> None:
         first = self._store.add(frame, origin)
         rank = self._ranks.get(frame.stream, PRIMARY)
         try:
@@ -318,7 +318,12 @@ class Engine:
     def _take_made(self, frame: Frame) -> None:
         """Take results that others read, if any does; rows that raise go to the next output as ``failed``."""
         if frame.stream in self._read:
-            self._failed += take_apart(frame, lambda part: self._take(part, None))
+            self._failed += take_apart(frame, self._take)
+
+    def _release(self, held: Iterable[tuple[Frame, Origin | None]]) -> None:
+        """Let the events of junctions wait for the watermark as others do, now that these are there."""
+        for frame, origin in held:
+            self._failed += take_apart(frame, self._accept, origin)
 
     # -- output ------------------------------------------------------------------------------------------------------
 
@@ -335,6 +340,8 @@ class Engine:
             self.watermark_us = watermark_us
             self._early.advance(watermark_us)
             for number, stratum in enumerate(self._strata):
+                if self.gates:
+                    self._release(self.gates.release(watermark_us, stratum.streams))
                 batch = stratum.advance(watermark_us, self._store)
                 self._collect(number, batch, tables, frames)
                 for frame, final in stratum.close(watermark_us, self._store):
@@ -354,6 +361,8 @@ class Engine:
         self._gather()
         self.watermark_us = FOREVER_US
         for number, stratum in enumerate(self._strata):
+            if self.gates:
+                self._release(self.gates.release(FOREVER_US, stratum.streams))
             self._collect(number, stratum.advance(FOREVER_US, self._store), tables, frames)
             made = list(stratum.close(FOREVER_US, self._store))
             batch, last = stratum.flush()
@@ -395,14 +404,15 @@ class Engine:
         late, self._late = self._late, []
         failed, self._failed = self._failed, []
         refused = [] if self._entrance is None else self._entrance.take()
-        return EngineOutput(table, frames, late, refused, grouped, failed, self.junctions.take())
+        formed = self.gates.decide(None if self.watermark_us == FOREVER_US else self.watermark_us)
+        return EngineOutput(table, frames, late, refused, grouped, failed, self.junctions.take(), formed)
 
     # -- state -------------------------------------------------------------------------------------------------------
 
     def low_water_us(self) -> int | None:
         """Oldest time that the state depends on; None where it is empty."""
         self._gather()
-        times = [stratum.low_water_us() for stratum in self._strata]
+        times = [*(stratum.low_water_us() for stratum in self._strata), *self.gates.oldest_us()]
         return min((time for time in times if time is not None), default=None)
 
     def _needed(self) -> NDArray[np.int64]:
@@ -412,35 +422,6 @@ class Engine:
     def _compact(self, *, thorough: bool = False) -> None:
         self._store.compact(self._needed(), thorough=thorough)
         self._compact_at = max(_COMPACT_ABOVE, 2 * self._store.rows)
-
-    def size(self) -> dict[str, int]:
-        """Rows that wait, rows of frames kept for them and for partial matches, provisional matches."""
-        return {
-            "waiting": sum(stratum.size() for stratum in self._strata) + len(self._buffer),
-            "rows": self._store.rows,
-            "provisional": len(self._early),
-        }
-
-    def partials(self) -> int:
-        """Number of partial matches, and of events that wait for the others of their match."""
-        return sum(stratum.matcher.partials() for stratum in self._strata)
-
-    def counters(self) -> dict[str, dict[str, int]]:
-        """By rule: events, partials, matches, timeouts, cut, work, microseconds, alerts suppressed and grouped.
-
-        Of rules of eventual consistency also the matches that were provisional, confirmed and retracted.
-        """
-        matchers = [stratum.matcher for stratum in self._strata]
-        each = (pair for matcher in matchers for pair in zip(matcher.rules, matcher.counters(), strict=True))
-        more = self._early.corrections
-        return {
-            rule.name: {**counts, **self.alerts.counts(rule.name), **more.get(rule.name, {})} for rule, counts in each
-        }
-
-    @property
-    def corrections(self) -> Mapping[str, Mapping[str, int]]:
-        """By rule of eventual consistency: matches that were provisional, confirmed and retracted since the start."""
-        return self._early.corrections
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state as nested mappings of arrays and bytes; small, since only rows that are needed are in it."""
@@ -455,6 +436,7 @@ class Engine:
             "rules": self.ruleset.model_dump_json().encode(),
             "alerts": self.alerts.snapshot(self.watermark_us),
             "junctions": self.junctions.snapshot(),
+            "gates": self.gates.snapshot(),
             "late": pack_frames(self._late),
             "refused": b"" if self._entrance is None else self._entrance.pending(),
         }
@@ -497,4 +479,5 @@ class Engine:
         self._late, self._failed = unpack_frames(snapshot["late"]), []
         self.alerts.restore(bytes(snapshot["alerts"]))
         self.junctions.restore(snapshot.get("junctions"))
+        self.gates.restore(snapshot.get("gates"))
         self._early.restore(snapshot, self._store)

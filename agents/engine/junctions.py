@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from astrocyte.agents.expressions.columns import predicate
 from astrocyte.agents.expressions.values import Columns
 from astrocyte.agents.matches.hops import hops_of
-from astrocyte.agents.rules.graph.links import junction_sources
-from astrocyte.agents.rules.junctions import HOPS, STRENGTH, Junction
+from astrocyte.agents.rules.graph.links import MATCHES, junction_sources
+from astrocyte.agents.rules.junctions import HOPS, LED_FROM, STRENGTH, Junction
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.frames import Frame
@@ -24,9 +24,6 @@ from astrocyte.schemas.times import CEILING_US
 from astrocyte.schemas.values.mixed import concat_columns, key_column
 
 __all__ = ["Junctions", "Led"]
-
-_COUNTED: Final = ("led", "filtered", "weak", "far")
-"""Matches that were led on, for which ``where`` does not hold, below ``min_strength``, beyond ``max_hops``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ class Junctions:
             carriers |= {rule.name for rule in found}
         self.carriers = frozenset(carriers)
         for each, _ in self._own:
-            self.counts.setdefault(each.name, Counter(dict.fromkeys(_COUNTED, 0)))
+            self.counts.setdefault(each.name, Counter(dict.fromkeys(MATCHES, 0)))
 
     @property
     def foreign(self) -> frozenset[str]:
@@ -126,6 +123,8 @@ class Junctions:
         hops, strength = hops + 1, strength * junction.damping * np.clip(confidence, 0.0, 1.0)
         columns = dict(zip(frame.batch.schema.names, frame.batch.columns, strict=True))
         columns["timestamp"] = pa.array(np.minimum(frame.timestamps() + junction.delay_us, CEILING_US - 1))
+        if junction.forms is not None:
+            columns[LED_FROM] = frame.column("key")
         if junction.key != "key":
             columns["key"] = _keys(frame, junction.key)
         columns |= {HOPS: pa.array(hops), STRENGTH: pa.array(strength)}

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from astrocyte.agents.engine.entrance import RefusedEvent
+from astrocyte.agents.engine.gates import Formed
 from astrocyte.agents.engine.junctions import Led
+from astrocyte.agents.event_time.event_store import Origin
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.table import FailedRow, MatchTable
@@ -34,18 +36,26 @@ class EngineOutput:
     """Results of windows and rules that other rules read and that raised: they took part in nothing."""
     led: list[Led] = field(default_factory=list)
     """Events that junctions made of the matches."""
+    formed: list[Formed] = field(default_factory=list)
+    """Junctions that lead here and that formed or dissolved between two domains."""
 
     def __bool__(self) -> bool:
-        several = (self.frames, self.late, self.refused, self.grouped, self.failed, self.led)
+        several = (self.frames, self.late, self.refused, self.grouped, self.failed, self.led, self.formed)
         return bool(len(self.matches) or any(several))
 
 
-def take_apart(frame: Frame, take: Callable[[Frame], None]) -> list[FailedRow]:
+def take_apart(
+    frame: Frame, take: Callable[[Frame, Origin | None], None], origin: Origin | None = None
+) -> list[FailedRow]:
     """Give results of rules or windows to what reads them, in parts where a row raises; returns these rows."""
     failed: list[FailedRow] = []
 
     def attempt(first: int, last: int) -> None:
-        take(frame if last - first == frame.num_rows else frame.take(np.arange(first, last)))
+        if last - first == frame.num_rows:
+            take(frame, origin)
+            return
+        rows = np.arange(first, last)
+        take(frame.take(rows), None if origin is None else origin.take(rows))
 
     def refuse(row: int, error: Exception) -> None:
         failed.append(FailedRow(frame.take(np.array([row])), reason_of("reading a result", error)))

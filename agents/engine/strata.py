@@ -186,6 +186,10 @@ class Stratum:
             times += maker.times_us()
         return min((time for time in times if time is not None), default=None)
 
+    def counters(self) -> Iterable[tuple[Rule, dict[str, int]]]:
+        """The rules, each with what came of it."""
+        return zip(self.matcher.rules, self.matcher.counters(), strict=True)
+
     def size(self) -> int:
         """Rows that wait."""
         return len(self.waiting) + sum(len(rows) for maker in self._makers.values() for rows in maker.waiting)

@@ -458,9 +458,14 @@ class RuleSet(Model):
 
     @property
     def read(self) -> frozenset[str]:
-        """Streams that its rules, windows and statistics read, also those that it makes."""
+        """Streams that its rules, windows and statistics read, also those that it makes.
+
+        With the streams by which it is decided when the junctions that they read form.
+        """
         makers = (*self.rules, *self.windows, *self.insight)
-        return frozenset(stream for each in makers for stream in each.streams)
+        read = {stream for each in makers for stream in each.streams}
+        forming = (each.forms for each in self.junctions if each.name in read)
+        return frozenset(read.union(*(forms.streams for forms in forming if forms is not None)))
 
 
 def as_rule_set(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:

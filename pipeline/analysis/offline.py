@@ -217,7 +217,10 @@ class OfflineRun:
         rule = next((f"rule {rule.name!r}" for rule in self.ruleset.rules if stream in rule.streams), None)
         windows = (f"window {each.name!r}" for each in self.ruleset.windows if each.source == stream)
         statistics = (f"statistic {each.name!r}" for each in self.ruleset.insight if stream in each.streams)
-        return rule or next(chain(windows, statistics))
+        forming = (
+            f"junction {each.name!r}" for each in self.ruleset.junctions if each.forms and stream in each.forms.streams
+        )
+        return rule or next(chain(windows, statistics, forming))
 
     @property
     def unused(self) -> Unused:

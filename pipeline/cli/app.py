@@ -37,6 +37,7 @@ _PARTS: Final = (
     "log",
     "letters",
     "correlation.rules",
+    "correlation.topology",
     "verify",
     "evolution.phylogeny",
     "evolution.analyze",

@@ -15,7 +15,7 @@ import mode
 from astrocyte.agents.ingest.unused.counts import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions, until_available
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, UnusedMetrics
@@ -37,11 +37,14 @@ from astrocyte.pipeline.topology.group_rules import digest_of
 from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics, new_declared_topics, output_topics
+from astrocyte.pipeline.transport.balance import Balance
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TP, ack_handle
 from astrocyte.pipeline.watch.link import Supervisor
 from astrocyte.pipeline.watch.web import serve
 from astrocyte.schemas.declarations import StreamDeclaration
-from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.topics import DEAD_LETTERS, TOPOLOGY, state_topic
 
 if TYPE_CHECKING:
     from astrocyte.agents.domain import Domain
@@ -52,6 +55,8 @@ __all__ = ["build_app", "build_control", "build_correlate", "build_insight", "bu
 logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.1
+_BALANCE_S: Final = 10.0
+"""Time between two looks at how the load is divided over the workers."""
 
 
 def build_app(settings: Settings) -> WorkerApp:
@@ -112,6 +117,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     # Only these roles load the kernels and their compiler: a third of its start and 80 MB.
     from astrocyte.pipeline.roles.correlation.correlate import Correlator
     from astrocyte.pipeline.roles.correlation.domains import domain_of, topics_of
+    from astrocyte.pipeline.roles.correlation.loads import Loads, Rebalancing
     from astrocyte.pipeline.roles.correlation.unsettled import output_since
     from astrocyte.pipeline.roles.stalls import StallWatch
 
@@ -182,7 +188,22 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     app.watch.collectors.append(
         DomainMetrics(lambda: correlator.domains, lambda: stalls.stalls, correlator.snapshot_figures)
     )
-    join_group(app, live, on_assigned=assigned, on_revoked=correlator.revoked, on_reset=_stop_at_reset)
+    loads = Loads(lambda: correlator.domains, time.monotonic)
+    balance = Balance(loads.measured)
+    join_group(app, live, on_assigned=assigned, on_revoked=correlator.revoked, on_reset=_stop_at_reset, balance=balance)
+
+    async def report(records: Iterable[ProducerRecord]) -> None:
+        try:
+            await until_available(lambda: make_topics(settings, [TOPOLOGY]))
+        except InvalidSettings as error:  # a topic of that name is somebody else's
+            logger.warning("moves of domains are not written: %s", error)
+            return
+        await app.producer.send_and_confirm(records)
+
+    rebalancing = Rebalancing(
+        role, loads, balance, rejoin=lambda: app.consumer.rejoin(), deliver=report,  # noqa: PLW0108  as above
+        partitions=settings.partitions, now_us=lambda: time.time_ns() // 1000,
+    )  # fmt: skip
 
     async def correlate(stream: Any) -> None:
         async for event in stream.noack().events():
@@ -200,6 +221,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         logger.warning("role %s has nothing to do: the rule files have no section insight", role)
     repeat(app, tick, _TICK_S)
     repeat(app, correlator.look_for_stalls, 1.0)
+    repeat(app, rebalancing.look, _BALANCE_S)
     follow(app, live, rules_start, lambda ruleset: _change_rules(ruleset, known, whole, correlator, settings))
 
 

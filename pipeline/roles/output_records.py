@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -20,7 +21,7 @@ from astrocyte.schemas.json.cloudevents import OWN_SOURCE
 from astrocyte.schemas.json.reader import JsonRecord, RawRecord, cloud_headers
 from astrocyte.schemas.partitioning import split_by_partition
 from astrocyte.schemas.times import us_from_iso
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS, metrics_topic
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS, TOPOLOGY, metrics_topic
 
 if TYPE_CHECKING:  # roles that write records and do not correlate load no kernels
     from astrocyte.agents.domain import Domain, DomainOutput
@@ -141,6 +142,7 @@ def producer_records(
     add(MULTI_EVENTS, output.multi_events, "emit")
     add(ALERTS, output.alerts, "alert")
     add(LATE, output.late, "late")
+    add(TOPOLOGY, output.topology, "emit")
     for letter in output.dead_letters:
         batches.setdefault((DEAD_LETTERS, partition), []).append(letter_record(letter, partition))
     for frame in output.frames:
@@ -158,9 +160,12 @@ def waiting_of(domain: Domain) -> int:
     return domain.waiting + sum(group.waiting for group in domain.groups_time)
 
 
-def led_of(domain: Domain) -> dict[str, dict[str, int]]:
-    """By junction: matches that a domain led on, and those that it did not, by cause (`Junctions.counts`)."""
-    return {name: dict(counts) for group in domain.groups for name, counts in group.engine.junctions.counts.items()}
+def led_of(domain: Domain) -> dict[str, Counter[str]]:
+    """By junction: what became of its rules' matches here, and of its events if it forms (`MATCHES`, `EVENTS`)."""
+    from astrocyte.agents.accounting import summed
+
+    engines = [group.engine for group in domain.groups]
+    return summed(counts for engine in engines for counts in (engine.junctions.counts, engine.gates.counts))
 
 
 def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
@@ -171,6 +176,7 @@ def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> Producer
         "copies": domain.copies,
         "unraised": domain.unraised,
         "led": led_of(domain),
+        "joined": {name: count for group in domain.groups for name, count in group.engine.gates.joined.items()},
         "corrections": {rule: counts for group in domain.groups for rule, counts in group.engine.corrections.items()},
     }
     stats["partition"] = domain.partition

@@ -28,6 +28,7 @@ from astrocyte.pipeline.topology.group_rules import GroupRules, digest_of
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics
+from astrocyte.pipeline.transport.balance import Balance
 from astrocyte.pipeline.transport.chunk import Chunk
 from astrocyte.pipeline.transport.options import OnAssigned, OnReset, OnRevoked, options_of
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -235,8 +236,12 @@ def join_group(
     on_assigned: OnAssigned | None = None,
     on_revoked: OnRevoked | None = None,
     on_reset: OnReset = report_reset,
+    balance: Balance | None = None,
 ) -> None:
-    """Say what follows assignments in the group of the app, whose members learn by which rule files each works."""
+    """Say what follows assignments in the group of the app, whose members learn by which rule files each works.
+
+    ``balance``: by which partitions are divided over the members.
+    """
     options = replace(
         options_of(app),
         on_assigned=on_assigned,
@@ -245,6 +250,7 @@ def join_group(
         # Of the files: rules of the topic are those of all workers.
         note=digest_of(live.base, app.worker_settings),
         on_notes=GroupRules().note,
+        balance=balance,
     )
     configure(app, options)
 

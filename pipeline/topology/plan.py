@@ -15,7 +15,8 @@ from typing import Final
 
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.rules.graph.circles import refuse_circles
-from astrocyte.agents.rules.graph.links import Link, depths, junction_problems, junction_sources
+from astrocyte.agents.rules.graph.links import Link, depths, junction_sources
+from astrocyte.agents.rules.graph.problems import junction_problems
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import correlated_fields
 from astrocyte.agents.rules.problems import InvalidRules
@@ -125,6 +126,12 @@ class Plan:
     def links(self) -> tuple[Link, ...]:
         """Where junctions lead, of all groups."""
         return tuple(link for group in self.groups for link in group.links)
+
+    @property
+    def forming(self) -> tuple[str, ...]:
+        """Junctions that form and dissolve, and that a group reads, sorted."""
+        junctions = {each.name for group in self.groups for each in group.ruleset.junctions if each.forms is not None}
+        return tuple(sorted(junctions.intersection(link.junction for link in self.links)))
 
     @property
     def inputs(self) -> tuple[str, ...]:

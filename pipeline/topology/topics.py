@@ -27,6 +27,7 @@ from astrocyte.schemas.topics import (
     RULES,
     SIMULATIONS,
     STATS,
+    TOPOLOGY,
     control_topic,
     is_derived,
     metrics_topic,
@@ -102,7 +103,8 @@ class KnownTopics:
 def output_topics(plan: Plan) -> tuple[str, ...]:
     """Topics that domains write, besides the internal ones."""
     made = {name for group in plan.groups for name in (*results_of(group.ruleset), *group.exports)}
-    return (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *(metrics_topic(name) for name in sorted(made)))
+    formed = (TOPOLOGY,) if plan.forming else ()
+    return (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *formed, *(metrics_topic(name) for name in sorted(made)))
 
 
 def sink_streams(settings: Settings, kind: SinkType) -> tuple[str, ...]:

@@ -368,6 +368,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._unacked_messages.discard(message)
         return fresh
 
+    async def rejoin(self) -> None:
+        """Ask the group for a new assignment of its partitions."""
+        await self._thread.rejoin()
+
     # -- liveness
 
     @property

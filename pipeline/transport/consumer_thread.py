@@ -83,7 +83,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         conf = self.app.conf
         options = self.consumer.options
         # Faust's assignor carries the placement of changelogs, without which its tables cannot recover.
-        own = DomainAssignor.with_note(options.note, options.on_notes)
+        own = DomainAssignor.with_note(options.note, options.on_notes, options.balance)
         self._assignor = self.app.assignor if self.app.tables.changelog_topics else own
         return aiokafka.AIOKafkaConsumer(
             client_id=conf.broker_client_id,
@@ -142,6 +142,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def _touch(self) -> None:
         with self._ensure_consumer()._fetcher._subscriptions.fetch_context():
             pass
+
+    async def rejoin(self) -> None:
+        """Ask the group for a new assignment, as a member that joins does."""
+        await self.call_thread(self._ask_to_rejoin)
+
+    async def _ask_to_rejoin(self) -> None:
+        self._ensure_consumer()._coordinator.request_rejoin()
 
     def _states(self, partitions: Iterable[TP] | None = None) -> list[tuple[TP, Any]]:
         subscription = self._consumer._subscription.subscription if self._consumer is not None else None

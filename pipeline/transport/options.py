@@ -12,6 +12,7 @@ from faust.types import TP
 
 from astrocyte.pipeline.kafka.security import security_arguments
 from astrocyte.pipeline.transport.assignor import OnNotes
+from astrocyte.pipeline.transport.balance import Balance
 
 __all__ = ["OnAssigned", "OnReset", "OnRevoked", "TransportOptions", "client_security", "configure", "options_of"]
 
@@ -39,6 +40,8 @@ class TransportOptions:
     note: str = ""
     """What the members of the group learn of this one (`pipeline.transport.assignor`)."""
     on_notes: OnNotes | None = None
+    balance: Balance | None = None
+    """By which partitions are divided over the members of the group; None: evenly."""
     revoke_timeout_s: float = 20.0
     """Time limit of ``on_revoked``; other members of the group wait for it."""
     fetch_max_bytes: int = 64 << 20

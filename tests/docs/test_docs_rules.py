@@ -18,6 +18,7 @@ from astrocyte import Engine, EngineOutput, InvalidRules, Match, MatchedEvent, R
 from astrocyte.agents.expressions.parser import MATCH_AGGREGATES
 from astrocyte.agents.ingest.dicts import frames_of
 from astrocyte.agents.matches.grouped import GroupedAlert
+from astrocyte.agents.rules.junctions import Forms
 from astrocyte.agents.rules.model import (
     Alert,
     AlertGroup,
@@ -241,7 +242,22 @@ def test_the_table_of_pairings_is_what_the_engine_gives(form, expected):
 
 @pytest.mark.parametrize(
     "model",
-    [Rule, Step, Group, Within, MaxPartials, Skip, Alert, AlertGroup, OnTimeout, Stream, Validator, Window, Junction],
+    [
+        Rule,
+        Step,
+        Group,
+        Within,
+        MaxPartials,
+        Skip,
+        Alert,
+        AlertGroup,
+        OnTimeout,
+        Stream,
+        Validator,
+        Window,
+        Junction,
+        Forms,
+    ],
 )
 def test_every_option_of_the_language_is_on_the_page(model):
     for name, info in model.model_fields.items():

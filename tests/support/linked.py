@@ -7,7 +7,7 @@ whose junctions are done; what their own junctions lead on is appended to the ev
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -95,8 +95,13 @@ def _rule(rng: random.Random, name: str, inputs: Sequence[str]) -> str:
     return f"{{name: {name}, {body}, {emit}}}"
 
 
-def found_in_passes(text: str, events: Sequence[Mapping[str, Any]]) -> list[Match]:
-    """All matches of a rule file whose rules read streams and junctions, but no other rule."""
+def found_in_passes(
+    text: str, events: Sequence[Mapping[str, Any]], there: Callable[[Junction, list[Any]], list[Any]] | None = None
+) -> list[Match]:
+    """All matches of a rule file whose rules read streams and junctions, but no other rule.
+
+    ``there`` gives those of the events of a junction that come while it is there; None: all.
+    """
     ruleset = rules_of(text)
     names = {junction.name for junction in ruleset.junctions}
     led: dict[str, list[dict[str, Any]]] = {}
@@ -110,7 +115,8 @@ def found_in_passes(text: str, events: Sequence[Mapping[str, Any]]) -> list[Matc
         for junction in ruleset.junctions:
             feeding = {rule.name for rule in ruleset.rules if junction.names(rule.name)}
             if junction.name not in led and left.keys().isdisjoint(feeding):
-                led[junction.name] = list(_led(junction, [each for each in found if each.rule in feeding], names))
+                made = list(_led(junction, [each for each in found if each.rule in feeding], names))
+                led[junction.name] = made if there is None else there(junction, made)
     return found
 
 
@@ -126,6 +132,8 @@ def _led(junction: Junction, matches: Sequence[Match], names: set[str]) -> Itera
             "key": None if value is None else str(int(value)), "type": each.rule, **each.emit,
             "confidence": each.confidence, "timed_out": each.timed_out, "hops": hops, "strength": strength,
         }  # fmt: skip
+        if junction.forms is not None:
+            event["led_from"] = each.key
         if hops > (junction.max_hops or 1000) or strength < junction.min_strength:
             continue
         if holds is None or holds(event, {}) is True:

@@ -25,7 +25,7 @@ from astrocyte.pipeline.simulation.publish import Form, KafkaSink
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, TOPOLOGY
 from astrocyte.simulator.emission.emitter import MemorySink
 from astrocyte.simulator.run import simulate
 from tests.support.role_worker import Worker, stopping
@@ -242,6 +242,7 @@ def _counts(done: Verification) -> dict[str, Any]:
         "alerts": found[f"topic {ALERTS}"],
         "late": found[f"topic {LATE}"],
         "dead": found[f"topic {DEAD_LETTERS}"],
+        "topology": found.get(f"topic {TOPOLOGY}", 0),
         "windows": sum(count for name, count in found.items() if name.startswith(f"topic {METRICS_PREFIX}")),
         "rows": sum(count for name, count in found.items() if name.startswith("sql ")),
     }

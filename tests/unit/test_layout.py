@@ -48,7 +48,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "statistics": "descent distributions followed genealogy rows series statistic",
     },
     "agents/rules": {
-        "graph": "junctions model problems",
+        "graph": "junctions model problems windows",
         "reading": "graph insight junctions model named_fields problems select steps validators windows",
     },
     "agents/sinks": {
@@ -85,6 +85,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "inspect": "inputs offline",
         "phylogeny": "sources",
         "report": "evolution phylogeny",
+        "topology": "inputs offline",
         "verify": "inputs offline",
     },
     "pipeline/analysis/inspect": {

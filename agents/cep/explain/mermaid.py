@@ -10,7 +10,7 @@ from astrocyte.agents.rules.graph.links import junction_sources
 from astrocyte.agents.rules.junctions import Junction
 from astrocyte.agents.rules.model import Rule, RuleSet, format_duration
 
-__all__ = ["junctions_mermaid", "mermaid"]
+__all__ = ["escaped", "junctions_mermaid", "mermaid"]
 
 _SHAPES = {
     "start": '(["{}"])',
@@ -45,10 +45,10 @@ def junctions_mermaid(ruleset: RuleSet) -> str:
         return ""
     ends = {end for first, _, last in arrows for end in (first, last)}
     nodes = _nodes(name for name in by if name in ends)
-    boxes = [f'    {node}["{name}<br/>by {_escape(by[name])}"]' for name, node in nodes.items()]
+    boxes = [f'    {node}["{name}<br/>by {escaped(by[name])}"]' for name, node in nodes.items()]
     boxes += [f'    {_NOBODY}(["no rule"])'] if None in ends else []
     lines = [
-        f'    {nodes[first]} -- "{_escape(way)}" --> {_NOBODY if last is None else nodes[last]}'
+        f'    {nodes[first]} -- "{escaped(way)}" --> {_NOBODY if last is None else nodes[last]}'
         for first, way, last in arrows
     ]
     return "\n".join(["%% junctions", "flowchart LR", *boxes, *lines]) + "\n"
@@ -75,6 +75,9 @@ def _way(junction: Junction) -> str:
     parts += [f"from strength {junction.min_strength:g}"] if junction.min_strength else []
     parts += [f"up to {junction.max_hops} hops"] if junction.max_hops is not None else []
     parts += [junction.where] if junction.where is not None else []
+    if (forms := junction.forms) is not None:
+        over = format_duration(forms.over)
+        parts.append(f"forms above {forms.above} of {forms.buckets} in {over}, dissolves below {forms.below}")
     return ", ".join(parts)
 
 
@@ -93,19 +96,20 @@ def _lines(graph: Automaton) -> Iterator[str]:
 
 
 def _shape(node: GraphNode) -> str:
-    return _SHAPES[node.kind].format("<br/>".join(map(_escape, node.lines)))
+    return _SHAPES[node.kind].format("<br/>".join(map(escaped, node.lines)))
 
 
 def _arrow(edge: GraphEdge, inline: dict[str, GraphNode]) -> str:
     target = edge.target + (_shape(inline[edge.target]) if edge.target in inline else "")
     if edge.kind == "ignore":
-        return f'    {edge.source} -. "{_escape(edge.text)}" .-> {target}'
+        return f'    {edge.source} -. "{escaped(edge.text)}" .-> {target}'
     if not edge.text:
         return f"    {edge.source} {_ARROWS[edge.kind]} {target}"
-    return f'    {edge.source} -- "{_escape(edge.text)}" {_ARROWS[edge.kind]} {target}'
+    return f'    {edge.source} -- "{escaped(edge.text)}" {_ARROWS[edge.kind]} {target}'
 
 
-def _escape(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text as a label in quotation marks holds it."""
     for char, entity in (("&", "#amp;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;"), ("|", "#124;")):
         text = text.replace(char, entity)
     return text

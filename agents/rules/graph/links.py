@@ -1,34 +1,40 @@
-"""How the junctions of a rule set link its rules, and what makes a link impossible."""
+"""How the junctions of a rule set link its rules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import Final, NamedTuple
 
-from astrocyte.agents.expressions.nodes import Field, walk
-from astrocyte.agents.rules.junctions import HOPS, OF_MATCH, STRENGTH, Junction
+from astrocyte.agents.rules.junctions import OF_MATCH, Junction
 from astrocyte.agents.rules.model import Rule, RuleSet
-from astrocyte.agents.rules.problems import RuleProblem
+from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import FieldType
-from astrocyte.schemas.registry import did_you_mean
 
 __all__ = [
+    "EVENTS",
+    "MATCHES",
     "Circle",
     "Link",
     "circle_of",
     "depths",
+    "emitted_by",
+    "feeding_rules",
     "fields_of",
-    "junction_problems",
     "junction_sources",
     "needed_for",
     "not_led_lines",
+    "readers_of",
     "sources_of",
     "types_of_match",
 ]
 
-_EVERY_EVENT: Final = frozenset({"timestamp", "key", "type"})
+
+MATCHES: Final = ("led", "filtered", "weak", "far")
+"""What becomes of the matches of a junction's rules: led on, ``where`` does not hold, below ``min_strength``, beyond
+``max_hops``."""
+EVENTS: Final = ("joined", "closed")
+"""What becomes of the events of a junction that forms, where they arrive: it was there, it was not."""
 
 
 class Link(NamedTuple):
@@ -45,33 +51,42 @@ _CIRCLE: Final = "\0circle"
 """Stands for the rules of a circle where depths are counted."""
 
 
-def _feeding(junction: Junction, rules: Sequence[Rule]) -> tuple[Rule, ...]:
+def feeding_rules(junction: Junction, rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """The rules whose matches a junction leads on."""
     return tuple(rule for rule in rules if junction.names(rule.name))
 
 
-def _emitted(rule: Rule) -> set[str]:
+def emitted_by(rule: Rule) -> set[str]:
+    """Fields that a rule emits, also where it times out."""
     return {*rule.emit, *(rule.on_timeout.emit if rule.on_timeout else ())}
 
 
 def fields_of(junction: Junction, rules: Sequence[Rule]) -> set[str]:
     """The fields that events of a junction may have, beside those that every event has; none without rules."""
-    feeding = _feeding(junction, rules)
+    feeding = feeding_rules(junction, rules)
     if not feeding:
         return set()
-    return set(OF_MATCH).union(*(_emitted(rule) for rule in feeding), {rule.by for rule in feeding if rule.by})
+    return set(OF_MATCH).union(
+        junction.sets, *(emitted_by(rule) for rule in feeding), {rule.by for rule in feeding if rule.by}
+    )
 
 
 def types_of_match(junction: Junction, rules: Sequence[Rule]) -> Mapping[str, FieldType]:
     """Types of the fields of a match that events of a junction have; without those whose names rules emit."""
-    emitted = set[str]().union(*(_emitted(rule) for rule in _feeding(junction, rules)))
+    emitted = set[str]().union(*(emitted_by(rule) for rule in feeding_rules(junction, rules)))
     return {name: kind for name, kind in OF_MATCH.items() if name not in emitted}
 
 
 def junction_sources(ruleset: RuleSet) -> dict[str, tuple[str, ...]]:
     """By junction: the rules of the set whose matches it leads on; without those that have none here."""
-    found = {each.name: tuple(rule.name for rule in _feeding(each, ruleset.rules)) for each in ruleset.junctions}
+    found = {each.name: tuple(rule.name for rule in feeding_rules(each, ruleset.rules)) for each in ruleset.junctions}
     return {name: rules for name, rules in found.items() if rules}
+
+
+def readers_of(junction: Junction, ruleset: RuleSet) -> list[Rule | Window]:
+    """The rules and windows that read a junction."""
+    makers: tuple[Rule | Window, ...] = (*ruleset.rules, *ruleset.windows)
+    return [each for each in makers if junction.name in each.streams]
 
 
 def sources_of(ruleset: RuleSet) -> dict[str, tuple[str, ...]]:
@@ -164,106 +179,18 @@ def depths(ruleset: RuleSet) -> Mapping[str, int]:
     return found | dict.fromkeys(circle.rules, first) | dict.fromkeys(circle.junctions, first + circle.generations)
 
 
-def junction_problems(ruleset: RuleSet) -> Iterator[RuleProblem]:
-    """What makes junctions impossible although each is valid by itself: rules and fields that are not there."""
-    for junction in ruleset.junctions:
-        for field, message in _problems(junction, ruleset):
-            yield RuleProblem(message, rule=junction.name, field=field, kind="junction")
-    names = {junction.name for junction in ruleset.junctions}
-    for spec in ruleset.insight:
-        for stream in sorted(names.intersection(spec.streams)):
-            message = f"reads the junction {stream!r}; a statistic reads the events of a run: make a window over it"
-            yield RuleProblem(message, rule=spec.name, kind="statistic")
-    yield from _of_circle(ruleset)
-
-
-def _of_circle(ruleset: RuleSet) -> Iterator[RuleProblem]:
-    """What a circle may not hold: its rules meet in junctions alone, of which each bounds it."""
-    circle = circle_of(ruleset)
-    for junction in ruleset.junctions:
-        if junction.name in circle.inner and (junction.max_hops is None or junction.damping == 1.0):
-            message = "leads back to rules from which it comes; bound it: give it max_hops, and a damping below 1"
-            yield RuleProblem(message, rule=junction.name, field="from", kind="junction")
-    for rule in ruleset.rules:
-        for step in rule.steps if rule.name in circle.rules else ():
-            alone = circle.inner.issuperset(step.stream)
-            spared = (
-                step.negated or step.may_be_absent or bool(rule.groups) or (rule.kind == "any" and len(rule.steps) > 1)
-            )
-            if alone and spared:
-                message = (
-                    f"reads junction {step.stream[0]!r} of a circle alone; such a step may be neither negated nor "
-                    "optional, and none of several of any or in a group: write a rule for it"
-                )
-                yield RuleProblem(message, rule=rule.name, field=f"{step.name}.stream")
-    makers: list[tuple[str, str, Sequence[str]]] = [("rule", rule.name, rule.streams) for rule in ruleset.rules]
-    makers += [("window", window.name, window.streams) for window in ruleset.windows]
-    for kind, name, streams in makers:
-        for stream in sorted(circle.rules.intersection(streams)):
-            message = f"reads rule {stream!r}, to which a junction leads back; read a junction from it instead"
-            yield RuleProblem(message, rule=name, kind=kind)
-        if kind == "window":
-            for stream in sorted(circle.junctions.intersection(streams)):
-                message = (
-                    f"reads junction {stream!r} of rules in a circle; make a rule that reads it, and a window of that"
-                )
-                yield RuleProblem(message, rule=name, field="from", kind=kind)
-
-
-def _problems(junction: Junction, ruleset: RuleSet) -> Iterator[tuple[str, str]]:
-    rules = [rule.name for rule in ruleset.rules]
-    others = {each.name: "window" for each in ruleset.windows} | {each.name: "statistic" for each in ruleset.insight}
-    others |= {each.name: "junction" for each in ruleset.junctions}
-    for source in junction.sources:
-        if any(fnmatchcase(rule, source) for rule in rules):
-            continue
-        if source in others:
-            yield "from", f"{source!r} is a {others[source]}; a junction leads matches on: name a rule that reads it"
-        elif set("*?") & set(source):
-            yield "from", f"no rule of the file has a name like {source!r}"
-        else:
-            yield "from", f"there is no rule {source!r} in the file{did_you_mean(source, rules)}"
-    feeding = _feeding(junction, ruleset.rules)
-    yield from _of_rules(junction, feeding)
-    known = fields_of(junction, ruleset.rules)
-    if feeding and junction.where_node is not None:
-        for part in walk(junction.where_node):
-            if isinstance(part, Field) and part.name not in known | _EVERY_EVENT:
-                hint = did_you_mean(part.name, known) or f"; its fields: {', '.join(sorted(known))}"
-                yield "where", f"events of the junction have no field {part.name!r}{hint}"
-
-
-def _of_rules(junction: Junction, feeding: Sequence[Rule]) -> Iterator[tuple[str, str]]:
-    fields = {rule.by or "null" for rule in feeding}
-    if len(fields) > 1:
-        listed = ", ".join(f"{rule.name} by {rule.by or 'null'}" for rule in feeding)
-        yield "from", f"its rules correlate by different fields ({listed}); write a junction for each field"
-    for rule in feeding:
-        if rule.holds_matches:
-            yield (
-                "from",
-                (
-                    f"rule {rule.name!r} has skip {rule.skip.kind}, so that a match may wait for earlier ones and come "
-                    "after later ones; write emit: eager there (emit_mode: eager where it emits values)"
-                ),
-            )
-        taken = sorted(_emitted(rule) & {HOPS, STRENGTH})
-        if taken:
-            yield "from", f"rule {rule.name!r} emits {taken[0]!r}, which the junction sets; name it otherwise there"
-        if junction.key not in {"key", rule.by} | _emitted(rule):
-            hint = did_you_mean(junction.key, _emitted(rule)) or "; add it to its emit, or use one of its values"
-            yield (
-                "key",
-                (f"rule {rule.name!r} emits no {junction.key!r}{hint}"),
-            )
-
-
 def not_led_lines(led: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Sentences on the matches that junctions dropped, by their counts (`agents.engine.junctions`)."""
+    """Sentences on what junctions dropped, by their counts (`agents.engine.junctions`, `agents.engine.gates`)."""
     reasons = {"weak": "below min_strength", "far": "beyond max_hops"}
-    return [
-        f"junction {name!r} did not lead on {counts[cause]:,} of {sum(counts.values()):,} matches: {reason}"
-        for name, counts in sorted(led.items())
-        for cause, reason in reasons.items()
-        if counts.get(cause)
-    ]
+    lines = []
+    for name, counts in sorted(led.items()):
+        matches = sum(counts.get(cause, 0) for cause in MATCHES)
+        lines += [
+            f"junction {name!r} did not lead on {counts[cause]:,} of {matches:,} matches: {reason}"
+            for cause, reason in reasons.items()
+            if counts.get(cause)
+        ]
+        if counts.get("closed"):
+            came = sum(counts.get(cause, 0) for cause in EVENTS)
+            lines.append(f"junction {name!r} was not formed for {counts['closed']:,} of {came:,} events: dropped")
+    return lines

@@ -242,6 +242,12 @@ class _Reader:
                 message = f"unknown stream {window.source!r}{hint}"
                 self.report(message, ("windows", index, "from"), rule=window.name, field="from")
             self.check_window(window, index, self.fields_of(window.source, fields))
+        for index, junction in enumerate(parts["junctions"]):
+            for stream in () if junction.forms is None else junction.forms.streams:
+                if self.known is not None and stream not in made and stream not in self.known:
+                    message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
+                    path = self.path_of_value(stream, "junctions", index, "forms", "with")
+                    self.report(message, path, rule=junction.name, field="forms.with")
         for index, spec in enumerate(parts["insight"]):
             self.check_statistic(spec, index, made, fields)
         for section, index, stream in _entered(entrance):

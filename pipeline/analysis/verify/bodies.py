@@ -17,7 +17,7 @@ from astrocyte.schemas.ids import format_ids
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.json.text import read_object
 from astrocyte.schemas.times import us_from_iso
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, is_derived
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, TOPOLOGY, is_derived
 
 __all__ = ["IDENTITIES", "about", "changes", "forget_places", "item_of", "kind_of", "window_items"]
 
@@ -27,6 +27,7 @@ IDENTITIES: Final[Mapping[str, str]] = {
     ALERTS: "alert_id",
     LATE: "event_id",
     DEAD_LETTERS: "letter_id",
+    TOPOLOGY: "decision_id",
 }
 """Field of the id of the records of each output topic that holds JSON records."""
 _KINDS: Final = {MULTI_EVENTS: "multi_events", ALERTS: "alerts", DEAD_LETTERS: "dead_letters"}
@@ -73,6 +74,8 @@ def about(topic: str, body: Mapping[str, Any]) -> str:
     """What a record is, in a few words."""
     if topic == DEAD_LETTERS:
         return f"{body.get('stage')}: {body.get('topic')}[{body.get('partition')}]@{body.get('offset')}"
+    if topic == TOPOLOGY:
+        return f"junction {body.get('junction')} {body.get('from')} -> {body.get('to')} {body.get('kind')}"
     named = {"rule": body.get("correlation_rule") or body.get("rule"), "key": body.get("key")}
     return " ".join(f"{name} {value}" for name, value in named.items() if value is not None)
 

@@ -19,7 +19,7 @@ from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import decode_frame
 from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, metrics_topic
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, TOPOLOGY, metrics_topic
 
 __all__ = ["SENT_AGAIN", "WITHDRAWN", "OutputTopic", "Outputs", "Span"]
 
@@ -28,6 +28,7 @@ _OF_DOMAINS: Final = frozenset(
 )
 """Stages of the dead letters that domains and copies of repartitioned streams make; others are those of sinks."""
 
+MOVED: Final = "of domains that went from worker to worker, which follow from their load"
 WITHDRAWN: Final = "of provisional or retracted matches, which are no results"
 SENT_AGAIN: Final = "of events that dead-letters retry sent again: as expected, but for the offset of that message"
 _AGAIN: Final = "records that are there again, the same under the same id, as after a crash; stores hold each once"
@@ -115,6 +116,9 @@ class Outputs:
             if item.status in ("provisional", "retracted"):
                 topic.notes[WITHDRAWN] += 1
                 continue
+            if record.topic == TOPOLOGY and item.body.get("kind") == "moved":
+                topic.notes[MOVED] += 1
+                continue
             if record.topic == DEAD_LETTERS and item.body.get("stage") not in _OF_DOMAINS:
                 topic.notes[f"dead letters of stage {item.body.get('stage')}, which rules do not make"] += 1
                 self._on_foreign(record)
@@ -201,6 +205,7 @@ def expected_items(output: DomainOutput) -> Iterator[tuple[str, Item]]:
         ALERTS: output.alerts,
         LATE: output.late,
         DEAD_LETTERS: [letter_record(letter, 0) for letter in output.dead_letters],
+        TOPOLOGY: output.topology,
     }
     for topic, records in made.items():
         for each in records:

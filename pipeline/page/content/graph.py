@@ -38,7 +38,8 @@ def graph_of(ruleset: RuleSet, settings: Settings | None) -> dict[str, Any]:
         label = f"{copy.stream} by {copy.field or 'nothing'}"
         edges += [(node(copy.source, "topic", 0), role), (role, node(copy.topic, "topic", 2, label=label))]
     for link in plan.links:  # before the groups that read them, which stand in the column before
-        node(link.topic, "topic", 4, label=f"{link.junction} by {link.field or 'nothing'}")
+        forms = {"junction": link.junction} if link.junction in plan.forming else {}
+        node(link.topic, "topic", 4, label=f"{link.junction} by {link.field or 'nothing'}", **forms)
     for number, group in enumerate(plan.groups):
         made = (*group.ruleset.rules, *group.ruleset.windows, *group.ruleset.insight)
         by = group.title.removeprefix("by ") if group.depth else group.field or "all keys"

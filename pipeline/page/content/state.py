@@ -236,7 +236,9 @@ class PageState:
         behind_s = None
         if newest and isinstance(watermark_us, int) and watermark_us > 0:
             behind_s = max(max(newest) - watermark_us, 0) / 1e6
-        return {**shown, "behind_s": behind_s, "stalls": stalls}
+        joined = stats.get("joined")
+        pairs = {name: each for name, each in joined.items() if type(each) is int} if isinstance(joined, dict) else {}
+        return {**shown, "behind_s": behind_s, "stalls": stalls, "joined": pairs}
 
     def _traffic_document(self) -> dict[str, Any]:
         traffic, axis = self.traffic, self.traffic.axis

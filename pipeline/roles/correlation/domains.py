@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from astrocyte.agents.domain import Domain, DomainGroup
@@ -72,6 +73,7 @@ def domain_of(
         placed_by=plan.placed_by if settings.partitions > 1 else {},
         validators=Validators(ruleset.validators),
         decoders=decoders_of(contracts_of(ruleset, existing=known.partitions, streams=settings.streams)),
+        clock=time.thread_time_ns,
     )
     if role == "correlate":
         domain.report_for(ruleset)

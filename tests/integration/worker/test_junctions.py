@@ -17,7 +17,7 @@ rules:
     all:
       - {as: a, stream: axon_1, where: "type == 'A'"}
       - {as: b, stream: axon_2, where: "type == 'B'"}
-    emit: {level: "a.value + b.value", confidence: "min(a.value, b.value) / max(a.value, b.value)"}
+    emit: {level: "a.value + b.value", value: "b.value", confidence: "min(a.value, b.value) / max(a.value, b.value)"}
   - name: unanswered
     by: key
     within: 1s
@@ -48,11 +48,19 @@ rules:
       - {as: pulse, stream: pulses}
       - {as: c, stream: axon_3}
     emit: {value: "c.value - 1", hops_before: "pulse.hops + 0"}
+  - name: bound                      # where domains of both sides have been active together
+    by: value
+    within: 2s
+    seq:
+      - {as: far, stream: bonds}
+      - {as: c, stream: axon_3}
+    emit: {whence: "far.led_from", near: "c.value"}
 windows:
   - {name: levels_per_second, from: levels, every: 1s, select: {events: "count()", strongest: "max(strength)"}}
 junctions:
   - {name: levels, from: [pair, unanswered], key: level, where: "level > 3", delay: 200ms, damping: 0.9}
   - {name: pulses, from: [strong, relay], key: value, delay: 20ms, damping: 0.5, max_hops: 3}
+  - {name: bonds, from: pair, key: value, delay: 30ms, forms: {with: axon_3, over: 5s, above: 1, below: 1}}
   - {name: echoes, from: echo, key: value, delay: 50ms, damping: 0.5, min_strength: 0.02, max_hops: 3}
 """
 CASES = (
@@ -84,4 +92,5 @@ def check_linked(found: Mapping[str, int]) -> None:
     assert found["multi"] > 100
     assert found["alerts"] > 0
     assert found["windows"] > 0
+    assert found["topology"] > 10
     assert found["late"] == found["dead"] == 0

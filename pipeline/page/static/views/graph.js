@@ -82,7 +82,11 @@ export function graphView(open) {
         const rates = sum_(names.map((each) => value(`traffic/${each}`, [])));
         const count = names.reduce((total, each) => total + traffic.messages[each], 0);
         setText(figure, names.length ? `${rateText(rateShown(traffic, names, rates, bucket))}/s` : "");
-        setText(detail, names.length ? `${counted(count, "message")}${notHeld}` : "no messages here");
+        const joined = domains.map(([, each]) => each.joined?.[node.junction]).filter((each) => each !== undefined);
+        const pairs = joined.reduce((total, each) => total + each, 0);
+        const link = joined.length ? `${pairs ? `${counted(pairs, "pair")} joined` : "joins nothing"}, ` : "";
+        card.classList.toggle("closed", joined.length > 0 && !pairs);
+        setText(detail, link + (names.length ? `${counted(count, "message")}${notHeld}` : "no messages here"));
         spark(bars, rates, bucket);
       } else if (node.kind === "domains") {
         const own = domains.filter(([name]) => name.startsWith(`${node.role}/`)).map(([, each]) => each);

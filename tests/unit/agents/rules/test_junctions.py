@@ -50,6 +50,64 @@ def test_what_cannot_be_is_refused_at_its_place(junction, field, message):
     assert message in text
 
 
+@pytest.mark.parametrize(
+    ("forms", "field", "message"),
+    [
+        ("over: 2s, above: 10, below: 1", "forms", "above 10 is never exceeded: the window has 10 buckets"),
+        ("over: 2s, above: 1, below: 3", "forms", "a co-activity of 2 would form the junction and dissolve it"),
+        ("over: 2s, every: 300ms, above: 1, below: 1", "forms", "over 2s is no multiple of every 300ms"),
+        ("over: 5us, above: 1, below: 1", "forms", "over 5us cannot be divided by 10; give the length of its buckets"),
+        ("over: 2h, every: 1s, above: 1, below: 1", "forms", "has 7,200 buckets of 1s; the limit is 1,000"),
+        ("over: 2s, above: 1, below: 0", "forms.below", "expected a value greater than or equal to 1, got 0"),
+        ("above: 1, below: 1", "forms.over", "is missing"),
+        ("over: 2s, above: 1, below: 1, with: rate", "forms.with", "'rate' is made by this file; name a stream of"),
+        ("over: 2s, above: 1, below: 1, with: []", "forms.with", "names no stream; name one of which an event shows"),
+    ],
+)  # fmt: skip
+def test_bounds_between_which_nothing_could_form_are_refused_at_their_place(forms, field, message):
+    with_ = "" if "with" in forms else ", with: axon_2"
+    ((line, found, text),) = problems(f"from: pair, forms: {{{forms}{with_}}}")
+    assert (line, found) == (8, field)
+    assert message in text
+
+
+FORMS = "from: pair, forms: {with: axon_2, over: 2s, above: 1, below: 1}"
+
+
+def test_streams_that_show_activity_are_read_by_the_group_that_reads_the_junction():
+    ruleset = load_rules(RULES.replace("JUNCTION", FORMS))
+    plan = make_plan(ruleset)
+    assert [sorted(group.topics) for group in plan.groups] == [["axon_1", "axon_2"], ["axon_2", "wave"]]
+    assert plan.forming == ("wave",)
+    assert RuleSet.model_validate_json(ruleset.model_dump_json()) == ruleset
+    assert "forms above 1 of 10 in 2s, dissolves below 1" in junctions_mermaid(ruleset)
+    with pytest.raises(InvalidRules, match="unknown stream 'axon_2'"):
+        load_rules(RULES.replace("JUNCTION", FORMS), known_streams=["axon_1"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("{name: other, by: level, seq: [{as: w, stream: wave}]}", "correlates by different fields (heard by key"),
+        (
+            "{name: other, within: 1s, seq: [{as: w, stream: wave}, {as: f, stream: far}]}",
+            "is behind different numbers of junctions (heard behind 1, other behind 2)",
+        ),
+    ],
+)
+def test_all_that_reads_a_junction_that_forms_decides_alike(rule, message):
+    text = RULES.replace("windows:", f"  - {rule}\nwindows:") + "  - {name: far, from: heard}\n"
+    ((_, field, found),) = problems(FORMS, text)
+    assert field == "forms"
+    assert message in found
+
+
+def test_a_junction_of_a_circle_is_always_there():
+    forms = "forms: {with: axon_2, over: 2s, above: 1, below: 1}"
+    with pytest.raises(InvalidRules, match="such a junction is always there: leave forms out"):
+        load_rules(CIRCLE.replace("BOUND", f"max_hops: 2, damping: 0.5, {forms}"))
+
+
 def test_a_circle_through_two_junctions_is_refused():
     text = RULES.replace("{name: wave, JUNCTION}", "{name: wave, from: echo}\n  - {name: back, from: heard}")
     echo = "  - {name: echo, seq: [{as: b, stream: back}], emit: {level: 'b.level'}}\n"

@@ -1,5 +1,6 @@
 """The pipeline as a graph."""
 
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.page.content.graph import graph_of
 from astrocyte.pipeline.settings import load_settings
@@ -26,3 +27,18 @@ def test_without_settings_there_are_no_sinks_and_without_rules_nothing():
     kinds = {node["kind"] for node in graph_of(read_rule_files(["axons"]), None)["nodes"]}
     assert kinds == {"topic", "topics", "domains"}
     assert graph_of(RuleSet(), load_settings()) == {"nodes": [], "edges": []}
+
+
+def test_the_topic_of_a_junction_that_forms_names_it_so_that_its_pairs_are_shown():
+    text = """
+rules:
+  - {name: spike, seq: [{as: a, stream: A}], emit: {next: "a.next"}}
+  - {name: heard, within: 1s, seq: [{as: w, stream: wave}, {as: o, stream: other}]}
+junctions:
+  - {name: wave, from: spike, key: next, forms: {with: A, over: 10s, above: 1, below: 1}}
+  - {name: other, from: spike, key: next}
+"""
+    nodes = {node["id"]: node for node in graph_of(load_rules(text), None)["nodes"]}
+    assert nodes["keyed.key.wave"]["junction"] == "wave"
+    assert "junction" not in nodes["keyed.key.other"]
+    assert "topology" in nodes

@@ -352,11 +352,12 @@ def test_streams_of_single_individuals_are_not_read():
 
 def test_watermarks_are_behind_the_newest_event():
     state = state_of(world_messages())
-    body = {"processed": 5, "late": 1, "watermark_us": T0_US + 7_900_000, "stalls": []}
+    body = {"processed": 5, "late": 1, "watermark_us": T0_US + 7_900_000, "stalls": [], "joined": {"wave": 3, "b": "?"}}
     state.take([ConsumedRecord(STATS, 0, 0, T0_US // 1000, b"correlate/0", orjson.dumps(body))])
     domain = shown(state)["set"]["domains"]["correlate/0"]
     assert domain["behind_s"] == pytest.approx(2.0)
     assert (domain["processed"], domain["late"], domain["dead"]) == (5, 1, 0)
+    assert domain["joined"] == {"wave": 3}
 
 
 def test_traffic_is_counted_by_messages_or_by_the_ends_of_topics():

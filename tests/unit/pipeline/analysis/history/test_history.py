@@ -166,9 +166,29 @@ def test_rules_in_a_circle_of_junctions_find_what_a_backtest_finds(tmp_path, see
     assert found["heard"].count > 0
 
 
+FORMING = """
+rules:
+  - {name: sent, seq: [{as: a, stream: axon_1}], emit: {to: "a.value"}}
+  - {name: met, within: 300ms, seq: [{as: one, stream: bond}, {as: b, stream: axon_2}]}
+junctions:
+  - {name: bond, from: sent, delay: 1ms, forms: {with: axon_2, over: 1s, every: 100ms, above: 0, below: 1}}
+"""
+
+
+def test_rules_behind_a_junction_that_forms_find_what_a_backtest_finds(tmp_path):
+    log = some_log(tmp_path / "run.jsonl.zst", 3, as_json=False)
+    ruleset = load_rules(FORMING)
+    found = find_matches(ruleset, history_of(log).tapes(ruleset), only={"sent", "met"})
+    assert_as_backtest(ruleset, log, found)
+    always = load_rules(FORMING.replace(", forms: {with: axon_2, over: 1s, every: 100ms, above: 0, below: 1}", ""))
+    every = find_matches(always, history_of(log).tapes(always), only={"sent", "met"})
+    assert every["met"].count > found["met"].count > 0
+
+
 @pytest.mark.parametrize(
     "edit",
     [
+        ("above: 0", "above: 1"),
         ("within: 400ms", "within: 250ms"),
         ("n >= 4", "n >= 3"),
         ("every: 500ms", "every: 250ms"),
@@ -182,7 +202,7 @@ def test_rules_in_a_circle_of_junctions_find_what_a_backtest_finds(tmp_path, see
 )
 def test_an_edit_gives_what_two_backtests_give(tmp_path, edit):
     log = some_log(tmp_path / "run.jsonl.zst", 11, as_json=True)
-    (text,) = (each for each in (RULES, LINKED) if edit[0] in each)
+    (text,) = (each for each in (RULES, LINKED, FORMING) if edit[0] in each)
     before, after = load_rules(text), load_rules(text.replace(*edit))
     history = history_of(log)
     compared = compare_rule_sets(history, before, after)

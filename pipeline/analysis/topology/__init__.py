@@ -1,0 +1,1 @@
+"""Which domains are linked, by which junctions, and which workers have them, at an instant."""
