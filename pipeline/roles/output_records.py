@@ -171,6 +171,7 @@ def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> Producer
         "copies": domain.copies,
         "unraised": domain.unraised,
         "led": led_of(domain),
+        "left_out": domain.leaving_out.counts,
         "corrections": {rule: counts for group in domain.groups for rule, counts in group.engine.corrections.items()},
     }
     stats["partition"] = domain.partition
