@@ -25,6 +25,7 @@ from astrocyte.agents.rules.model import (
     Junction,
     MaxPartials,
     OnTimeout,
+    Overload,
     Rule,
     Skip,
     Step,
@@ -241,7 +242,22 @@ def test_the_table_of_pairings_is_what_the_engine_gives(form, expected):
 
 @pytest.mark.parametrize(
     "model",
-    [Rule, Step, Group, Within, MaxPartials, Skip, Alert, AlertGroup, OnTimeout, Stream, Validator, Window, Junction],
+    [
+        Rule,
+        Step,
+        Group,
+        Within,
+        MaxPartials,
+        Skip,
+        Alert,
+        AlertGroup,
+        OnTimeout,
+        Stream,
+        Overload,
+        Validator,
+        Window,
+        Junction,
+    ],
 )
 def test_every_option_of_the_language_is_on_the_page(model):
     for name, info in model.model_fields.items():

@@ -231,11 +231,13 @@ class Load:
         """End the sending; every event is processed or left out and counted, and a replay finds the same rows."""
         live = self.live
         live.sending.stop()
+        began_s = time.monotonic()
         wait_until(
             lambda: live.counters()["received"] >= live.sending.events and live.lag("correlate") == 0,
             1800,
             lambda: f"the rest: {live.counters()} of {live.sending.events}",
         )
+        took_s = time.monotonic() - began_s
         run, made = replayed(live)
         wanted = {body["event_id"]: body for body in bodies_of(each for out in made for each in out.multi_events)}
         wait_until(lambda: len(_topic_ids(live)) >= len(wanted), 600, "the last matches")
@@ -247,7 +249,8 @@ class Load:
         left_out = asyncio.run(correlate_health(live.settings.broker))["left_out"]
         assert left_out == {stream: dict(counts) for stream, counts in run.left_out.items()}
         assert sum(sum(counts.values()) for counts in left_out.values()) == counters["sampled"]
-        return {"events": live.sending.events, "matches": len(wanted), "left out": left_out}
+        counted = {"events": live.sending.events, "matches": len(wanted), "left out": left_out}
+        return counted | {"s to catch up": round(took_s, 1)}
 
     def _check_sql(self, wanted: set[str]) -> None:
         live = self.live
