@@ -75,7 +75,7 @@ class Counters:
     duplicate: int = 0
     """Events with the id of one that is still in the reorder buffer."""
     sampled: int = 0
-    """Events left out by a validator's sampling."""
+    """Events left out by a validator's sampling, and by the policy of a stream whose reader was behind."""
     skipped: int = 0
     """Messages that hold no event by their stream's declaration, such as the tombstones of Debezium."""
     matches: int = 0
@@ -250,6 +250,11 @@ class Accounting:
             skipped = sum(contract.skips(record.value) for record in records)
             self.counters.skipped += skipped
             self.counters.received += skipped
+
+    def left_out(self, count: int) -> None:
+        """Events that were left out because the reader was behind."""
+        self.counters.received += count
+        self.counters.sampled += count
 
     def unkeyed(
         self, topic: str, records: Sequence[KafkaRecord], frames: Iterable[SourcedFrame], by: str | None

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake, lacking
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
-from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, is_silence, positions_of
+from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, is_silence
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.letters import dead_letter
+from astrocyte.agents.ingest.overload import LeavingOut
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.ingest.waiter import Waiter
@@ -52,9 +53,8 @@ class Domain:
     topic of which each internal one is a copy. ``partitioned_by`` names the key by which producers of a topic with
     several partitions are taken to divide its messages: those without a Kafka key are counted. ``placed_by`` names the
     key of the topics of which `keys` are sampled, so that other domains' samples show whether one is in several
-    partitions. ``list_unused``: outputs
-    list the events that took no part and are in no other output. ``clock`` gives the nanoseconds of ``busy_ns``, the
-    time spent in `feed` (none: it stays 0).
+    partitions. ``list_unused``: outputs list the events that took no part and are in no other output. ``clock`` gives
+    the nanoseconds of ``busy_ns``, the time spent in `feed` (none: it stays 0).
 
     Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
     counts it. Only an operator that raises while it changes its state ends the domain (`OperatorFailed`).
@@ -96,6 +96,8 @@ class Domain:
         """By topic of ``placed_by``: a sample of the keys that came, since this object was made."""
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
+        self.leaving_out = LeavingOut()
+        """What was decided to be left out of the input, and what was."""
         self._validators = validators or Validators((), catalog=catalog)
         self._catalog = catalog
         self._decoders = decoders or Decoders(Contracts(catalog=catalog))
@@ -183,8 +185,12 @@ class Domain:
         position = self.positions.get(topic, 0)
         if records and records[0].offset < position:
             records = [record for record in records if record.offset >= position]
-        if not records:
-            return output
+        if records := self.leaving_out.released(topic, records):
+            self._read(topic, records, output)
+        self.busy_ns += self._clock_ns() - began_ns
+        return output
+
+    def _read(self, topic: str, records: Sequence[KafkaRecord], output: DomainOutput) -> None:
         next_offset = records[-1].offset + 1
         counted = self._accounting.is_counted(topic)
         records, copied, odd = (records, {}, []) if counted else self._taken.fresh(topic, records)
@@ -194,6 +200,8 @@ class Domain:
         letters += [dead_letter(each, topic, self.partition, reason=why, stage="decode") for each, why in odd]
         self._accounting.undecoded(topic, letters, output)
         self._accounting.unkeyed(topic, records, frames, self._partitioned_by.get(topic))
+        frames, gone = self.leaving_out.kept(topic, frames, counted=counted)
+        self._accounting.left_out(gone)
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
         stamps, source = KafkaTimes(records), self.copies.get(topic)
         silences = set() if counted else {record.offset for record in records if is_silence(record)}
@@ -209,8 +217,6 @@ class Domain:
         self.positions[topic] = next_offset
         for lane in self._lanes_of.get(topic, ()):
             self._advance(lane, output)
-        self.busy_ns += self._clock_ns() - began_ns
-        return output
 
     def mark_idle(self, places: Iterable[TopicPartition], *, asserting: bool = False) -> DomainOutput:
         """The partitions are idle and no longer delay event time, as the caller has found and recorded.
@@ -249,6 +255,8 @@ class Domain:
         Without ``until_us`` the input has ended: all are accepted.
         """
         output = DomainOutput()
+        for topic, records in self.leaving_out.rest().items() if until_us is None else ():
+            self._read(topic, records, output)
         steps = self._clocks.trust(until_us, idle=frozenset(idle))
         for step in steps:
             self._decide(step, output)
@@ -461,6 +469,7 @@ class Domain:
             "clocks": self._clocks.snapshot(Waiter.pack),
             "taken": self._taken.snapshot(),
             "kinds": self.fields.snapshot(),
+            "leaving_out": orjson.dumps(self.leaving_out.snapshot(self.positions)),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -472,6 +481,7 @@ class Domain:
         self._taken.restore(snapshot["taken"])
         if "kinds" in snapshot:  # versions before kinds were kept have none
             self.fields.restore(bytes(snapshot["kinds"]))
+        self.leaving_out.restore(orjson.loads(bytes(snapshot.get("leaving_out", b"{}"))))
         for lane in self._lanes:
             if lane.engine is None:
                 for clock in snapshot["counting"]:
@@ -490,6 +500,5 @@ class Domain:
         for copy in lane.topics - before:
             source = self.copies.get(copy)
             if source is not None and source in before:  # it was itself read until now: that part of the copy was taken
-                waiting = [each for each in self._clocks.items() if each.sourced.topic == source]
-                opened = [int(positions_of(each.sourced)[each.row]) for each in waiting]
-                self._taken.begin(copy, self.partition, self.positions.get(source, 0), opened)
+                waiting = (each.position for each in self._clocks.items() if each.sourced.topic == source)
+                self._taken.begin(copy, self.partition, self.positions.get(source, 0), waiting)

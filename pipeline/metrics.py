@@ -74,6 +74,11 @@ class DomainMetrics:
             "Pairs of domains that a junction joins now",
             labels=("partition", "junction"),
         )
+        left_out = CounterMetricFamily(
+            "astrocyte_left_out",
+            "Events left out while the worker was behind, by the policy of their stream",
+            labels=("partition", "stream", "policy"),
+        )
         stalled = GaugeMetricFamily(
             "astrocyte_stalled_seconds",
             "For how long events have waited while event time stands still, and for which source",
@@ -87,6 +92,9 @@ class DomainMetrics:
                 waiting.add_metric((str(partition), group.field), group.waiting)
             for name, value in domain.counters.as_dict().items():
                 events.add_metric((str(partition), name), value)
+            for stream, counts in domain.leaving_out.counts.items():
+                for policy, value in counts.items():
+                    left_out.add_metric((str(partition), stream, policy), value)
             if domain.watermark_us > 0:
                 behind.add_metric((str(partition),), time.time() - domain.watermark_us / 1e6)
             for group in domain.groups:
@@ -101,9 +109,8 @@ class DomainMetrics:
                     for what, value in counts.items():
                         rules.add_metric((str(partition), rule, what), value)
         unused = _unused(domain.unused for domain in self._domains_of().values())
-        return iter(
-            (events, rules, junctions, joined, behind, waiting, partial, stalled, unused, *self._of_snapshots())
-        )
+        families = (events, left_out, rules, junctions, joined, behind, waiting, partial, stalled, unused)
+        return iter((*families, *self._of_snapshots()))
 
     def _of_snapshots(self) -> Iterator[Metric]:
         age = GaugeMetricFamily(

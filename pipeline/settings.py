@@ -26,6 +26,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from astrocyte.agents.rules.overload import Overload, overload_of
 from astrocyte.agents.rules.steps import parse_duration
 from astrocyte.agents.tls import TLS_FILES
 from astrocyte.pipeline.plugins import load_installed, load_plugins
@@ -133,6 +134,11 @@ class Settings(BaseSettings):
     )
     idle_timeout: Duration = Field(
         5_000_000, gt=0, description="time after which an idle source no longer delays the watermark"
+    )
+    overload: Annotated[Overload, NoDecode, BeforeValidator(overload_of)] = Field(
+        Overload(),
+        description="what correlate leaves out of streams that declare nothing while it is behind: block (nothing), or "
+        'JSON such as `{"policy": "sample", "share": 0.1, "above": 20000}`; critical streams are spared',
     )
     producer_timeout: Duration = Field(
         600_000_000,

@@ -19,6 +19,7 @@ __all__ = [
     "MULTI_EVENTS",
     "RETRIES",
     "RULES",
+    "SAMPLING",
     "SIMULATIONS",
     "STATS",
     "TOPOLOGY",
@@ -47,6 +48,8 @@ LATE: Final = "late"
 DEAD_LETTERS: Final = "dead_letters"
 RULES: Final = "rules"
 CLOCK: Final = "control.clock"
+SAMPLING: Final = "control.sampling"
+"""What workers decided to leave out of streams while they were behind."""
 SIMULATIONS: Final = "simulations"
 """Scenario, seed and configuration of each run."""
 STATS: Final = "control.stats"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from astrocyte.agents.ingest.copies import positions_of
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
@@ -23,6 +24,11 @@ class Waiter:
     row: int
     kept: Frame
     kept_row: int
+
+    @property
+    def position(self) -> int:
+        """Its position in its partition (`agents.ingest.copies.positions_of`)."""
+        return int(positions_of(self.sourced)[self.row])
 
     def pack(self) -> dict[str, Any]:
         """The event for a snapshot: its row alone, with the message that it came in, and its number there."""

@@ -25,7 +25,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.agents.expressions.parser import Node, parse_template
@@ -34,6 +34,7 @@ from astrocyte.agents.rules.conditions import parsed, refuse_never
 from astrocyte.agents.rules.contradictions import implies, reads_step
 from astrocyte.agents.rules.insight import AnyStatisticSpec
 from astrocyte.agents.rules.junctions import Junction
+from astrocyte.agents.rules.overload import Overload, allowed_overload, overload_of
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem, in_expression
 from astrocyte.agents.rules.steps import (
     Contiguity,
@@ -68,6 +69,7 @@ __all__ = [
     "Junction",
     "MaxPartials",
     "OnTimeout",
+    "Overload",
     "Rule",
     "RuleProblem",
     "RuleSet",
@@ -415,7 +417,15 @@ class Rule(Model):
 
 
 class Stream(Model, StreamDeclaration):
-    """Declaration of a stream: its topic and decoder, its key, time and id, its fields and their types."""
+    """Declaration of a stream: topic and decoder, key, time and id, fields and their types, and its overload."""
+
+    overload: Annotated[Overload | None, BeforeValidator(overload_of)] = None
+    """What may be left out while the reader is behind; None: as the settings say."""
+
+    @field_validator("overload")
+    @classmethod
+    def _check_overload(cls, value: Overload | None, info: ValidationInfo) -> Overload | None:
+        return allowed_overload(info.data.get("name"), value)
 
 
 class RuleSet(Model):

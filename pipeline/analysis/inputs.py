@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.ingest.overload import RecordedDecisions, Schedule
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.event_files import EventFiles, form_of
@@ -19,7 +20,7 @@ from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
-from astrocyte.schemas.topics import CLOCK, is_derived
+from astrocyte.schemas.topics import CLOCK, SAMPLING, TopicPartition, is_derived
 
 __all__ = ["Inputs", "RunInputs", "Survey", "Trusted", "input_streams", "survey"]
 
@@ -53,6 +54,10 @@ class Survey:
     """What is strange about the names of columns of files, a sentence each."""
     trusted: dict[tuple[str, int], list[Trusted]] = field(default_factory=dict)
     """By topic of copies and input partition, in order: when the repartition role accepted events that waited."""
+    left_out: dict[TopicPartition, Schedule] = field(default_factory=dict)
+    """What the domains of the role correlate left out while they were behind, by place."""
+    deciding: RecordedDecisions = field(default_factory=RecordedDecisions)
+    """Reads the records that say so."""
     domains: int | None = None
     """Number of domains that a log's header names, or that was asked for; None: as many as the topics' partitions."""
 
@@ -157,9 +162,9 @@ def survey(paths: Sequence[str | Path]) -> Survey:
             found.places.update((topic, number) for number in totals.messages)
             found.topics[topic] = found.topics.get(topic, 0) + sum(totals.messages.values())
         found.records += index.records
-        if CLOCK in index.topics:
+        if CLOCK in index.topics or SAMPLING in index.topics:
             for record in read_log(path):
-                _note_idle(record, found)
+                _note_decision(record, found)
     return found
 
 
@@ -173,7 +178,7 @@ def _survey_records(path: str | Path, found: Survey) -> None:
             found.places.add((item.topic, item.partition))
             found.topics[item.topic] = found.topics.get(item.topic, 0) + 1
             found.records += 1
-            _note_idle(item, found)
+            _note_decision(item, found)
     except TornLog:
         pass  # reported when the log is read for its events
 
@@ -187,11 +192,18 @@ def _note_header(header: LogHeader | None, found: Survey) -> None:
         found.domains = max(header.domains, found.domains or 0)
 
 
-def _note_idle(record: ConsumedRecord, found: Survey) -> None:
-    if record.topic != CLOCK or record.value is None:
-        return
+def _note_decision(record: ConsumedRecord, found: Survey) -> None:
+    if record.topic == SAMPLING:
+        decision = found.deciding.read(record.value)
+        if decision is not None and decision[0] == "correlate":
+            found.left_out.setdefault(decision[1], Schedule()).add(decision[2])
+    elif record.topic == CLOCK and record.value is not None:
+        _note_idle(record.value, record.offset, found)
+
+
+def _note_idle(value: bytes, at: int, found: Survey) -> None:
     try:
-        body = orjson.loads(record.value)
+        body = orjson.loads(value)
         if "repartition" in body:
             ((_, offset),) = body["positions"].items()
             place = (body["repartition"], int(body["partition"]))
@@ -202,7 +214,7 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
         if body.get("role", "correlate") != "correlate":
             return  # the other domains read copies, whose positions are not those of the worker
         partition, life = int(body["partition"]), str(body["life"])
-        entry = body | {"at": record.offset, "number": int(body["number"]), "positions": dict(body["positions"])}
+        entry = body | {"at": at, "number": int(body["number"]), "positions": dict(body["positions"])}
         entries = found.idle.setdefault(partition, [])
         if body.get("restored"):
             # After a crash a worker goes on from a snapshot: it knows nothing of what was decided after that.

@@ -185,6 +185,9 @@ class OfflineRun:
                     )
                 )
             self._domains.append(domains)
+        for domain in chain.from_iterable((part.domain for part in parts) for parts in self._domains):
+            for place in (each for each in found.left_out if each.partition == domain.partition):
+                domain.leaving_out.follow(place.topic, found.left_out[place])
         for domain in self._all_domains():  # each topic's fields are judged where it is counted, whoever reads them
             domain.report_for(ruleset)
 
@@ -255,6 +258,11 @@ class OfflineRun:
     def led(self) -> dict[str, Counter[str]]:
         """By junction: matches that were led on, and those that were not, by cause."""
         return summed(map(led_of, self._all_domains()))
+
+    @property
+    def left_out(self) -> dict[str, Counter[str]]:
+        """By stream and policy: events that a worker left out while it was behind, and so this run."""
+        return summed(domain.leaving_out.counts for domain in self._all_domains())
 
     @property
     def fields(self) -> FieldsSeen:

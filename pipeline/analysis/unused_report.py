@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import orjson
 
 from astrocyte.agents.domain import DomainOutput
+from astrocyte.agents.ingest.overload import left_out_lines
 from astrocyte.agents.ingest.unused.counts import line_of
 from astrocyte.agents.rules.graph.links import not_led_lines
 from astrocyte.pipeline.analysis.offline import OfflineRun
@@ -85,6 +86,7 @@ def report_lines(run: OfflineRun) -> list[str]:
         for name, count in run.recognise_failed.items()
     ]
     lines += not_led_lines(run.led)
+    lines += left_out_lines(run.left_out)
     unread = _unread_topics(run)
     absent = [topic for topic in sorted(run.inputs) if not run.found.topics.get(topic)]
     for topic in absent:

@@ -95,6 +95,8 @@ class Summary:
     alerts: int
     late: int
     dead_letters: int
+    sampled: int
+    """Events that a validator's sample, or the policy of a stream whose reader was behind, left out."""
     sql_rows: int
     influx_points: int
     lost: int
@@ -139,6 +141,7 @@ class Summary:
             late=counts["late"],
             # ``counts`` has those of the domains only; the rows include those of the sinks.
             dead_letters=max(counts["dead"], stored.rows.get("dead_letters", 0)),
+            sampled=counts["sampled"],
             sql_rows=sum(stored.rows.values()),
             influx_points=count_points(data / "influx"),
             lost=emitted - accounted(counts),
@@ -158,8 +161,8 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """The figures as JSON values."""
         names = (
-            "mono_events", "multi_events", "alerts", "late", "dead_letters", "sql_rows", "influx_points", "lost",
-            "seconds", "events_per_s", "run",
+            "mono_events", "multi_events", "alerts", "late", "dead_letters", "sampled", "sql_rows", "influx_points",
+            "lost", "seconds", "events_per_s", "run",
         )  # fmt: skip
         scores = [score.as_json() for score in self.scores]
         found = {name: getattr(self, name) for name in names}
@@ -182,6 +185,7 @@ class Summary:
             ("alerts", self.alerts, "topic alerts"),
             ("late events", self.late, "topic late"),
             ("dead letters", self.dead_letters, "topic dead_letters"),
+            *([("left out", self.sampled, "by a sample, or while a worker was behind")] if self.sampled else []),
             ("SQL rows", self.sql_rows, database),
             ("InfluxDB points", self.influx_points, str(self.data / "influx")),
             ("lost events", self.lost, "emitted, and neither processed, late, refused nor left out"),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -116,8 +116,9 @@ def build_insight(app: WorkerApp, settings: Settings) -> None:
 def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     # Only these roles load the kernels and their compiler: a third of its start and 80 MB.
     from astrocyte.pipeline.roles.correlation.correlate import Correlator
-    from astrocyte.pipeline.roles.correlation.domains import domain_of, topics_of
+    from astrocyte.pipeline.roles.correlation.domains import domain_of, policies_of, topics_of
     from astrocyte.pipeline.roles.correlation.loads import Loads, Rebalancing
+    from astrocyte.pipeline.roles.correlation.overload import OverloadControl, decisions_since
     from astrocyte.pipeline.roles.correlation.unsettled import output_since
     from astrocyte.pipeline.roles.stalls import StallWatch
 
@@ -153,11 +154,18 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         lambda place: _unread(app, *place),
         plan.copies,
     )
-    # The app's producer exists only once the app has started, hence the lambdas.
+
+    # The app's producer exists only once the app has started.
+    def send_batch(
+        topic: str, partition: int, records: Sequence[ProducerRecord]
+    ) -> Awaitable[Sequence[asyncio.Future[Any]]]:
+        sent: Awaitable[Sequence[asyncio.Future[Any]]] = app.producer.confirmed.send_batch(topic, partition, records)
+        return sent
+
     correlator = Correlator(
         make_domain,
         KafkaStateStore(settings.broker, state_topic(group), settings.partitions),
-        lambda topic, partition, records: app.producer.confirmed.send_batch(topic, partition, records),  # noqa: PLW0108
+        send_batch,
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
         lambda place: _at_end(app, *place),
         role=role,
@@ -170,6 +178,13 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         stalls=stalls,
         lost=LostState(state_topic(group), settings.lost_state),
         outputs=partial(output_since, settings.broker),
+        overload=OverloadControl(
+            policies_of(role, live.ruleset, known, settings),
+            send_batch,
+            partial(decisions_since, settings.broker),
+            role=role,
+            known_end=lambda place: int(app.monitor.tp_end_offsets.get(TP(*place)) or 0),
+        ),
         busy=app.watch.busy,
     )
     reporter = UnusedReporter(
@@ -248,6 +263,8 @@ def _warm(ruleset: RuleSet) -> None:
 async def _change_rules(
     ruleset: RuleSet, known: KnownTopics, plan: Plan, correlator: Correlator, settings: Settings
 ) -> None:
+    from astrocyte.pipeline.roles.correlation.domains import policies_of
+
     changed = known.plan(ruleset)
     if (changed.topics, changed.repartitions, _groups(changed)) != (plan.topics, plan.repartitions, _groups(plan)):
         logger.warning("the changed rules read other topics; the worker exits, to be restarted with them")
@@ -261,6 +278,8 @@ async def _change_rules(
         decoders_of(contracts_of(ruleset, existing=known.partitions, streams=settings.streams)),
         reported=ruleset if correlator.role == "correlate" else None,
     )
+    if correlator.overload is not None:
+        correlator.overload.policies = policies_of(correlator.role, ruleset, known, settings)
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from astrocyte.agents.accounting import summed
+from astrocyte.agents.ingest.overload import left_out_lines
 from astrocyte.agents.ingest.unused.counts import Unused
 from astrocyte.agents.rules.graph.links import not_led_lines
 from astrocyte.agents.sinks.registry import SINKS
@@ -122,8 +123,9 @@ async def correlate_health(broker: str, role: str = "correlate") -> dict[str, An
     events that wait for event time, ``stalls`` what stalls (`pipeline.roles.stalls`), and ``waits`` says that in lines.
     ``unraised``: by rule the alerts that ``cool_down`` suppressed and ``group`` joined to earlier ones.
     ``corrections``: by eventual rule the matches that were provisional, confirmed and retracted. ``led``: by junction
-    the matches that it led on, and those that it did not, by cause. ``skipped``: messages that hold no event by their
-    stream's declaration (tombstones).
+    the matches that it led on, and those that it did not, by cause. ``left_out``: by stream and policy, the events that
+    were left out while a worker was behind. ``skipped``: messages that hold no event by their stream's declaration
+    (tombstones).
     """
     newest: dict[bytes, dict[str, Any]] = {}
     there = await topic_partitions(broker)
@@ -140,8 +142,8 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
     stalls = [stall for stats in reports for stall in stats.get("stalls", ())]
     absent: list[set[str]] = []
     copies: dict[str, str] = {}
-    unraised, corrections, led = (
-        summed(stats.get(name, {}) for stats in reports) for name in ("unraised", "corrections", "led")
+    unraised, corrections, led, left_out = (
+        summed(stats.get(name, {}) for stats in reports) for name in ("unraised", "corrections", "led", "left_out")
     )
     doubted: Counter[str] = Counter()
     samples: dict[tuple[str, str], list[tuple[int, KeySample]]] = {}
@@ -170,6 +172,7 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
         "unraised": {rule: dict(counts) for rule, counts in unraised.items()},
         "corrections": {rule: dict(counts) for rule, counts in corrections.items()},
         "led": {junction: dict(counts) for junction, counts in led.items()},
+        "left_out": {stream: dict(counts) for stream, counts in left_out.items()},
         "copies": [
             f"{source} ({there.get(source, 0)} partitions) is read repartitioned, from {topic} ({there.get(topic, 0)})"
             for topic, source in sorted(copies.items())
@@ -181,6 +184,7 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
             *(_unraised_line(rule, counts) for rule, counts in unraised.items()),
             *(_corrections_line(rule, counts) for rule, counts in corrections.items() if counts.total()),
             *not_led_lines(led),
+            *left_out_lines(left_out),
         ],
         "waiting": sum(stats.get("waiting", 0) for stats in reports),
         "stalls": stalls,

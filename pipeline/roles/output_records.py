@@ -177,6 +177,7 @@ def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> Producer
         "unraised": domain.unraised,
         "led": led_of(domain),
         "joined": {name: count for group in domain.groups for name, count in group.engine.gates.joined.items()},
+        "left_out": domain.leaving_out.counts,
         "corrections": {rule: counts for group in domain.groups for rule, counts in group.engine.corrections.items()},
     }
     stats["partition"] = domain.partition

@@ -334,7 +334,21 @@ def make_plan(
 
 
 def refuse_topics(plan: Plan) -> Plan:
-    """The plan, if Kafka takes its topics, which only what runs without a broker can do without. Raises InvalidRule."""
+    """The plan, if it can run with a broker. Raises InvalidRule.
+
+    Kafka has to take its topics, and what is left out of a stream by its declaration can only be what all rules read of
+    it as it is: decisions name offsets, and those of a copy mean nothing to a replay.
+    """
+    overload = {stream.name: stream.overload for group in plan.groups for stream in group.ruleset.streams}
+    of_rules = {topic for group in plan.groups if group.role == "correlate" for topic in group.topics.values()}
+    for copy in plan.repartitions:
+        policy = overload.get(copy.stream)
+        if policy is not None and policy.leaves_out and copy.topic in of_rules:
+            raise InvalidRule(
+                f"stream {copy.stream!r} declares overload {policy.policy}, and rules read it repartitioned by "
+                f"{copy.field or 'null'!r}, where nothing can be left out; key the stream by that field, in a topic of "
+                "as many partitions as there are domains, or write overload: block"
+            )
     for copy in plan.repartitions:
         if (why := why_illegal(copy.topic)) is not None:
             raise InvalidRule(

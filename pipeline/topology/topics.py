@@ -25,6 +25,7 @@ from astrocyte.schemas.topics import (
     LATE,
     MULTI_EVENTS,
     RULES,
+    SAMPLING,
     SIMULATIONS,
     STATS,
     TOPOLOGY,
@@ -50,7 +51,7 @@ __all__ = [
     "unstored_streams",
 ]
 
-_SINGLE: Final = (RULES, STATS, CLOCK, SIMULATIONS)
+_SINGLE: Final = (RULES, STATS, CLOCK, SAMPLING, SIMULATIONS)
 """Topics with one partition."""
 RECORD_TOPICS: Final[Mapping[str, RecordKind]] = {
     MULTI_EVENTS: "multi_events",
@@ -180,7 +181,7 @@ async def make_topics(
     anything, if a topic that the pipeline writes exists with another count.
     """
     fixed = dict.fromkeys((*_SINGLE, *single), 1)
-    compacted = {*compacted, *single, RULES, STATS} - {CLOCK}
+    compacted = {*compacted, *single, RULES, STATS} - {CLOCK, SAMPLING}
     partitions = dict.fromkeys((*topics, *compacted), settings.partitions) | fixed
     config = {topic: _COMPACTED | _LARGE if topic in compacted else _LARGE for topic in partitions}
 

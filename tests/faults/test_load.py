@@ -1,11 +1,14 @@
 """Load: a worker at the highest rate that it sustains holds no more after an hour, and overload only delays.
 
+Where a stream declares what may be left out, the delay is bounded as well, and what was left out is counted.
+
 `make faults ARGS="-k load"` runs it for ten minutes on both brokers and prints a table; `LOAD_MINUTES=60` for an hour.
 """
 
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -70,3 +73,66 @@ def test_overload_delays_and_loses_nothing(own_broker, tmp_path, record_property
         record_property("experiment", line)
         print(line)
         assert peak < before + OVERLOAD_MB
+
+
+BUSY_S = 0.01
+"""Time that an event of the slow stream takes: a worker processes a hundred of them in a second, on any machine."""
+POLICIES: dict[str, dict[str, object]] = {
+    "block": {"policy": "block"},
+    "sample": {"policy": "sample", "share": 0.05},
+    "latest": {"policy": "latest"},
+    "drop_oldest": {"policy": "drop_oldest"},
+}
+MOST_BEHIND_S = 30.0
+"""Of a stream that declares a policy; a blocked one is behind by all that the machine cannot do."""
+
+
+def overloaded(broker, folder, policy: str, factor: int, seconds: float) -> dict[str, object]:
+    """A stream comes ``factor`` times as fast as it can be processed, and one beside it does not; what came of both."""
+    # A frame of each tick in each of two partitions: 20 of them are events of a second.
+    thresholds = {} if policy == "block" else {"above": 20, "below": 5}
+    declared, slow = {"quiet_a": POLICIES[policy] | thresholds}, {"quiet_a": BUSY_S}
+    with running(broker, folder, form="frames", slow=slow, overload=declared, **QUIET | {"rare": False}) as live:
+        load = Load(live)
+        before = live.memory.peak_bytes["correlate"]
+        live.sending.rows = round(factor * TICK_S / BUSY_S)
+        behind_s = [0.0]
+        ends_s = time.monotonic() + seconds
+        while time.monotonic() < ends_s:
+            live.sending.wait(1.0)
+            places = live.settings.partitions * len(live.settings.streams)
+            behind_s.append((live.lag("correlate") or 0) * TICK_S / places)
+        counted, peak = load.check_left_out(), live.memory.peak_bytes["correlate"]
+        line = {"overload": f"{factor} times for {seconds:.0f} s", "policy": policy, "broker": live.broker_kind}
+        line |= counted | {"most s behind": round(max(behind_s), 1)}
+        line |= {"MB before": before >> 20, "peak MB": peak >> 20}
+        print(line)
+        assert peak < before + (OVERLOAD_MB << 20)
+        return line
+
+
+def check_bounded(line: dict, policy: str) -> None:
+    if policy == "block":
+        assert line["left out"] == {}, "nothing is lost"
+        return
+    assert line["left out"].keys() == {"quiet_a"}, "the stream beside it declares nothing"
+    assert line["left out"]["quiet_a"].keys() == {policy}
+    assert line["most s behind"] < MOST_BEHIND_S
+
+
+@pytest.mark.parametrize(("policy", "factor"), [("sample", 10), ("drop_oldest", 3)])
+def test_overload_leaves_out_what_is_declared_and_counts_it(own_embedded, tmp_path, record_property, policy, factor):
+    line = overloaded(own_embedded, tmp_path, policy, factor, 6.0)
+    record_property("experiment", line)
+    check_bounded(line, policy)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("factor", [3, 10])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_overload_for_long_is_bounded_by_what_is_declared(own_broker, tmp_path, record_property, policy, factor):
+    # What is blocked takes as many times as long to be processed.
+    seconds = 60 * MINUTES / (factor if policy == "block" else 1)
+    line = overloaded(own_broker, tmp_path, policy, factor, seconds)
+    record_property("experiment", line)
+    check_bounded(line, policy)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,8 +13,10 @@ from faust.types import TP
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.loading import load_rules
+from astrocyte.agents.rules.overload import Overload
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.roles.correlation.correlate import Correlator
+from astrocyte.pipeline.roles.correlation.overload import OverloadControl
 from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshots import SnapshotParts, parts_of
 from astrocyte.pipeline.transport.commits import CommitTracker
@@ -22,12 +24,16 @@ from astrocyte.pipeline.transport.partition_ends import PartitionEnds
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import frame_to_records
-from astrocyte.schemas.topics import ALERTS, CLOCK, MULTI_EVENTS
+from astrocyte.schemas.topics import ALERTS, CLOCK, MULTI_EVENTS, SAMPLING
 from tests.support.waiting import loop_turns
 
 START_US = 1_750_000_000_000_000
 TOPICS = {"axon_1": "mono.axon_1", "axon_2": "mono.axon_2"}
 RULES = load_rules("rules: [{name: both, within: 1s, all: [{as: a, stream: axon_1}, {as: b, stream: axon_2}]}]")
+
+
+class Killed(Exception):
+    """The process is gone."""
 
 
 class Broker:
@@ -38,12 +44,15 @@ class Broker:
         self.held: list[asyncio.Future] | None = None
         self.waits = lambda: None
         """Called before a snapshot is stored."""
+        self.steps_left: int | None = None
+        """Number of records, of which the last is written, after which the worker dies; None: it lives on."""
 
     async def send_batch(self, topic, _partition, records):
+        self._step()
         self.records[topic] += records
         future = asyncio.get_running_loop().create_future()
         if self.held is None:
-            future.set_result(None)
+            future.set_result(SimpleNamespace(offset=len(self.records[topic]) - 1))
         else:
             self.held.append(future)
         return [future]
@@ -51,7 +60,19 @@ class Broker:
     async def deliver(self, records):
         self.waits()
         for record in records:
+            self._step()
             self.records[record.topic].append(record)
+
+    def _step(self) -> None:
+        if self.steps_left is not None:
+            self.steps_left -= 1
+            if self.steps_left < 0:
+                raise Killed
+
+    async def decisions(self, offset: int) -> AsyncIterator[list[ConsumedRecord]]:
+        """What workers decided about overload, from an offset on."""
+        for number, each in enumerate(self.records[SAMPLING][offset:], offset):
+            yield [ConsumedRecord(SAMPLING, 0, number, 0, each.key, each.value)]
 
     def messages(self, partition, number, data):
         return [
@@ -77,7 +98,9 @@ class Broker:
 class Worker:
     """One run of a worker over a broker, in virtual time."""
 
-    def __init__(self, broker: Broker, lost: LostState | None = None) -> None:
+    def __init__(
+        self, broker: Broker, lost: LostState | None = None, policies: Mapping[str, Overload] | None = None
+    ) -> None:
         self.now_s = 0.0
         self.clock_us = START_US
         self.tracker: CommitTracker = CommitTracker()
@@ -89,6 +112,9 @@ class Worker:
             self._domain, broker, broker.send_batch, broker.deliver, self.at_end, partitions=1,
             snapshot_interval_us=1_000_000, idle_timeout_us=5_000_000, producer_timeout_us=60_000_000,
             monotonic=lambda: self.now_s, now_us=lambda: self.clock_us, lost=lost, outputs=broker.outputs,
+            overload=OverloadControl(
+                policies or {}, broker.send_batch, broker.decisions, role="correlate", now_us=lambda: self.clock_us
+            ),
         )  # fmt: skip
 
     @staticmethod

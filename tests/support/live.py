@@ -48,11 +48,19 @@ CLOCK_FILE = "clock"
 OUTPUTS = (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, CLOCK)
 
 
-def rules_text(by: str, streams: Sequence[str], slow: Sequence[str], *, rare: bool = False) -> str:
+def rules_text(
+    by: str,
+    streams: Sequence[str],
+    slow: Sequence[str],
+    *,
+    rare: bool = False,
+    overload: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
     """A rule for each stream with the next one and one that raises alerts; some streams have a slow validator.
 
-    ``rare``: of some hundred events, one is matched.
+    ``rare``: of some hundred events, one is matched. ``overload``: policies, by stream.
     """
+    declared = [{"name": stream, "overload": dict(policy)} for stream, policy in (overload or {}).items()]
     both = {"where": "a.value + value > 1.9"} if rare else {}
     rules: list[dict[str, Any]] = [
         {
@@ -75,7 +83,8 @@ def rules_text(by: str, streams: Sequence[str], slow: Sequence[str], *, rare: bo
             "alert": {"severity": "warning", "message": "rose by {high.value - low.value:.3f}"},
         }
     )
-    return json.dumps({"rules": rules, "validators": [{"stream": each, "use": "slow"} for each in slow]})
+    validators = [{"stream": each, "use": "slow"} for each in slow]
+    return json.dumps({"streams": declared, "rules": rules, "validators": validators})
 
 
 @dataclass(slots=True)
@@ -186,6 +195,7 @@ def running(
     static: bool = False,
     slow: Mapping[str, float] | None = None,
     rare: bool = False,
+    overload: Mapping[str, Mapping[str, Any]] | None = None,
     backlog_s: tuple[float, float] | None = None,
     uneven: Mapping[str, int] | None = None,
     topic_config: Mapping[str, str] | None = None,
@@ -200,6 +210,7 @@ def running(
     ``steps``: where workers of a role die, one life after the other. ``supervised``: one ``astrocyte worker`` with all
     roles. ``static``: workers keep their partitions while they start again.
     ``slow``: seconds for which a validator is busy with an event, by stream. ``rare``: few events are matched.
+    ``overload``: what may be left out of streams, as rule files declare it.
     ``backlog_s``: before the workers start,
     events of so many seconds are in the topics, in ticks of so many seconds, and no others follow. ``uneven``: streams
     whose topics have another number of partitions. ``topic_config`` is that of the topics of events; with ``sends``
@@ -209,7 +220,7 @@ def running(
     slow, uneven, steps = slow or {}, uneven or {}, steps or {}
     rules = folder / "rules.yaml"
     streams = STORED if sinks else (*PAIR, NEIGHBOUR) if NEIGHBOUR in slow else PAIR
-    rules.write_text(rules_text(by, streams, tuple(slow), rare=rare))
+    rules.write_text(rules_text(by, streams, tuple(slow), rare=rare, overload=overload))
     correlating = ("correlate",) if by == "key" and not uneven else ("correlate", "repartition")
     with ExitStack() as stack:
         influx = stack.enter_context(influx_thread()) if "influx" in sinks else None

@@ -6,6 +6,7 @@ is given the frames that were sent, and the topic, SQL and the counters of the d
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
@@ -22,9 +23,12 @@ from scipy.stats import theilslopes
 from sqlalchemy import create_engine, text
 
 from astrocyte import Engine, load_rules
+from astrocyte.agents.accounting import OUTCOMES
 from astrocyte.pipeline.broker import BrokerProcess
+from astrocyte.pipeline.roles.health import correlate_health
 from astrocyte.schemas.topics import DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
 from tests.support.live import PARTITIONS, Live
+from tests.support.outcome import bodies_of, replayed
 from tests.support.processes import descriptors, memory_bytes
 from tests.support.role_worker import Worker
 from tests.support.sending import ROWS, TICK_S
@@ -222,6 +226,31 @@ class Load:
         if "sql" in live.roles:
             self._check_sql(wanted)
         return {"events": live.sending.events, "matches": len(wanted), "lost": 0, "twice": 0, "late": 0}
+
+    def check_left_out(self) -> dict[str, Any]:
+        """End the sending; every event is processed or left out and counted, and a replay finds the same rows."""
+        live = self.live
+        live.sending.stop()
+        began_s = time.monotonic()
+        wait_until(
+            lambda: live.counters()["received"] >= live.sending.events and live.lag("correlate") == 0,
+            1800,
+            lambda: f"the rest: {live.counters()} of {live.sending.events}",
+        )
+        took_s = time.monotonic() - began_s
+        run, made = replayed(live)
+        wanted = {body["event_id"]: body for body in bodies_of(each for out in made for each in out.multi_events)}
+        wait_until(lambda: len(_topic_ids(live)) >= len(wanted), 600, "the last matches")
+        found = {body["event_id"]: body for body in bodies_of(live.records(MULTI_EVENTS))}
+        assert found == wanted, f"{len(wanted.keys() - found.keys())} lost, {len(found.keys() - wanted.keys())} wrong"
+        counters, replay = live.counters(), run.counters.as_dict()
+        assert counters["received"] == counters["processed"] + counters["sampled"] == live.sending.events, counters
+        assert {name: replay[name] for name in OUTCOMES} == {name: counters[name] for name in OUTCOMES}
+        left_out = asyncio.run(correlate_health(live.settings.broker))["left_out"]
+        assert left_out == {stream: dict(counts) for stream, counts in run.left_out.items()}
+        assert sum(sum(counts.values()) for counts in left_out.values()) == counters["sampled"]
+        counted = {"events": live.sending.events, "matches": len(wanted), "left out": left_out}
+        return counted | {"s to catch up": round(took_s, 1)}
 
     def _check_sql(self, wanted: set[str]) -> None:
         live = self.live

@@ -25,14 +25,14 @@ from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.topology.topics import mono_topics
 from astrocyte.schemas.frames import CONTENT_TYPE, decode_frame
-from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS
+from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, SAMPLING
 from tests.support.expected import expected_points, expected_rows, messages_for_sinks, rows_of
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.support.live import Live
 
-__all__ = ["Outcome", "find_outcome"]
+__all__ = ["Outcome", "bodies_of", "find_outcome", "replayed"]
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ def find_outcome(
         return _accounted_for(live, ended_s, timeout_s)
     if may_be_late:
         wait_until(lambda: _received(live), timeout_s, lambda: _state(live))
-        wanted = _ids(each for output in _replay(live)[1] for each in output.multi_events)
+        wanted = _ids(each for output in replayed(live)[1] for each in output.multi_events)
     else:
         engine = Engine(load_rules(live.settings.rules[0]))
         for frame in live.sending.right:
@@ -134,7 +134,7 @@ def find_outcome(
             outcome.problems.append(f"{worker.role}: {worker.said[-3000:]}")
     outcome.lag_0_s = time.monotonic() - ended_s
 
-    run, made = _replay(live)
+    run, made = replayed(live)
     _compare_topics(outcome, live, made, wanted)
     _compare_counters(outcome, live, run.counters.as_dict())
     _compare_stores(outcome, live, made)
@@ -161,10 +161,10 @@ def _accounted_for(live: Live, ended_s: float, timeout_s: float) -> Outcome:
     return outcome
 
 
-def _replay(live: Live) -> tuple[OfflineRun, list[DomainOutput]]:
-    """Record the events and the decisions of the workers' clocks, and match them."""
+def replayed(live: Live) -> tuple[OfflineRun, list[DomainOutput]]:
+    """Record the events and what workers decided by their clocks and lags, and match them."""
     log = live.folder / "recorded.jsonl.zst"
-    topics = [*mono_topics(live.settings.streams), CLOCK]
+    topics = [*mono_topics(live.settings.streams), CLOCK, SAMPLING]
     asyncio.run(record(live.settings.broker, topics, log, overwrite=True))
     rules = load_rules(live.settings.rules[0])
     run, outputs = run_rules(
@@ -197,7 +197,7 @@ def _state(live: Live) -> str:
     return f"lags { ({role: live.lag(role) for role in live.roles}) }, counters {live.counters()}"
 
 
-def _bodies(records: Iterable[Any]) -> list[dict[str, Any]]:
+def bodies_of(records: Iterable[Any]) -> list[dict[str, Any]]:
     """Bodies without the places in internal topics."""
     found = [orjson.loads(each.value) for each in records]
     for body in found:
@@ -211,7 +211,7 @@ def _ids(multi_events: Iterable[Any]) -> set[str]:
 
 def _compare_topics(outcome: Outcome, live: Live, made: Iterable[DomainOutput], wanted: set[str]) -> None:
     for topic, name in ((MULTI_EVENTS, "event_id"), (ALERTS, "alert_id")):
-        bodies = _bodies(live.records(topic))
+        bodies = bodies_of(live.records(topic))
         found: dict[str, dict[str, Any]] = {}
         for body in bodies:
             if found.setdefault(body[name], body) != body:
@@ -219,7 +219,7 @@ def _compare_topics(outcome: Outcome, live: Live, made: Iterable[DomainOutput], 
                 outcome.problems.append(f"{topic}: one id, two contents: {body}, {found[body[name]]}")
         outcome.repeated += len(bodies) - len(found)
         records = [each for out in made for each in (out.multi_events if topic == MULTI_EVENTS else out.alerts)]
-        outcome.compare(topic, found, {body[name]: body for body in _bodies(records)})
+        outcome.compare(topic, found, {body[name]: body for body in bodies_of(records)})
         if topic == MULTI_EVENTS:
             outcome.compare("multi.events, by an engine", dict.fromkeys(found), dict.fromkeys(wanted))
 

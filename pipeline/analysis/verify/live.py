@@ -25,7 +25,7 @@ from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_file
 from astrocyte.pipeline.topology.rule_updates import LiveRules, load_live_rules
 from astrocyte.pipeline.topology.topics import KnownTopics, output_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
-from astrocyte.schemas.topics import CLOCK, RULES, SIMULATIONS, is_derived
+from astrocyte.schemas.topics import CLOCK, RULES, SAMPLING, SIMULATIONS, is_derived
 
 __all__ = ["LiveSystem", "Progress", "copy_inputs", "copy_outputs", "live_system", "progress_of", "published_times",
            "wait_for_lag"]  # fmt: skip
@@ -189,10 +189,11 @@ async def copy_outputs(settings: Settings, system: LiveSystem, path: Path) -> tu
 
 async def copy_inputs(settings: Settings, system: LiveSystem, sinks: Iterable[str], path: Path) -> None:
     """Copy everything that the rules and the sinks read, and that others wrote, into a recorded log."""
-    wanted = {*system.plan.inputs, CLOCK, SIMULATIONS}
+    decided = {CLOCK, SAMPLING}
+    wanted = {*system.plan.inputs, *decided, SIMULATIONS}
     for role in sinks:
         wanted |= set(stored_topics(role, settings, system.ruleset, system.partitions))
-    topics = [each for each in sorted(wanted) if each in system.partitions and (each == CLOCK or not is_derived(each))]
+    topics = [each for each in sorted(wanted & system.partitions.keys()) if each in decided or not is_derived(each)]
     if not topics:
         raise AstrocyteError("the broker has none of the topics that the rules read")
     await record(settings.broker, topics, path)

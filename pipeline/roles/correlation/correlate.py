@@ -16,8 +16,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import orjson
-
 from astrocyte.agents.domain import Domain, DomainOutput
 from astrocyte.agents.ingest.copies import is_silence
 from astrocyte.agents.ingest.decoders import Decoders
@@ -25,6 +23,7 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.metrics import SnapshotFigures
+from astrocyte.pipeline.roles.correlation.overload import OverloadControl
 from astrocyte.pipeline.roles.correlation.partition import Partition
 from astrocyte.pipeline.roles.correlation.unsettled import OutputReader, recalled
 from astrocyte.pipeline.roles.idleness import Idleness
@@ -77,6 +76,7 @@ class Correlator:
         stalls: StallWatch | None = None,
         lost: LostState | None = None,
         outputs: OutputReader | None = None,
+        overload: OverloadControl | None = None,
         busy: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         monotonic: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -95,6 +95,7 @@ class Correlator:
         self._limit = limit or LetterLimit(role, 1.0)
         self._stalls = stalls or StallWatch(math.inf, self._idle_s, self._producer_s)
         self._lost, self._outputs = lost or LostState("state"), outputs
+        self.overload = overload
         self._busy = busy
         self._monotonic, self._now_us = monotonic, now_us
         self._domains: dict[int, Partition] = {}
@@ -192,6 +193,7 @@ class Correlator:
             )  # fmt: skip
         part.domain.restore(state["domain"])
         part.decisions = state["decisions"]
+        part.decided_from, part.decided_by = state.get("decided_from", 0), state.get("decided_by", "")
         part.unsettled = await recalled(self._outputs, part.domain, state.get("emitted_us", 0))
         logger.info("partition %s: restored from snapshot %s", part.domain.partition, part.number)
 
@@ -230,6 +232,8 @@ class Correlator:
                 return DomainOutput(), 0
             place = TopicPartition(chunk.topic, chunk.partition)
             await self._begin_life(part)
+            if self.overload is not None:
+                await self.overload.decide(part, chunk)
             sources = part.sources
             silence = chunk.topic in part.domain.copies and all(map(is_silence, chunk.records))
             if sources.idle and not silence and chunk.topic not in part.domain.linked:
@@ -238,7 +242,8 @@ class Correlator:
             domain, before = part.domain, dict(part.domain.positions)
             received, entered, first = domain.counters.received, domain.entered, before.get(chunk.topic, 0)
             output = domain.feed(chunk.topic, chunk.records)
-            domain.positions[chunk.topic] = max(first, chunk.next_offset)
+            if domain.leaving_out.held(chunk.topic) is None:
+                domain.positions[chunk.topic] = max(first, chunk.next_offset)
             if domain.entered > entered:
                 # What is late of this chunk depends on how far the other topics have come: a replay keeps them there.
                 await self._record(part, positions=before)
@@ -442,23 +447,14 @@ class Correlator:
         positions: Mapping[str, int] | None = None,
     ) -> None:
         """Record what depends on a clock beside the data, idleness and trust: a replay must repeat it."""
-        part.decisions += 1
         body = {
-            "role": self.role,
-            "partition": part.domain.partition,
-            "life": part.life,
-            "number": part.decisions,
             "idle": [place.topic for place in idle],
-            "until_us": part.until_us,
             "active": [place.topic for place in active],
             "asserting": asserting,
             "restored": restored,
             "trusted_us": trusted_us,
-            "positions": part.domain.positions if positions is None else positions,
         }
-        part.recorded_until_us = part.until_us
-        key = str(body["partition"]) if self.role == "correlate" else f"{self.role}/{body['partition']}"
-        futures = await self._send_batch(CLOCK, 0, [ProducerRecord(CLOCK, orjson.dumps(body), key.encode(), 0)])
+        futures = await self._send_batch(CLOCK, 0, [part.clock_record(self.role, body, positions)])
         part.unconfirmed += [(future, 0) for future in futures]
 
     async def _snapshot(self, part: Partition) -> None:
@@ -475,6 +471,7 @@ class Correlator:
             began_s = self._monotonic()
             head = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "decisions": part.decisions}
             state = head | {"emitted_us": part.emitted_us(self._now_us()), "domain": part.domain.snapshot()}
+            state |= {"decided_from": part.decided_from, "decided_by": part.decided_by}
             stats = self._stats(part.domain)
             deliveries, part.deliveries = part.deliveries, {}
             unconfirmed = [future for future, _ in part.unconfirmed]

@@ -9,11 +9,13 @@ from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.overload import Overload, is_critical
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.pipeline.topology.topics import KnownTopics
+from astrocyte.schemas.topics import is_derived
 
-__all__ = ["domain_of", "topics_of"]
+__all__ = ["domain_of", "policies_of", "topics_of"]
 
 
 def topics_of(role: str, ruleset: RuleSet, known: KnownTopics, settings: Settings) -> list[str]:
@@ -28,6 +30,26 @@ def topics_of(role: str, ruleset: RuleSet, known: KnownTopics, settings: Setting
         return topics
     contracts = contracts_of(ruleset, existing=known.partitions, streams=settings.streams)
     return sorted({*topics, *whole.inputs, *map(contracts.topic_of, settings.streams)})
+
+
+def policies_of(role: str, ruleset: RuleSet, known: KnownTopics, settings: Settings) -> dict[str, Overload]:
+    """By topic, what a role may leave out of it while it is behind: of streams that all rules read as they are.
+
+    Only the role ``correlate`` leaves anything out. A critical stream, and one that others read from a copy, is spared
+    by the policy of the settings; `pipeline.topology.plan.refuse_topics` refuses a declared one.
+    """
+    if role != "correlate":
+        return {}
+    whole = known.plan(ruleset)
+    groups = whole.part(role).groups
+    declared = {stream.name: stream.overload for stream in ruleset.streams}
+    copied = {whole.copies[topic] for group in groups for topic in group.topics.values() if topic in whole.copies}
+    found: dict[str, Overload] = {}
+    for stream, topic in sorted({each for group in groups for each in group.topics.items()}):
+        policy = declared.get(stream) or (None if is_critical(stream) else settings.overload)
+        if policy is not None and policy.leaves_out and topic not in copied and not is_derived(topic):
+            found[topic] = policy
+    return found
 
 
 def domain_of(

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import math
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import orjson
 
 from astrocyte.agents.domain import Domain, DomainOutput
 from astrocyte.pipeline.roles.correlation.unsettled import Unsettled, has_eventual
@@ -16,7 +18,8 @@ from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import waiting_of
 from astrocyte.pipeline.state.snapshot_schedule import SnapshotSchedule
 from astrocyte.pipeline.transport.commits import Delivery
-from astrocyte.schemas.topics import TopicPartition
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
+from astrocyte.schemas.topics import CLOCK, TopicPartition
 
 __all__ = ["Partition"]
 
@@ -54,6 +57,12 @@ class Partition:
     reported_s: float = -math.inf
     """When it was last said again that the domain is silent."""
     unsettled: Unsettled = field(default_factory=Unsettled)
+    decided: bool = False
+    """Whether what was decided about overload before this life is known (`OverloadControl`)."""
+    decided_from: int = 0
+    """Offset in `control.sampling` after the last decision that the state contains."""
+    decided_by: str = ""
+    """The life that made it."""
     dirty: bool = False
     owes: bool = False
     """Work was cut off before all that came of it was handed over: no snapshot may hold this state."""
@@ -66,6 +75,22 @@ class Partition:
             owed, self.owes = self.owes, True
             yield owed
             self.owes = owed
+
+    def clock_record(self, role: str, body: Mapping[str, Any], positions: Mapping[str, int] | None) -> ProducerRecord:
+        """The next record of `control.clock`; ``positions`` default to those of now."""
+        self.decisions += 1
+        self.recorded_until_us = self.until_us
+        whole = {
+            "role": role,
+            "partition": self.domain.partition,
+            "life": self.life,
+            "number": self.decisions,
+            "until_us": self.until_us,
+            **body,
+            "positions": self.domain.positions if positions is None else positions,
+        }
+        key = str(self.domain.partition) if role == "correlate" else f"{role}/{self.domain.partition}"
+        return ProducerRecord(CLOCK, orjson.dumps(whole), key.encode(), 0)
 
     def snapshot_figures(self, now_s: float) -> tuple[float, int, float, int]:
         """Age of a last snapshot that lacks something, else 0; number, cost and size of snapshots."""

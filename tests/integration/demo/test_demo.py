@@ -99,6 +99,7 @@ def test_the_demo_loses_nothing_and_reports_what_it_stored(first):
         "alerts",
         "late",
         "dead_letters",
+        "sampled",
         "sql_rows",
         "influx_points",
         "lost",

@@ -24,8 +24,9 @@ with DemoView("axons", 20, quiet=False) as view:
     view.note("look")
     view.update(1.0, totals, sent=7)
 Summary(
-    mono_events=7, multi_events=1, alerts=1, late=0, dead_letters=0, sql_rows=9, influx_points=7, lost=0, seconds=3.0,
-    events_per_s=3.5, run="axons-7", data=Path("data"), database="sqlite:///data/a.db", rules=(Path("axons"),),
+    mono_events=7, multi_events=1, alerts=1, late=0, dead_letters=0, sampled=0, sql_rows=9, influx_points=7, lost=0,
+    seconds=3.0, events_per_s=3.5, run="axons-7", data=Path("data"), database="sqlite:///data/a.db",
+    rules=(Path("axons"),),
     world={}, scores=(), example=None, raised=(("warning", "hot"),),
 ).show()
 """
