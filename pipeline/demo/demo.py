@@ -174,7 +174,9 @@ class Demo:
 
     @contextlib.contextmanager
     def _workers(self, settings: Settings, log: IO[str]) -> Iterator[RoleProcesses]:
-        self._roles = workers = RoleProcesses(settings, settings.roles, output=log)
+        # The stores start once events flow: what they miss is in the topics, and two processors start half as much.
+        first = tuple(role for role in settings.roles if role in (*_FIRST, "control"))
+        self._roles = workers = RoleProcesses(settings, first, output=log)
         workers.start()
         try:
             yield workers
@@ -198,6 +200,7 @@ class Demo:
                     workers_wait = [f"starting the workers ({', '.join(starting)})"] if starting else []
                     view.stage("; ".join([*workers_wait, *simulation.preparing]) or "sending the first events")
                 else:
+                    workers.add(settings.roles)
                     view.update(simulation.simulated_s, stats.totals(), simulation.world_now, sent=simulation.sent)
                 await asyncio.sleep(0.25)
             if simulation.failure is not None:
@@ -217,6 +220,7 @@ class Demo:
         """Wait until every event is accounted for and stored; ends after `_GRACE_S` without progress."""
         seen: object = None
         moved_s = time.monotonic()
+        workers.add(settings.roles)
         while time.monotonic() - moved_s < _GRACE_S:
             workers.check(time.monotonic())
             self._look_after_page()
@@ -224,9 +228,11 @@ class Demo:
             view.update(self._options.seconds, totals, simulation.world_now, sent=simulation.emitted, draining=True)
             # In the order in which roles read one another: output is in Kafka before the lag of its readers is read.
             roles = sorted(settings.roles, key=lambda role: _FIRST.index(role) if role in _FIRST else len(_FIRST))
-            lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in roles]
-            if accounted(totals) >= simulation.emitted and not any(lag != 0 for lag in lags):
-                return
+            lags: list[int | None] = []
+            if accounted(totals) >= simulation.emitted:  # before that the answer is known, and asking takes time
+                lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in roles]
+                if not any(lag != 0 for lag in lags):
+                    return
             if (totals, lags) != seen:
                 seen, moved_s = (totals, lags), time.monotonic()
             await asyncio.sleep(0.2)
