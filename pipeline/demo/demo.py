@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from astrocyte.agents.accounting import OUTCOMES, accounted
 from astrocyte.agents.warm import warm
@@ -20,6 +20,7 @@ from astrocyte.pipeline.console import say
 from astrocyte.pipeline.demo.options import DemoOptions
 from astrocyte.pipeline.demo.simulation import Simulation
 from astrocyte.pipeline.demo.view import DemoView, Summary
+from astrocyte.pipeline.demo.world import idle_processors, usual_world
 from astrocyte.pipeline.page.link import PageLink
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.worker import RoleProcesses, environment_of, needed_roles
@@ -41,8 +42,6 @@ _SLACK_US: Final = 10_000_000
 """Time after a planted anomaly in which an alert still belongs to it, besides that of its rule."""
 _START_S: Final = 60.0
 """Time after which events are sent although a worker that correlates them is not ready: it reads them later."""
-_LARGE: Final[Mapping[str, Mapping[str, Any]]] = {"axons": {"domains": 4096, "plant_hz": 0.002}}
-"""Worlds of a demo that are larger than elsewhere, to be seen at work."""
 _FIRST: Final = ("repartition", "insight", "correlate")
 _STOP_S: Final = 20.0
 """Time that the simulation has for ending its chunk."""
@@ -63,8 +62,10 @@ class Demo:
         self._broker: BrokerProcess | None = None
         self._page: PageLink | None = None
         settings = world_settings(options.scenario, options.seconds)
+        self._note: str | None = None
         if options.size is None:
-            settings |= _LARGE.get(options.scenario, {})
+            usual, self._note = usual_world(options.scenario, idle_processors())
+            settings |= usual
         self._config = scenario_config(options.scenario, settings, options.size)
         world = load_scenario(options.scenario)
         self._streams = Assembler(world, self._config, "").streams
@@ -82,6 +83,8 @@ class Demo:
         if stop is not None:
             stop.guard(self._rescue, finishes=False, otherwise=self._kept)
         with DemoView(self._options.scenario, self._options.seconds, quiet=quiet) as view:
+            if self._note is not None:
+                view.note(self._note)
             simulation, counts, sent_s = self._run(view)
             data = self._options.data
             view.stage("comparing the alerts with what was planted")

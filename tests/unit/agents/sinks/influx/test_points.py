@@ -214,6 +214,37 @@ def test_records_that_cannot_be_points_are_refused_alone_with_the_reason():
     assert "1678 to 2261" in refused[3].reason
 
 
+def test_lines_of_records_do_not_depend_on_the_chunks_in_which_they_came():
+    records = [
+        multi_event(0),
+        multi_event(1) | {"key": None},
+        {"event_id": "x"},
+        multi_event(2) | {"integrated_value": None},
+        multi_event(3) | {"status": "provisional"},
+        multi_event(4) | {"key": None, "integrated_value": None},
+    ]
+    offsets = np.arange(20, 20 + len(records))
+    whole = SourcedRecords("multi_events", records, "multi.events", 1, 20, offsets)
+    parts = [
+        SourcedRecords("multi_events", records[at : at + 2], "multi.events", 1, 20 + at, offsets[at : at + 2])
+        for at in range(0, len(records), 2)
+    ]
+
+    def told(items):
+        batch = points_of(items, PointRules())
+        lines = [
+            (text, points.item.offset_of(row))
+            for points in batch.points
+            for text, row in zip(points.lines.texts(), points.lines.rows.tolist(), strict=True)
+        ]
+        return lines, [(row.offset, row.reason) for row in batch.refused]
+
+    together = told([whole])
+    assert [offset for _, offset in together[0]] == [20, 21, 23, 25]
+    assert told(parts) == together
+    assert [told([part])[0] for part in parts] == [together[0][:2], together[0][2:3], together[0][3:]]
+
+
 def test_rows_of_times_that_nanoseconds_cannot_hold_are_refused_alone():
     times = [TICK_US, 2**62, TICK_US + 10_000, -(2**63)]
     item = sourced(frame_of("problem_solving", times=times), offset=9)
