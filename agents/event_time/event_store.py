@@ -7,12 +7,13 @@ rows in use, and one row does not keep its whole frame in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import orjson
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
@@ -23,6 +24,8 @@ __all__ = ["Block", "EventStore", "Located", "Origin", "chosen_rows"]
 Refs = NDArray[np.int64]
 KEEP_WHOLE: Final = 0.25
 """A frame is kept whole while at least this share of its rows is in use."""
+_SMALL_ROWS: Final = 2048
+"""Rows of a block that is joined with others: copying one then costs no more than a few questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,62 @@ class Located:
     def take(self, positions: NDArray[np.integer]) -> Located:
         """The events at the given positions."""
         return Located(self.blocks, self.block[positions], self.row[positions])
+
+    def joined(self) -> Located:
+        """The same events in fewer blocks: small ones of one producer, stream and topic are copied into one.
+
+        For events of which much is asked: each question costs as much for a block as for a hundred events.
+        """
+        groups: dict[Any, list[int]] = {}
+        for number, block in enumerate(self.blocks):
+            if block.frame.num_rows <= _SMALL_ROWS:
+                groups.setdefault(_kind_of(block), []).append(number)
+        groups = {kind: numbers for kind, numbers in groups.items() if len(numbers) > 1 and _is_flat(kind[0])}
+        if not groups:
+            return self
+        blocks: list[Block] = []
+        to, shift = np.zeros((2, len(self.blocks)), np.int64)
+        for numbers in groups.values():
+            parts = [self.blocks[number] for number in numbers]
+            counts = [part.frame.num_rows for part in parts]
+            to[numbers], shift[numbers] = len(blocks), np.cumsum([0, *counts[:-1]])
+            blocks.append(_joined(parts, counts))
+        single = set(range(len(self.blocks))).difference(*groups.values())
+        for number in sorted(single):
+            to[number] = len(blocks)
+            blocks.append(self.blocks[number])
+        return Located(tuple(blocks), to[self.block], self.row + shift[self.block])
+
+
+def _kind_of(block: Block) -> tuple[Any, ...]:
+    """What blocks have in common that can be one; first the schema."""
+    frame, origin = block.frame, block.origin
+    place = None if origin is None else (origin.topic, origin.partition)
+    return frame.batch.schema, frame.stream, frame.run, frame.version, frame.weight, place
+
+
+def _is_flat(schema: pa.Schema) -> bool:
+    """Whether columns of this schema can be joined whatever their values are."""
+    return not any(pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) for kind in schema.types)
+
+
+def _joined(parts: Sequence[Block], counts: Sequence[int]) -> Block:
+    """One block of the rows of several of a kind (`_kind_of`)."""
+    first = parts[0]
+    table = pa.Table.from_batches([part.frame.batch for part in parts]).unify_dictionaries().combine_chunks()
+    (batch,) = table.to_batches()
+    if batch.schema.get_field_index("seq") < 0:
+        batch = batch.append_column("seq", pa.array(np.concatenate([part.frame.sequences() for part in parts])))
+    origin = first.origin
+    if origin is not None:
+        offsets = [
+            np.broadcast_to(np.asarray(part.origin.offsets, np.int64), count)
+            for part, count in zip(parts, counts, strict=True)
+            if part.origin is not None
+        ]
+        origin = replace(origin, offsets=np.concatenate(offsets))
+    refs = np.concatenate([part.all_refs() for part in parts])
+    return Block(first.first, replace(first.frame, batch=batch), refs, origin)
 
 
 class EventStore:

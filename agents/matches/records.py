@@ -45,6 +45,7 @@ class MatchRecords:
 def match_records(table: MatchTable) -> MatchRecords:
     """Multi events and alerts of the matches; never raises for one of them."""
     found = MatchRecords()
+    table = table.joined()
 
     def attempt(first: int, last: int) -> None:
         part = table if last - first == len(table) else table.take(np.arange(first, last))

@@ -34,6 +34,8 @@ __all__ = ["CONFIRMED", "FINAL", "PROVISIONAL", "RETRACTED", "STATUSES", "Failed
 FINAL, PROVISIONAL, CONFIRMED, RETRACTED = 0, 1, 2, 3
 STATUSES: Final = ("final", "provisional", "confirmed", "retracted")
 """Status of a match: final or, with `eventual` consistency, provisional and later confirmed or retracted."""
+_IDS: Final = ("ids", "event_ids")
+"""What is kept of a table, once computed, where a copy has the same matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +181,19 @@ class MatchTable:
             table.__dict__["values"] = self.values.with_suppressed(suppressed)
         return table
 
+    def joined(self) -> MatchTable:
+        """The same matches with their events in few blocks (`Located.joined`)."""
+        events = self.events.joined()
+        if events is self.events:
+            return self
+        table = replace(self, events=events)
+        table.__dict__.update({name: self.__dict__[name] for name in (*_IDS, "values") if name in self.__dict__})
+        return table
+
     def _with(self, **changed: NDArray[Any]) -> MatchTable:
         """The same matches with other columns, and the ids that are computed already."""
         table = replace(self, **changed)  # type: ignore[arg-type]
-        table.__dict__.update({name: self.__dict__[name] for name in ("ids", "event_ids") if name in self.__dict__})
+        table.__dict__.update({name: self.__dict__[name] for name in _IDS if name in self.__dict__})
         return table
 
     # -- ids ---------------------------------------------------------------------------------------------------------

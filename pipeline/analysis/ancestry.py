@@ -58,8 +58,8 @@ class Store(Protocol):
     def records(self, topic: str) -> Iterable[ConsumedRecord]:
         """Messages of a topic, in the order of their offsets in each partition; nothing if it is not there."""
 
-    def window_result(self, window: str, result_id: str) -> WindowSpan | None:
-        """A stored result of a window or statistic."""
+    def window_result(self, window: str, result_id: str, end_us: int) -> WindowSpan | None:
+        """A stored result of a window or statistic, whose window ends at ``end_us``."""
 
 
 class Ancestry:
@@ -97,7 +97,7 @@ class Ancestry:
 
     def _window_span(self, window: Window, source: SourceEvent) -> WindowSpan | None:
         """Key and span of the result: as stored, else from the key among the events whose result has the id."""
-        if (stored := self._stored(window.name, source.event_id, window.select)) is not None:
+        if (stored := self._stored(window.name, source, window.select)) is not None:
             return stored
         assert source.time_us is not None
         if window.kind == "session":
@@ -112,7 +112,7 @@ class Ancestry:
     def _statistic_span(self, spec: StatisticSpec, source: SourceEvent) -> WindowSpan | None:
         """Run and span of the result: as stored, else computed again from the events."""
         fields = [name for name in RESULTS[spec.statistic].about if name not in _OF_WINDOW]
-        if (stored := self._stored(spec.name, source.event_id, fields)) is not None:
+        if (stored := self._stored(spec.name, source, fields)) is not None:
             return stored
         assert source.time_us is not None
         frame = self._compute(spec, source.time_us)
@@ -121,15 +121,16 @@ class Ancestry:
             return None
         return _span_of(fields, frame, names.index(source.event_id))
 
-    def _stored(self, stream: str, result_id: str, fields: Iterable[str]) -> WindowSpan | None:
-        """The result as a database or the topic of the results has it."""
+    def _stored(self, stream: str, source: SourceEvent, fields: Iterable[str]) -> WindowSpan | None:
+        """The result as a database or the topic of the results has it; its time is the end of its window."""
+        assert source.time_us is not None
         for store in self._stores:
-            found = store.window_result(stream, result_id)
+            found = store.window_result(stream, source.event_id, source.time_us)
             if found is not None:
                 return found
         for item in self._frames(metrics_topic(stream)):
             for row, name in enumerate(format_ids(item.frame.ids())):
-                if name == result_id:
+                if name == source.event_id:
                     return _span_of(fields, item.frame, row)
         return None
 

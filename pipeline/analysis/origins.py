@@ -47,7 +47,7 @@ class LogOrigin:
         """See `pipeline.analysis.ancestry.Store`."""
         return (record for record in self._records() if record.topic == topic)
 
-    def window_result(self, _window: str, _result_id: str) -> WindowSpan | None:
+    def window_result(self, _window: str, _result_id: str, _end_us: int) -> WindowSpan | None:
         """None: results in a log are among the records of their topic."""
         return None
 
@@ -77,7 +77,7 @@ class BrokerOrigin:
         """See `pipeline.analysis.ancestry.Store`."""
         return asyncio.run(self._topic(topic))
 
-    def window_result(self, _window: str, _result_id: str) -> WindowSpan | None:
+    def window_result(self, _window: str, _result_id: str, _end_us: int) -> WindowSpan | None:
         """None: results on a broker are among the records of their topic."""
         return None
 
@@ -155,7 +155,7 @@ class SqlOrigin:
         """None: SQL holds no messages."""
         return ()
 
-    def window_result(self, window: str, result_id: str) -> WindowSpan | None:
+    def window_result(self, window: str, result_id: str, end_us: int) -> WindowSpan | None:
         """See `pipeline.analysis.ancestry.Store`."""
         from sqlalchemy import select
         from sqlalchemy.exc import SQLAlchemyError
@@ -163,7 +163,9 @@ class SqlOrigin:
         from astrocyte.schemas.tables.outputs import WindowResult
 
         results = WindowResult.__table__
-        query = select(results).where(results.c.result_id == result_id, results.c.window_name == window)
+        query = select(results).where(
+            results.c.window_end == end_us, results.c.result_id == result_id, results.c.window_name == window
+        )
         try:
             with self._engine.connect() as connection:
                 rows = connection.execute(query).mappings().all()

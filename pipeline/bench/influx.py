@@ -56,7 +56,7 @@ def _batches(frames: Sequence[Sourced]) -> list[Sequence[Sourced]]:
 
 
 def _encoded(frames: Sequence[Sourced]) -> list[bytes]:
-    return [points.lines.payload() for points in points_of(frames, PointRules())]
+    return [points.lines.payload() for points in points_of(frames, PointRules()).points]
 
 
 def _encode_figure(frames: Sequence[Sourced], rows: int) -> dict[str, Any]:
@@ -102,7 +102,7 @@ async def _bare_seconds(url: str, requests: Sequence[bytes]) -> float:
 def _requests(frames: Sequence[Sourced]) -> list[bytes]:
     return [
         points.lines.payload(start, min(start + _REQUEST_LINES, len(points.lines)))
-        for points in points_of(frames, PointRules())
+        for points in points_of(frames, PointRules()).points
         for start in range(0, len(points.lines), _REQUEST_LINES)
     ]
 

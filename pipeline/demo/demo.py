@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from astrocyte.agents.accounting import OUTCOMES, accounted
 from astrocyte.agents.warm import warm
@@ -20,6 +20,7 @@ from astrocyte.pipeline.console import say
 from astrocyte.pipeline.demo.options import DemoOptions
 from astrocyte.pipeline.demo.simulation import Simulation
 from astrocyte.pipeline.demo.view import DemoView, Summary
+from astrocyte.pipeline.demo.world import idle_processors, usual_world
 from astrocyte.pipeline.page.link import PageLink
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.worker import RoleProcesses, environment_of, needed_roles
@@ -41,8 +42,6 @@ _SLACK_US: Final = 10_000_000
 """Time after a planted anomaly in which an alert still belongs to it, besides that of its rule."""
 _START_S: Final = 60.0
 """Time after which events are sent although a worker that correlates them is not ready: it reads them later."""
-_LARGE: Final[Mapping[str, Mapping[str, Any]]] = {"axons": {"domains": 4096, "plant_hz": 0.002}}
-"""Worlds of a demo that are larger than elsewhere, to be seen at work."""
 _FIRST: Final = ("repartition", "insight", "correlate")
 _STOP_S: Final = 20.0
 """Time that the simulation has for ending its chunk."""
@@ -63,8 +62,10 @@ class Demo:
         self._broker: BrokerProcess | None = None
         self._page: PageLink | None = None
         settings = world_settings(options.scenario, options.seconds)
+        self._note: str | None = None
         if options.size is None:
-            settings |= _LARGE.get(options.scenario, {})
+            usual, self._note = usual_world(options.scenario, idle_processors())
+            settings |= usual
         self._config = scenario_config(options.scenario, settings, options.size)
         world = load_scenario(options.scenario)
         self._streams = Assembler(world, self._config, "").streams
@@ -82,6 +83,8 @@ class Demo:
         if stop is not None:
             stop.guard(self._rescue, finishes=False, otherwise=self._kept)
         with DemoView(self._options.scenario, self._options.seconds, quiet=quiet) as view:
+            if self._note is not None:
+                view.note(self._note)
             simulation, counts, sent_s = self._run(view)
             data = self._options.data
             view.stage("comparing the alerts with what was planted")
@@ -174,7 +177,9 @@ class Demo:
 
     @contextlib.contextmanager
     def _workers(self, settings: Settings, log: IO[str]) -> Iterator[RoleProcesses]:
-        self._roles = workers = RoleProcesses(settings, settings.roles, output=log)
+        # The stores start once events flow: what they miss is in the topics, and two processors start half as much.
+        first = tuple(role for role in settings.roles if role in (*_FIRST, "control"))
+        self._roles = workers = RoleProcesses(settings, first, output=log)
         workers.start()
         try:
             yield workers
@@ -198,6 +203,7 @@ class Demo:
                     workers_wait = [f"starting the workers ({', '.join(starting)})"] if starting else []
                     view.stage("; ".join([*workers_wait, *simulation.preparing]) or "sending the first events")
                 else:
+                    workers.add(settings.roles)
                     view.update(simulation.simulated_s, stats.totals(), simulation.world_now, sent=simulation.sent)
                 await asyncio.sleep(0.25)
             if simulation.failure is not None:
@@ -217,6 +223,7 @@ class Demo:
         """Wait until every event is accounted for and stored; ends after `_GRACE_S` without progress."""
         seen: object = None
         moved_s = time.monotonic()
+        workers.add(settings.roles)
         while time.monotonic() - moved_s < _GRACE_S:
             workers.check(time.monotonic())
             self._look_after_page()
@@ -224,9 +231,11 @@ class Demo:
             view.update(self._options.seconds, totals, simulation.world_now, sent=simulation.emitted, draining=True)
             # In the order in which roles read one another: output is in Kafka before the lag of its readers is read.
             roles = sorted(settings.roles, key=lambda role: _FIRST.index(role) if role in _FIRST else len(_FIRST))
-            lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in roles]
-            if accounted(totals) >= simulation.emitted and not any(lag != 0 for lag in lags):
-                return
+            lags: list[int | None] = []
+            if accounted(totals) >= simulation.emitted:  # before that the answer is known, and asking takes time
+                lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in roles]
+                if not any(lag != 0 for lag in lags):
+                    return
             if (totals, lags) != seen:
                 seen, moved_s = (totals, lags), time.monotonic()
             await asyncio.sleep(0.2)

@@ -1,7 +1,8 @@
-"""State of the simulated world that a demo shows beside its counts, read from the frames of the world."""
+"""The simulated world of a demo: its size, and the state that is shown beside the counts, read from its frames."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -10,7 +11,14 @@ import numpy as np
 from astrocyte.schemas.frames import Frame
 from astrocyte.simulator.emission.emitter import FrameSink
 
-__all__ = ["WorldSink", "sparkline"]
+__all__ = ["WorldSink", "idle_processors", "sparkline", "usual_world"]
+
+_LARGE: Final[Mapping[str, Mapping[str, Any]]] = {"axons": {"domains": 12_288, "plant_hz": 0.002}}
+"""Worlds that are larger than elsewhere, to be seen at work: 21,800 events/s take two thirds of two processors."""
+_BUSY: Final[Mapping[str, Mapping[str, Any]]] = {"axons": {"domains": 4096, "plant_hz": 0.002}}
+"""The same where the processors have other work, so that the demo keeps up with its world and ends in time."""
+_WANTED: Final = 1.0
+"""Processors without other work that a large world needs."""
 
 _SHOWN: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "cells": ("population_metrics", {"population": "total_population", "accuracy": "avg_accuracy"}),
@@ -18,6 +26,25 @@ _SHOWN: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
 }
 """By scenario: the stream that describes the whole world, and its columns by displayed name."""
 _BARS: Final = "▁▂▃▄▅▆▇█"
+
+
+def idle_processors() -> float:
+    """Processors that this process may use, less those that other work has used in the last minute."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable - os.getloadavg()[0]
+
+
+def usual_world(scenario: str, idle: float) -> tuple[Mapping[str, Any], str | None]:
+    """Settings of the world of a demo whose size the user does not say, and a sentence on it where it is smaller.
+
+    ``idle`` is the number of processors without other work.
+    """
+    if idle >= _WANTED or scenario not in _BUSY:
+        return _LARGE.get(scenario, {}), None
+    small = _BUSY[scenario]
+    sizes = {name: (small[name], _LARGE[scenario][name]) for name in small if small[name] != _LARGE[scenario][name]}
+    shown = ", ".join(f"{less:,} {name} (--size {usual} for the usual world)" for name, (less, usual) in sizes.items())
+    return small, f"the processors have other work, so the world is smaller than usual: {shown}"
 
 
 class WorldSink:

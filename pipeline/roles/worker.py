@@ -140,6 +140,12 @@ class RoleProcesses:
         link.begin()
         self._links[role], self._watches[role] = link, ChildWatch(self._restarts.timeout_s)
 
+    def add(self, roles: Iterable[str]) -> None:
+        """Start further roles; those that run already stay as they are."""
+        for role in roles:
+            if role not in self._children:
+                self._start(role)
+
     @property
     def pids(self) -> dict[str, int]:
         """Process id of each role."""
@@ -225,9 +231,7 @@ class RoleProcesses:
         except TransientError:
             return
         self._asking = False
-        for role in needed:
-            if role not in self._children:
-                self._start(role)
+        self.add(needed)
 
     def stop(self, timeout_s: float = 20.0) -> None:
         """Ask every role to finish, wait, and kill those that do not. None is started any more; from any thread."""

@@ -91,7 +91,8 @@ class WindowResult(Recorded, Base):
     Times are event times in microseconds, start included and end excluded. A later revision replaces an earlier one.
     ``value`` holds numbers (true is 1), ``text`` everything else. The field by which the window groups, other than the
     simulation, has rows as well. The key of a statistic's result says what it is about, such as the trait: the run is
-    the simulation. ``result_id`` is the id by which a multi event names the result as its source.
+    the simulation. ``result_id`` is the id by which a multi event names the result as its source, among those of one
+    ``window_end``, by which the table is indexed.
     """
 
     __tablename__ = "window_results"
@@ -108,7 +109,7 @@ class WindowResult(Recorded, Base):
 
     __table_args__ = (
         PrimaryKeyConstraint("simulation_id", "window_name", "field", "event_key", "window_end", "window_start"),
-        Index(None, "result_id"),
+        Index(None, "window_end"),
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import Rejected, Sink, Sourced
-from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
+from astrocyte.agents.sinks.influx.points import PointRules, points_of
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
@@ -67,10 +67,11 @@ class _Points:
         pass
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
-        for found in points_of(batch, self._rules):
-            for point in read_points(found.lines.payload()):
+        found = points_of(batch, self._rules)
+        for each in found.points:
+            for point in read_points(each.lines.payload()):
                 self.points.setdefault(point.identity, {}).update(point.fields)
-        return refused_rows(batch, self._rules)
+        return found.refused
 
 
 async def _write(sink: Sink, role: str, settings: Settings, ruleset: RuleSet, messages: Messages) -> None:

@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import cramjam
 import numpy as np
-import pyarrow as pa
 
 from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedRecords
 from astrocyte.agents.sinks.block_marks import Rows
 from astrocyte.agents.sinks.blocks import BlockFolder, Head
-from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
+from astrocyte.agents.sinks.influx.points import PointBatch, PointRules, Points, points_of
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.topics import TopicPartition
 
@@ -61,26 +60,29 @@ class InfluxFileSink:
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Append the points that are not stored yet; returns when they are on disk."""
-        rows = await asyncio.to_thread(lambda: list(self._rows(batch)))
+        found, rows = await asyncio.to_thread(self._read, batch)
         self.written += await self._retry.persist(
             lambda: asyncio.to_thread(self._files.append, rows), self._files.retriable
         )
         # Of the whole batch, not only of new rows: a crash may have prevented the dead letter of a refused row.
-        return refused_rows(batch, self._rules)
+        return found.refused
 
     async def close(self) -> None:
         """Close the file."""
         self._files.close()
 
-    def _rows(self, batch: Sequence[Sourced]) -> Iterator[Rows]:
-        for points in points_of(batch, self._rules):
-            item, rows = points.item, points.lines.rows
-            if item.offsets is not None:
-                offsets = item.offsets[rows]
-            else:
-                offsets = item.offset + rows if isinstance(item, SourcedRecords) else np.full(len(rows), item.offset)
-            lines = points.lines.strings.cast(pa.large_binary()).to_pylist()
-            yield Rows(TopicPartition(item.topic, item.partition), offsets, lines)
+    def _read(self, batch: Sequence[Sourced]) -> tuple[PointBatch, list[Rows]]:
+        found = points_of(batch, self._rules)
+        return found, [_rows_of(points) for points in found.points]
+
+
+def _rows_of(points: Points) -> Rows:
+    item, rows = points.item, points.lines.rows
+    if item.offsets is not None:
+        offsets = item.offsets[rows]
+    else:
+        offsets = item.offset + rows if isinstance(item, SourcedRecords) else np.full(len(rows), item.offset)
+    return Rows(TopicPartition(item.topic, item.partition), offsets, points.lines.texts())
 
 
 class _Gzip:

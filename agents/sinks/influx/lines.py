@@ -43,6 +43,10 @@ class Lines:
     def __len__(self) -> int:
         return len(self.strings)
 
+    def texts(self) -> list[bytes]:
+        """Each line by itself."""
+        return self.strings.cast(pa.large_binary()).to_pylist()  # type: ignore[no-any-return]
+
     def payload(self, start: int = 0, stop: int | None = None) -> bytes:
         """Lines ``start`` up to ``stop``, concatenated: a slice of the array's data buffer."""
         stop = len(self.strings) if stop is None else stop
@@ -133,20 +137,23 @@ def _surrounded(before: str, strings: pa.Array, after: str) -> pa.Array:
 
 
 def _add_fields(join: _Join, fields: Mapping[str, pa.Array], count: int) -> NDArray[np.bool_] | None:
-    """Add the fields, separated by commas; returns flags of the rows that have a field, None if all have."""
+    """Add the fields, separated by commas; returns flags of the rows that have a field, None if all have.
+
+    They keep their order, so that the text of a point does not depend on the rows beside it: files know a line again
+    by its text.
+    """
     found = [(escape_tag(name), *_field_strings(column)) for name, column in _by_type(fields).items()]
     found = [
         (label, quote, strings, after) for label, quote, strings, after in found if strings.null_count < len(strings)
     ]
-    # A field without nulls comes first, so that each other field can include its leading comma.
-    found.sort(key=lambda field: bool(field[2].null_count))
-    if found and found[0][2].null_count == 0:
+    if not found:
+        return np.zeros(count, np.bool_)
+    if found[0][2].null_count == 0:
         for number, (label, quote, strings, after) in enumerate(found):
             comma = "," if number else ""
             join.add_optional(f"{comma}{label}={quote}", strings, after)
         return None
-    if not found:
-        return np.zeros(count, np.bool_)
+    # Every field has its comma before it, and the first one that a row has loses it.
     optional = _Join("")
     for label, quote, strings, after in found:
         optional.add_optional(f",{label}={quote}", strings, after)

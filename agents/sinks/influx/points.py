@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ from astrocyte.schemas.measurements import (
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import metrics_topic
 
-__all__ = ["PointRules", "Points", "frame_lines", "points_of", "record_lines", "refused_rows"]
+__all__ = ["PointBatch", "PointRules", "Points", "frame_lines", "points_of", "record_lines"]
 
 _RECORDS: Final[Mapping[RecordKind, tuple[Measurement, str]]] = {
     "multi_events": (MULTI_EVENT, "event_id"),
@@ -70,27 +70,30 @@ class Points:
         return self.item.rejected(int(self.lines.rows[line]), reason)
 
 
-def refused_rows(batch: Sequence[Sourced], rules: PointRules) -> list[Rejected]:
-    """Rows that cannot be points in any InfluxDB: records without required fields, times outside its range."""
+class PointBatch(NamedTuple):
+    """What becomes of a batch: points, and the rows that no InfluxDB could hold."""
+
+    points: list[Points]
+    refused: list[Rejected]
+    """Records without required fields, and times outside the range of InfluxDB."""
+
+
+def points_of(batch: Sequence[Sourced], rules: PointRules) -> PointBatch:
+    """Points of a batch, in its order, and its refused rows; streams without a measurement have neither."""
+    read = {id(item): _read(item) for item in batch if isinstance(item, SourcedRecords)}
+    lines = _record_lines([item for item in batch if isinstance(item, SourcedRecords)], read)
+    points: list[Points] = []
     refused: list[Rejected] = []
     for item in batch:
         if isinstance(item, SourcedRecords):
-            refused += [item.rejected(row, f"{item.kind}: {reason}") for row, reason in _read(item).problems]
-        elif item.frame.num_rows and _shape(item, rules.catalog) is not None:
-            times = item.frame.timestamps()
-            refused += [
-                item.rejected(row, f"timestamp {times[row]} is outside the years 1678 to 2261, the range of InfluxDB")
-                for row in np.flatnonzero(~_in_range(times)).tolist()
-            ]
-    return refused
-
-
-def points_of(batch: Sequence[Sourced], rules: PointRules) -> Iterator[Points]:
-    """Points of a batch, without the rows that `refused_rows` returns; streams without a measurement have none."""
-    for item in batch:
-        lines = _frame_points(item, rules) if isinstance(item, SourcedFrame) else _record_points(item)
-        if lines is not None and len(lines):
-            yield Points(lines, item)
+            made: Lines | None = lines.get(id(item))
+            problems = [(row, f"{item.kind}: {reason}") for row, reason in read[id(item)].problems]
+        else:
+            made, problems = _frame_points(item, rules)
+        refused += [item.rejected(row, reason) for row, reason in problems]
+        if made is not None and len(made):
+            points.append(Points(made, item))
+    return PointBatch(points, refused)
 
 
 def _in_range(times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -105,11 +108,12 @@ def _shape(item: SourcedFrame, catalog: Catalog) -> Measurement | None:
     return measurement_of(frame.stream, catalog)
 
 
-def _frame_points(item: SourcedFrame, rules: PointRules) -> Lines | None:
+def _frame_points(item: SourcedFrame, rules: PointRules) -> tuple[Lines | None, list[tuple[int, str]]]:
+    """Lines of a frame, and the rows that it has none of because of their time, with the reason."""
     frame = item.frame
-    measurement = _shape(item, rules.catalog)
-    if measurement is None or not frame.num_rows:
-        return None
+    measurement = _shape(item, rules.catalog) if frame.num_rows else None
+    if measurement is None:
+        return None, []
     if item.topic == metrics_topic(frame.stream):
         if not result_identity(frame):  # those of a statistic have declared types
             frame = _stable_window(frame, rules.catalog)
@@ -119,13 +123,16 @@ def _frame_points(item: SourcedFrame, rules: PointRules) -> Lines | None:
     if item.offsets is not None:
         # Records of other programs are numbered by offset; partitions are interleaved so that numbers differ.
         numbers = np.asarray(item.offsets, np.int64) * _PARTITIONS_APART + item.partition % _PARTITIONS_APART
-    in_range = _in_range(frame.timestamps())
+    times = frame.timestamps()
+    in_range = _in_range(times)
     if in_range.all():
-        return frame_lines(frame, measurement, rules=rules, numbers=numbers)
+        return frame_lines(frame, measurement, rules=rules, numbers=numbers), []
+    why = "is outside the years 1678 to 2261, the range of InfluxDB"
+    refused = [(row, f"timestamp {times[row]} {why}") for row in np.flatnonzero(~in_range).tolist()]
     rows = np.flatnonzero(in_range)
     numbers = None if numbers is None else numbers[rows]
     lines = frame_lines(frame.take(rows), measurement, rules=rules, numbers=numbers)
-    return replace(lines, rows=rows[lines.rows])
+    return replace(lines, rows=rows[lines.rows]), refused
 
 
 def frame_lines(
@@ -215,17 +222,25 @@ def _read(item: SourcedRecords) -> _Read:
     return found
 
 
-def _record_points(item: SourcedRecords) -> Lines | None:
-    read = _read(item)
-    if not read.flat:
-        return None
-    measurement, identity = _RECORDS[item.kind]
-    return record_lines(measurement, read.flat, identity, np.array(read.rows, np.int64))
+def _record_lines(items: Sequence[SourcedRecords], read: Mapping[int, _Read]) -> dict[int, Lines]:
+    """Lines of items of records. Those of one kind are made together: they come in many chunks of a few records."""
+    found: dict[int, Lines] = {}
+    for kind, (measurement, identity) in _RECORDS.items():
+        own = [item for item in items if item.kind == kind and read[id(item)].flat]
+        counts = [len(read[id(item)].flat) for item in own]
+        if not own:
+            continue
+        lines = record_lines(measurement, [each for item in own for each in read[id(item)].flat], identity)
+        ends = np.searchsorted(lines.rows, np.cumsum(counts))
+        at = first = 0
+        for item, count, end in zip(own, counts, ends.tolist(), strict=True):
+            rows = np.array(read[id(item)].rows, np.int64)[lines.rows[at:end] - first]
+            found[id(item)] = Lines(lines.strings.slice(at, end - at), rows, count - len(rows))
+            at, first = end, first + count
+    return found
 
 
-def record_lines(
-    measurement: Measurement, records: Sequence[Mapping[str, Any]], identity: str, rows: NDArray[np.int64] | None = None
-) -> Lines:
+def record_lines(measurement: Measurement, records: Sequence[Mapping[str, Any]], identity: str) -> Lines:
     """Points of flat records with ``time_us``; ``identity`` names the id whose hash makes their timestamps unique."""
     hashes = np.array([_hash(str(record[identity])) for record in records], np.uint64)
     times_us = np.array([record["time_us"] for record in records], np.int64)
@@ -233,7 +248,7 @@ def record_lines(
     tags = {name: _text([record.get(name) for record in records]) for name in measurement.tags if name != "slot"}
     tags["slot"] = pa.array(slots)
     fields = {name: _values(name, [record.get(name) for record in records]) for name in measurement.fields}
-    return encode_points(measurement.name, tags, fields, times_ns, rows)
+    return encode_points(measurement.name, tags, fields, times_ns)
 
 
 def _flat(record: Mapping[str, Any], measurement: Measurement, identity: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from influxdb_client.rest import ApiException
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
 from astrocyte.agents.sinks.http.answers import REFUSED, TRANSIENT, run_concurrently, wait_hint
 from astrocyte.agents.sinks.influx.address import client_arguments, unreachable
-from astrocyte.agents.sinks.influx.points import PointRules, Points, points_of, refused_rows
+from astrocyte.agents.sinks.influx.points import PointRules, Points, points_of
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.tls import tls_fault
 
@@ -107,11 +107,10 @@ class InfluxSink:
         """Write the batch's points; see `agents.sinks.base.Sink`."""
         if self._client is None:
             raise SinkError(f"write() was called before sink {self.name!r} was opened; await open() first")
-        rejected = refused_rows(batch, self._rules)
-        found = await asyncio.to_thread(lambda: list(points_of(batch, self._rules)))
-        requests = self._requests(found)
+        found = await asyncio.to_thread(points_of, batch, self._rules)
+        requests = self._requests(found.points)
         refused = await run_concurrently(requests, self._send, self._in_flight)
-        return rejected + [each for part in refused for each in part]
+        return found.refused + [each for part in refused for each in part]
 
     async def close(self) -> None:
         """Close the connections."""

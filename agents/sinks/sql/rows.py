@@ -7,7 +7,7 @@ hold the same rows, and an invalid row does not affect others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -295,33 +295,45 @@ def _array(
 ) -> pa.Array:
     """Arrow array of Python values for a column; a value that does not fit its type becomes null and is marked bad."""
     kind = next((arrow for sql, arrow in _ARROW_OF if isinstance(declared, sql)), pa.utf8())
+    plain = _plain_of(declared)
     try:
-        return pa.array([_plain(value, declared) for value in values], kind)
+        return pa.array(values if plain is None else [None if each is None else plain(each) for each in values], kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError, UnicodeError):
         fitting: list[Any] = []
         for row, value in enumerate(values):
             try:
-                plain = _plain(value, declared)
-                pa.array([plain], kind)
-                fitting.append(plain)
+                made = value if plain is None or value is None else plain(value)
+                pa.array([made], kind)
+                fitting.append(made)
             except (pa.ArrowException, TypeError, ValueError, OverflowError, UnicodeError) as error:
                 fitting.append(None)
                 bad.setdefault(int(units[row]), f"column {name!r} cannot hold {value!r:.80}: {error}")
         return pa.array(fitting, kind)
 
 
-def _plain(value: Any, declared: TypeEngine[Any]) -> Any:
-    if value is None:
-        return None
-    if isinstance(declared, JSON | TextArray):
-        return value if isinstance(value, str) and isinstance(declared, TextArray) else orjson.dumps(value).decode()
+def _plain_of(declared: TypeEngine[Any]) -> Callable[[Any], Any] | None:
+    """What makes a value of a column one that Arrow takes; None where it takes the values as they are."""
+    if isinstance(declared, TextArray):
+        return _texts
+    if isinstance(declared, JSON):
+        return _json
     if isinstance(declared, DateTime):
-        return _microseconds(value)
-    if isinstance(declared, String) and not isinstance(value, str):
-        return str(value)
-    if isinstance(declared, Float) and not isinstance(value, bool):
-        return float(value)
-    return value
+        return _microseconds
+    if isinstance(declared, String):
+        return str
+    return _number if isinstance(declared, Float) else None
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _texts(value: Any) -> str:
+    return value if isinstance(value, str) else _json(value)
+
+
+def _number(value: Any) -> Any:
+    return value if isinstance(value, bool) else float(value)
 
 
 def _microseconds(value: datetime | str | int) -> int:

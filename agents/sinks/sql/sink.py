@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
+from astrocyte.agents.sinks.base import RecordKind, Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.sinks.sql.connection import SqlConnection, make_tables
 from astrocyte.agents.sinks.sql.records import stage_records
@@ -92,17 +92,17 @@ class SqlSink(SqlConnection):
     def _stage(self, batch: Sequence[Sourced]) -> _Work:
         now = self.now_us()
         frames: dict[str, list[SourcedFrame]] = defaultdict(list)
+        records: dict[RecordKind, list[SourcedRecords]] = defaultdict(list)
         groups = []
         for item in batch:
             if isinstance(item, SourcedRecords):
                 if item.kind in KIND_TARGETS:
-                    tables = stage_records(item.kind, item.records, now)
-                    groups.append(_group(item.kind, tables, [(0, item)], len(item.records)))
+                    records[item.kind].append(item)
             elif item.frame.num_rows and item.topic == metrics_topic(item.frame.stream):
                 groups.append(_stage_windows(item, now))
             elif item.frame.num_rows and item.frame.stream in TABLES:
                 frames[item.frame.stream].append(item)
-        groups.sort(key=lambda group: _KIND_ORDER.get(group.name, len(_KIND_ORDER)))
+        groups = [_stage_kind(kind, records[kind], now) for kind in _KIND_ORDER if kind in records] + groups
         groups += [_stage_stream(stream, items, now) for stream, items in _in_order(frames)]
         positions = [
             {"sink": self.name, "topic": topic, "partition_number": part, "next_offset": following, "recorded_at": now}
@@ -192,13 +192,7 @@ class SqlSink(SqlConnection):
         return parents if len(fresh) == len(pairs) else parents.take(np.array(fresh, np.int64))
 
 
-_KIND_ORDER: Final[Mapping[str, int]] = {
-    "experiments": 0,
-    "simulations": 1,
-    "multi_events": 2,
-    "alerts": 3,
-    "dead_letters": 4,
-}
+_KIND_ORDER: Final[tuple[RecordKind, ...]] = ("experiments", "simulations", "multi_events", "alerts", "dead_letters")
 _FIRST_STREAMS: Final = ("agents", "agent_states", "kernel_geometry", "dna.snapshot_created")
 """Streams to which others refer: writing them first avoids placeholder rows."""
 
@@ -226,6 +220,17 @@ def _stage_stream(stream: str, items: Sequence[SourcedFrame], now: int) -> _Batc
     group = _group(stream, [concat_rows(part) for part in parts if part], placed, unit)
     group.refused |= refused
     return group
+
+
+def _stage_kind(kind: RecordKind, items: Sequence[SourcedRecords], now: int) -> _Batch:
+    """Records of one kind, all together: they come in many chunks of a few records."""
+    placed: list[tuple[int, Sourced]] = []
+    units = 0
+    for item in items:
+        placed.append((units, item))
+        units += len(item.records)
+    every = items[0].records if len(items) == 1 else [record for item in items for record in item.records]
+    return _group(kind, stage_records(kind, every, now), placed, units)
 
 
 def _stage_windows(item: SourcedFrame, now: int) -> _Batch:

@@ -10,7 +10,7 @@ from typing import Final
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
 from astrocyte.agents.sinks.block_marks import ranges_of
 from astrocyte.agents.sinks.influx.file import OFFSETS
-from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
+from astrocyte.agents.sinks.influx.points import PointRules, points_of
 from astrocyte.agents.sinks.influx.query import BucketReader
 from astrocyte.agents.sinks.influx.read_lines import point_fields, point_key, point_line, points_in
 from astrocyte.pipeline.analysis.verify.bodies import changes, kind_of
@@ -43,10 +43,11 @@ class PointSink:
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Enter the points."""
-        for points in points_of(batch, self._rules):
+        found = points_of(batch, self._rules)
+        for points in found.points:
             for line in points.lines.strings.to_pylist():
                 self._enter(line.removesuffix("\n"))
-        return refused_rows(batch, self._rules)
+        return found.refused
 
     def _enter(self, line: str) -> None:
         key = point_key(line)

@@ -391,3 +391,28 @@ async def test_a_new_database_is_for_its_owner_only(tmp_path):
         assert {each.stat().st_mode & 0o777 for each in tmp_path.glob("a.db*")} == {0o600}
     finally:
         await sink.close()
+
+
+async def test_records_of_several_chunks_are_stored_and_refused_by_their_own_places(database):
+    chunks = [
+        [multi_event(0), multi_event(1)],
+        [multi_event(2) | {"timestamp": "yesterday"}],
+        [multi_event(3), multi_event(1) | {"status": "retracted"}],
+    ]
+    batch = [
+        SourcedRecords("multi_events", records, "multi.events", part, 10 * part) for part, records in enumerate(chunks)
+    ]
+    batch.insert(1, SourcedRecords("alerts", [alert(0)], "alerts", 0, 5))
+    sink = sink_on(database)
+    await sink.open()
+    refused = await sink.write(batch)
+    await sink.close()
+    assert [(row.topic, row.partition, row.offset) for row in refused] == [("multi.events", 1, 10)]
+    assert count(database, "multi_events") == 3
+    assert count(database, "alerts") == 1
+    engine = engine_of(database)
+    with engine.connect() as connection:
+        status = connection.execute(
+            text("SELECT status FROM multi_events WHERE event_id = :id"), {"id": multi_event(1)["event_id"]}
+        ).scalar()
+    assert status == "retracted"

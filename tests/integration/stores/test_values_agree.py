@@ -60,7 +60,9 @@ def world(request, tmp_path_factory):
     database = f"sqlite:///{tmp_path_factory.mktemp(name)}/world.db"
     assert asyncio.run(_stored_in(database, [*items, *made])) == []
     points = [
-        point for found in points_of([*items, *made], PointRules()) for point in read_points(found.lines.payload())
+        point
+        for found in points_of([*items, *made], PointRules()).points
+        for point in read_points(found.lines.payload())
     ]
     streams = defaultdict(list)
     for frame in frames:

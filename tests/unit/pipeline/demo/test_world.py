@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from astrocyte.pipeline.demo.world import WorldSink, sparkline
+from astrocyte.pipeline.demo.world import WorldSink, sparkline, usual_world
 from astrocyte.scenario import MemorySink
 from astrocyte.schemas.frames import Frame
 
@@ -53,3 +53,15 @@ def test_a_sparkline_goes_from_the_lowest_to_the_highest_bar():
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
     assert sparkline([3, 3, 3]) == "▁▁▁"
     assert len(sparkline(list(range(1_000)))) == 40
+
+
+def test_a_demo_beside_other_work_has_a_smaller_world_and_says_so():
+    usual, silence = usual_world("axons", 1.9)
+    small, note = usual_world("axons", 0.2)
+    assert small["domains"] < usual["domains"]
+    assert silence is None
+    assert f"{small['domains']:,} domains (--size {usual['domains']} for the usual world)" in note
+
+
+def test_other_worlds_have_one_size_for_a_demo():
+    assert usual_world("cells", 0.0) == usual_world("cells", 8.0) == ({}, None)

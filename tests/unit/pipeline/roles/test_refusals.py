@@ -111,6 +111,19 @@ def test_roles_that_are_needed_after_a_restart_are_started_once_the_broker_says_
     close_links(processes)
 
 
+def test_further_roles_are_started_once(monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        worker.subprocess, "Popen", lambda *_args, env, **_more: started.append(env["ASTROCYTE_ROLES"]) or Ended(None)
+    )
+    processes = RoleProcesses(load_settings(), ("correlate",))
+    processes.start()
+    processes.add(("correlate", "sql"))
+    processes.add(("correlate", "sql"))
+    assert started == ["correlate", "sql"]
+    close_links(processes)
+
+
 def test_a_supervisor_does_not_wait_for_a_broker_that_is_away():
     with socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.insight.operator import InsightOperator
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
-from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
+from astrocyte.agents.sinks.influx.points import PointRules, points_of
 from astrocyte.agents.sinks.testing import alert, multi_event
 from astrocyte.schemas.catalog import arrow_type
 from astrocyte.schemas.frames import Frame
@@ -43,9 +43,9 @@ def frame_of(stream, *, run="run-1", rows=4, first_seq=0, times=None, **columns)
 
 
 def points(*items, entity_limit=10_000, run_tag=False, refused=False):
-    assert bool(refused_rows(items, PointRules())) == refused
-    rules = PointRules(entity_limit, run_tag)
-    return [point for found in points_of(items, rules) for point in read_points(found.lines.payload())]
+    batch = points_of(items, PointRules(entity_limit, run_tag))
+    assert bool(batch.refused) == refused
+    return [point for found in batch.points for point in read_points(found.lines.payload())]
 
 
 def sourced(frame, topic=None, partition=0, offset=0):
@@ -206,7 +206,7 @@ def test_records_that_cannot_be_points_are_refused_alone_with_the_reason():
     ]
     item = SourcedRecords("multi_events", broken, "multi.events", 1, 10, np.array([10, 11, 15, 16, 17, 18]))
     assert len(points(item, refused=True)) == 2
-    refused = refused_rows([item], PointRules())
+    refused = points_of([item], PointRules()).refused
     assert [(row.offset, row.row) for row in refused] == [(11, None), (15, None), (16, None), (18, None)]
     assert "'timestamp' is missing" in refused[0].reason
     assert "yesterday" in refused[1].reason
@@ -214,19 +214,50 @@ def test_records_that_cannot_be_points_are_refused_alone_with_the_reason():
     assert "1678 to 2261" in refused[3].reason
 
 
+def test_lines_of_records_do_not_depend_on_the_chunks_in_which_they_came():
+    records = [
+        multi_event(0),
+        multi_event(1) | {"key": None},
+        {"event_id": "x"},
+        multi_event(2) | {"integrated_value": None},
+        multi_event(3) | {"status": "provisional"},
+        multi_event(4) | {"key": None, "integrated_value": None},
+    ]
+    offsets = np.arange(20, 20 + len(records))
+    whole = SourcedRecords("multi_events", records, "multi.events", 1, 20, offsets)
+    parts = [
+        SourcedRecords("multi_events", records[at : at + 2], "multi.events", 1, 20 + at, offsets[at : at + 2])
+        for at in range(0, len(records), 2)
+    ]
+
+    def told(items):
+        batch = points_of(items, PointRules())
+        lines = [
+            (text, points.item.offset_of(row))
+            for points in batch.points
+            for text, row in zip(points.lines.texts(), points.lines.rows.tolist(), strict=True)
+        ]
+        return lines, [(row.offset, row.reason) for row in batch.refused]
+
+    together = told([whole])
+    assert [offset for _, offset in together[0]] == [20, 21, 23, 25]
+    assert told(parts) == together
+    assert [told([part])[0] for part in parts] == [together[0][:2], together[0][2:3], together[0][3:]]
+
+
 def test_rows_of_times_that_nanoseconds_cannot_hold_are_refused_alone():
     times = [TICK_US, 2**62, TICK_US + 10_000, -(2**63)]
     item = sourced(frame_of("problem_solving", times=times), offset=9)
     found = points(item, refused=True)
     assert [point.time_ns // 10_000_000 for point in found] == [TICK_US // 10_000, TICK_US // 10_000 + 1]
-    refused = refused_rows([item], PointRules())
+    refused = points_of([item], PointRules()).refused
     assert [(row.stream, row.offset, row.row) for row in refused] == [
         ("problem_solving", 9, 1),
         ("problem_solving", 9, 3),
     ]
     assert str(2**62) in refused[0].reason
     assert b'"problem_type":"ai"' in refused[0].payload
-    lines = next(points_of([item], PointRules())).lines
+    lines = points_of([item], PointRules()).points[0].lines
     assert lines.rows.tolist() == [0, 2]
 
 
