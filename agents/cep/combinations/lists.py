@@ -1,8 +1,8 @@
-"""Helpers of `agents.cep.combinations.step`: the lists of events by step, and what is dropped from them.
+"""Helpers of `agents.cep.combinations.step`: the lists of events by place, and what is dropped from them.
 
-An event stands at a step if one of the step before precedes it, so every event of a list ends at least one partial
-match. Lists are in processing order, and everything is dropped from their fronts: once the first event of a step is
-known, an event of the next step is held exactly if it is later than that one.
+An event stands at a place if one of the place before precedes it, so every event of a list ends at least one partial
+match. Lists are in processing order, and everything is dropped from their fronts: once the first event of a place is
+known, an event of the next place is held exactly if it is later than that one.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # ruff: noqa: PLR0917, D103  kernels take their arrays one by one
@@ -24,9 +24,9 @@ from astrocyte.agents.cep.combinations.layout import (
     P_LENGTH,
     P_LIMIT,
     P_MOST,
+    P_PLACES,
     P_SKIP,
-    P_SKIP_STEP,
-    P_STEPS,
+    P_SKIP_PLACE,
     Q_HEAD,
     Q_TAIL,
     Rule,
@@ -39,7 +39,7 @@ from astrocyte.agents.jit import at, inner, prefetch
 def rule_of(T, r):
     rule = T[at(r)]
     return Rule(
-        rule[P_STEPS], rule[P_LENGTH], rule[P_LIMIT], rule[P_KEEP_NEW], rule[P_MOST], rule[P_SKIP], rule[P_SKIP_STEP]
+        rule[P_PLACES], rule[P_LENGTH], rule[P_LIMIT], rule[P_KEEP_NEW], rule[P_MOST], rule[P_SKIP], rule[P_SKIP_PLACE]
     )
 
 
@@ -47,15 +47,15 @@ def rule_of(T, r):
 
 
 @inner
-def add_key(S, steps, r, key, h):
-    """Fill the free header h, with empty lists for all steps but the last."""
-    first = S.F[at(steps)]
+def add_key(S, places, r, key, h):
+    """Fill the free header h, with empty lists for all places but the last."""
+    first = S.F[at(places)]
     if first >= 0:
-        S.F[at(steps)] = S.L[at(first)]["head"]
+        S.F[at(places)] = S.L[at(first)]["head"]
     else:
         first = S.G[G_LIST_HIGH]
-        S.G[G_LIST_HIGH] = first + steps - 1
-    for i in range(first, first + steps - 1):
+        S.G[G_LIST_HIGH] = first + places - 1
+    for i in range(first, first + places - 1):
         S.L[at(i)]["head"] = -1
         S.L[at(i)]["tail"] = -1
         S.L[at(i)]["open"] = -1
@@ -68,12 +68,12 @@ def add_key(S, steps, r, key, h):
 
 
 @inner
-def forget_if_empty(S, steps, h):
+def forget_if_empty(S, places, h):
     """Free the header of a key without events, and its lists."""
     if S.H[at(h)]["held"] == 0:
         first = np.int64(S.H[at(h)]["lists"])
-        S.L[at(first)]["head"] = S.F[at(steps)]
-        S.F[at(steps)] = first
+        S.L[at(first)]["head"] = S.F[at(places)]
+        S.F[at(places)] = first
         vacate(S.H, h)
         S.G[G_HEADERS] -= 1
 
@@ -82,8 +82,8 @@ def forget_if_empty(S, steps, h):
 
 
 @inner
-def append(S, h, step, ref, seq, back):
-    """Add an event at the end of a step's list."""
+def append(S, h, place, ref, seq, back):
+    """Add an event at the end of a place's list."""
     n = S.G[G_NODE_FREE]
     if n >= 0:
         following = np.int64(S.N[at(n)]["next"])
@@ -98,7 +98,7 @@ def append(S, h, step, ref, seq, back):
     S.N[at(n)]["back"] = back
     S.N[at(n)]["next"] = -1
     S.N[at(n)]["after"] = -1
-    own = np.int64(S.H[at(h)]["lists"]) + step
+    own = np.int64(S.H[at(h)]["lists"]) + place
     tail = np.int64(S.L[at(own)]["tail"])
     if tail >= 0:
         S.N[at(tail)]["next"] = n
@@ -109,7 +109,7 @@ def append(S, h, step, ref, seq, back):
         S.L[at(own)]["open"] = n
     S.L[at(own)]["count"] += 1
     S.H[at(h)]["held"] += 1
-    if step > 0:
+    if place > 0:
         x = np.int64(S.L[at(own - 1)]["open"])
         while x >= 0:
             S.N[at(x)]["after"] = n
@@ -136,10 +136,10 @@ def drop_first(S, h, own):
 
 
 @inner
-def drop_stranded(S, steps, h, step):
-    """After events of ``step`` were dropped: drop those of later steps which none of the step before precedes."""
-    own = np.int64(S.H[at(h)]["lists"]) + step
-    end = np.int64(S.H[at(h)]["lists"]) + steps - 1
+def drop_stranded(S, places, h, place):
+    """After events of ``place`` were dropped: drop those of later places which none of the place before precedes."""
+    own = np.int64(S.H[at(h)]["lists"]) + place
+    end = np.int64(S.H[at(h)]["lists"]) + places - 1
     while own + 1 < end:
         head = np.int64(S.L[at(own)]["head"])
         own += 1
@@ -160,7 +160,7 @@ def expire(S, P, h, now):
         drop_first(S, h, own)
         dropped = True
     if dropped:
-        drop_stranded(S, P.steps, h, 0)
+        drop_stranded(S, P.places, h, 0)
 
 
 @inner
@@ -169,19 +169,19 @@ def drop_before(S, P, h, seq):
     own = np.int64(S.H[at(h)]["lists"])
     while S.L[at(own)]["count"] > 0 and S.N[at(S.L[at(own)]["head"])]["seq"] < seq:
         drop_first(S, h, own)
-    drop_stranded(S, P.steps, h, 0)
+    drop_stranded(S, P.places, h, 0)
 
 
 @inner
 def drop_oldest(S, P, h):
-    """Drop the oldest event of the step that holds the most (of several, the earliest step)."""
+    """Drop the oldest event of the place that holds the most (of several, the earliest place)."""
     first = np.int64(S.H[at(h)]["lists"])
     longest = np.int64(0)
-    for step in range(1, P.steps - 1):
-        if S.L[at(first + step)]["count"] > S.L[at(first + longest)]["count"]:
-            longest = np.int64(step)
+    for place in range(1, P.places - 1):
+        if S.L[at(first + place)]["count"] > S.L[at(first + longest)]["count"]:
+            longest = np.int64(place)
     drop_first(S, h, first + longest)
-    drop_stranded(S, P.steps, h, longest)
+    drop_stranded(S, P.places, h, longest)
 
 
 # -- timers ----------------------------------------------------------------------------------------------------------

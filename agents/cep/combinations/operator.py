@@ -25,7 +25,7 @@ MOST_REFS: Final = 1 << 18
 """Size up to which the outputs grow for speed; a completion that needs more is written in parts."""
 _FOREVER: Final = 2**62
 _SKIPS: Final = {"none": layout.SKIP_NONE, "past_last": layout.SKIP_PAST_LAST, "to_next": layout.SKIP_TO_NEXT,
-                 "to_first": layout.SKIP_TO_STEP, "to_last": layout.SKIP_TO_STEP}  # fmt: skip
+                 "to_first": layout.SKIP_TO_PLACE, "to_last": layout.SKIP_TO_PLACE}  # fmt: skip
 _Piece = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -40,14 +40,14 @@ class CombinationsOperator:
         self._state = layout.State(
             globals_,
             np.zeros((0, layout.Q_WIDTH), np.int64),
-            np.full(layout.MOST_STEPS + 1, -1, np.int64),
+            np.full(layout.MOST_PLACES + 1, -1, np.int64),
             np.zeros(_power_of_two(max(4, room)), layout.HEADER),
             np.zeros(room, layout.LIST),
             np.zeros(room, layout.NODE),
             np.zeros(room, layout.TIMER),
             np.zeros((room, layout.M_WIDTH), np.int64),
-            np.zeros(max(room, layout.MOST_STEPS), np.int64),
-            np.zeros((layout.C_WIDTH, layout.MOST_STEPS), np.int64),
+            np.zeros(max(room, layout.MOST_PLACES), np.int64),
+            np.zeros((layout.C_WIDTH, layout.MOST_PLACES), np.int64),
         )
 
     # -- rules -------------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ class CombinationsOperator:
         """Tables of the current rules, and counters of which those of the ``fresh`` rules are 0."""
         slots = max(self._programs, default=-1) + 1
         self._rules = np.zeros((slots, layout.P_WIDTH), np.int64)
-        self._rules[:, layout.P_STEPS] = 2
+        self._rules[:, layout.P_PLACES] = 2
         for slot, program in self._programs.items():
             self._rules[slot] = _row(program)
         per_rule = np.zeros((slots, layout.Q_WIDTH), np.int64)
@@ -120,12 +120,12 @@ class CombinationsOperator:
         """Double the pools that are more than half full, and the outputs up to a limit."""
         state, G = self._state, self._state.G
         larger: dict[str, NDArray[Any]] = {}
-        if 2 * (G[layout.G_NODES] + layout.MOST_STEPS) > len(state.N):
-            larger["N"] = _room(state.N, 2 * len(state.N) + layout.MOST_STEPS)
+        if 2 * (G[layout.G_NODES] + layout.MOST_PLACES) > len(state.N):
+            larger["N"] = _room(state.N, 2 * len(state.N) + layout.MOST_PLACES)
         if 2 * G[layout.G_TIMERS] >= len(state.T):
             larger["T"] = _room(state.T, 2 * len(state.T))
-        if 2 * (G[layout.G_LIST_HIGH] + layout.MOST_STEPS) > len(state.L):
-            larger["L"] = _room(state.L, 2 * len(state.L) + layout.MOST_STEPS)
+        if 2 * (G[layout.G_LIST_HIGH] + layout.MOST_PLACES) > len(state.L):
+            larger["L"] = _room(state.L, 2 * len(state.L) + layout.MOST_PLACES)
         if len(state.R) < MOST_REFS:
             larger["R"], larger["M"] = _room(state.R, 2 * len(state.R)), _room(state.M, 2 * len(state.M))
         self._state = state._replace(**larger)
@@ -140,27 +140,17 @@ class CombinationsOperator:
 
     def _by_slot(self, pieces: Sequence[_Piece]) -> list[tuple[int, Outputs]]:
         """Outputs by rule, each in the order in which they were made."""
-        parts: dict[int, list[Outputs]] = {}
+        parts: dict[int, list[_Piece]] = {}
         for heads, refs in pieces:
             slots = heads[:, layout.M_SLOT]
             bounds = [0, *(np.flatnonzero(slots[1:] != slots[:-1]) + 1).tolist(), len(slots)]
             used = 0
             for first, last in pairwise(bounds):
                 slot, part = int(slots[first]), heads[first:last]
-                steps = len(self._programs[slot].atoms)
-                counts = part[:, layout.M_COUNT]
-                count = int(counts.sum())
-                outputs = Outputs(
-                    np.repeat(part[:, layout.M_KEY].astype(np.int32), counts),
-                    np.repeat(part[:, layout.M_TIME], counts),
-                    np.zeros(count, np.int8),
-                    np.arange(count + 1, dtype=np.int64) * steps,
-                    np.tile(np.arange(steps, dtype=np.int16), count),
-                    refs[used : used + count * steps],
-                )
-                used += count * steps
-                parts.setdefault(slot, []).append(outputs)
-        return [(slot, each[0] if len(each) == 1 else Outputs.concat(each)) for slot, each in sorted(parts.items())]
+                end = used + int(part[:, layout.M_COUNT].sum()) * len(self._programs[slot].atoms)
+                parts.setdefault(slot, []).append((part, refs[used:end]))
+                used = end
+        return [(slot, _outputs(each, self._programs[slot].steps)) for slot, each in sorted(parts.items())]
 
     def advance(self, now_us: int) -> list[tuple[int, Outputs]]:
         """Advance time to ``now_us`` for every key: drop what is too old. Time alone completes no match."""
@@ -179,7 +169,7 @@ class CombinationsOperator:
         return live
 
     def low_water_us(self) -> int | None:
-        """Oldest time of an event that the state refers to, which is the first of its step; None if there is none."""
+        """Oldest time of an event that the state refers to, which is a first one; None if there is none."""
         lists = self._state.H["lists"][self._state.H["rule"] > 0]
         return int(self._state.N["back"][self._state.L["head"][lists]].min()) if len(lists) else None
 
@@ -196,13 +186,13 @@ class CombinationsOperator:
         """The state holds no strings: conditions are of single events."""
 
     def counters(self, slot: int) -> NDArray[np.int64]:
-        """Totals of the rule, in the order of `agents.cep.operator.COUNTERS`; ``partials``: events put at a step."""
+        """Totals of the rule, in the order of `agents.cep.operator.COUNTERS`; ``partials``: events put at a place."""
         first = layout.Q_EVENTS
         totals: NDArray[np.int64] = self._state.Q[slot, first : first + len(COUNTERS)].copy()
         return totals
 
     def size(self) -> dict[str, int]:
-        """Events at their steps, timers and keys of the state, and its bytes."""
+        """Events at their places, timers and keys of the state, and its bytes."""
         names = {"events": layout.G_NODES, "timers": layout.G_TIMERS, "keys": layout.G_HEADERS}
         found = {name: int(self._state.G[index]) for name, index in names.items()}
         return {**found, "bytes": sum(array.nbytes for array in self._state)}
@@ -221,17 +211,31 @@ class CombinationsOperator:
         self._state = self._state._replace(**whole, **grown)
 
 
+def _outputs(pieces: Sequence[_Piece], steps: tuple[int, ...]) -> Outputs:
+    heads, refs = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
+    counts = heads[:, layout.M_COUNT]
+    count = len(refs) // len(steps)
+    return Outputs(
+        np.repeat(heads[:, layout.M_KEY].astype(np.int32), counts),
+        np.repeat(heads[:, layout.M_TIME], counts),
+        np.zeros(count, np.int8),
+        np.arange(count + 1, dtype=np.int64) * len(steps),
+        np.tile(np.array(steps, np.int16), count),
+        refs,
+    )
+
+
 def _row(program: CombinationProgram) -> list[int]:
     rule = program.rule
     assert rule.within is not None
     row = [0] * layout.P_WIDTH
-    row[layout.P_STEPS] = len(program.atoms)
+    row[layout.P_PLACES] = len(program.atoms)
     row[layout.P_LENGTH] = rule.within.time + rule.within.closed
     row[layout.P_LIMIT] = rule.max_partials.limit
     row[layout.P_KEEP_NEW] = int(rule.max_partials.policy == "drop_oldest")
     row[layout.P_MOST] = program.most_matches
     row[layout.P_SKIP] = _SKIPS[rule.skip.kind]
-    row[layout.P_SKIP_STEP] = rule.positive.index(rule.skip.step) if rule.skip.step else -1
+    row[layout.P_SKIP_PLACE] = program.skip_place
     return row
 
 

@@ -1,13 +1,13 @@
 """Step of the combinations operator: sequences whose later steps take any event that fits, each by itself.
 
 The number of partial matches of such a rule grows with a power of the window. They are never made: for each key and
-step the operator keeps the events that may stand there, in processing order (the active instance stacks of SASE: Wu,
+place the operator keeps the events that may be there, in processing order (the active instance stacks of SASE: Wu,
 Diao and Rizvi, SIGMOD 2006), so that a partial match is a path through the lists and an event costs the same in any
-window. The events of one step before a given one are the union node of CORE's compact sets, and the newest of them is
+window. The events of one place before a given one are the union node of CORE's compact sets, and the newest of them is
 what an event remembers (Bucchi et al., "CORE: a Complex Event Recognition Engine", PVLDB 15(9), 2022).
 
 Matches are made when an event completes them, in the order in which an automaton finds them: by the first event, then
-by the second, and so on. The last event that each step may have is known beforehand, so that every path that is begun
+by the second, and so on. The last event that each place may have is known beforehand, so that every path that is begun
 ends in a match, and the work is that of writing the matches.
 
 The kernel allocates nothing. If there might be no room, or the outputs are full in the middle of a completion, it stops
@@ -72,14 +72,14 @@ from astrocyte.agents.jit import at, inner, kernel, prefetch
 def begin_matches(S, P, h):
     """Prepare `put_matches` for the lists of header h."""
     own = np.int64(S.H[at(h)]["lists"])
-    step = P.steps - 2
-    last = np.int64(S.L[at(own + step)]["tail"])
-    S.C[C_LAST, at(step)] = last
-    while step > 0:
-        S.C[C_FIRST, at(step)] = S.L[at(own + step)]["head"]
-        step -= 1
+    place = P.places - 2
+    last = np.int64(S.L[at(own + place)]["tail"])
+    S.C[C_LAST, at(place)] = last
+    while place > 0:
+        S.C[C_FIRST, at(place)] = S.L[at(own + place)]["head"]
+        place -= 1
         last = S.N[at(last)]["back"]
-        S.C[C_LAST, at(step)] = last
+        S.C[C_LAST, at(place)] = last
     S.C[C_NODE, 0] = S.L[at(own)]["head"]
     S.G[G_LEVEL] = 0
     S.G[G_COUNT] = 0
@@ -97,14 +97,14 @@ def skipped_before(S, P, seq):
         return seq + 1
     if P.skip == SKIP_TO_NEXT:
         return S.N[at(S.C[C_NODE, 0])]["seq"] + 1
-    if P.skip_step == P.steps - 1:
+    if P.skip_place == P.places - 1:
         return seq
-    return S.N[at(S.C[C_NODE, at(P.skip_step)])]["seq"]
+    return S.N[at(S.C[C_NODE, at(P.skip_place)])]["seq"]
 
 
 @inner
 def first_after(S, x, level):
-    """The first event of the next step after event x of a step."""
+    """The first event of the next place after event x of a place."""
     first = S.C[C_FIRST, at(level + 1)]
     if S.N[at(first)]["seq"] > S.N[at(x)]["seq"]:
         return first
@@ -113,7 +113,7 @@ def first_after(S, x, level):
 
 @inner
 def next_path(S, level):
-    """Replace the event of a step by the next one, or that of the step before it; returns the step, -1: no more."""
+    """Replace the event of a place by the next one, or that of the place before it; returns the place, -1: no more."""
     while level >= 0 and S.C[C_NODE, at(level)] == S.C[C_LAST, at(level)]:
         level -= 1
     if level >= 0:
@@ -124,7 +124,7 @@ def next_path(S, level):
 @inner
 def put_matches(S, P, r, key, now, ref, seq):
     """Write the matches that an event completes, from the position in ``C`` on. False: the outputs are full."""
-    inmost = P.steps - 2
+    inmost = P.places - 2
     level = S.G[G_LEVEL]
     total = S.G[G_COUNT]
     floor = S.G[G_FLOOR]
@@ -148,15 +148,15 @@ def put_matches(S, P, r, key, now, ref, seq):
                 S.Q[at(r), Q_CUT] += 1
                 level = np.int64(-1)
                 break
-            if used + P.steps > S.R.shape[0]:
+            if used + P.places > S.R.shape[0]:
                 full = True
                 S.C[C_NODE, at(inmost)] = x
                 break
-            for step in range(inmost):
-                S.R[at(used + step)] = S.C[C_REF, at(step)]
+            for place in range(inmost):
+                S.R[at(used + place)] = S.C[C_REF, at(place)]
             S.R[at(used + inmost)] = S.N[at(x)]["ref"]
             S.R[at(used + inmost + 1)] = ref
-            used += P.steps
+            used += P.places
             count += 1
             total += 1
             if P.skip != SKIP_NONE:
@@ -187,25 +187,25 @@ def put_matches(S, P, r, key, now, ref, seq):
 
 @inner
 def take(S, P, r, h, word, ref, seq, now, key):
-    """Add an event to the lists of the steps that it may stand at. Later steps first: it never follows itself."""
+    """Add an event to the lists of the places that it may stand at. Later places first: it never follows itself."""
     held = np.int64(S.H[at(h)]["held"])
     own = np.int64(S.H[at(h)]["lists"])
-    step = P.steps - 2
-    while step >= 0:
-        if word >> np.uint64(step) & np.uint64(1):
+    place = P.places - 2
+    while place >= 0:
+        if word >> np.uint64(place) & np.uint64(1):
             back = now
-            if step > 0:
-                back = np.int64(S.L[at(own + step - 1)]["tail"])
-            if step == 0 or back >= 0:
+            if place > 0:
+                back = np.int64(S.L[at(own + place - 1)]["tail"])
+            if place == 0 or back >= 0:
                 if P.keep_new == 0 and held >= P.limit:
                     S.Q[at(r), Q_CUT] += 1
                 else:
-                    append(S, h, step, ref, seq, back)
+                    append(S, h, place, ref, seq, back)
                     held += 1
                     S.Q[at(r), Q_PARTIALS] += 1
-                    if step == 0:
+                    if place == 0:
                         start_timer(S, r, key, now)
-        step -= 1
+        place -= 1
     while S.H[at(h)]["held"] > P.limit:
         drop_oldest(S, P, h)
         S.Q[at(r), Q_CUT] += 1
@@ -222,18 +222,18 @@ def feed(S, P, r, word, B, i):
     if S.H[at(h)]["rule"] == 0:
         if begins == 0:
             return True
-        if 2 * (G[G_HEADERS] + 1) > S.H.shape[0] or G[G_LIST_HIGH] + P.steps > S.L.shape[0]:
+        if 2 * (G[G_HEADERS] + 1) > S.H.shape[0] or G[G_LIST_HIGH] + P.places > S.L.shape[0]:
             return False
-    if S.N.shape[0] - G[G_NODES] < P.steps or G[G_TIMERS] >= S.T.shape[0]:
+    if S.N.shape[0] - G[G_NODES] < P.places or G[G_TIMERS] >= S.T.shape[0]:
         return False
     if S.H[at(h)]["rule"] == 0:
-        add_key(S, P.steps, r, key, h)
+        add_key(S, P.places, r, key, h)
     elif G[G_LEVEL] < 0:
         expire(S, P, h, now)
     ref = B.ref[at(i)]
     seq = B.seq[at(i)]
-    if word >> np.uint64(P.steps - 1):
-        if G[G_LEVEL] < 0 and S.L[at(np.int64(S.H[at(h)]["lists"]) + P.steps - 2)]["count"] > 0:
+    if word >> np.uint64(P.places - 1):
+        if G[G_LEVEL] < 0 and S.L[at(np.int64(S.H[at(h)]["lists"]) + P.places - 2)]["count"] > 0:
             begin_matches(S, P, h)
         if G[G_LEVEL] >= 0:
             if not put_matches(S, P, r, key, now, ref, seq):
@@ -243,7 +243,7 @@ def feed(S, P, r, word, B, i):
                 if G[G_FLOOR] > seq:
                     word = np.uint64(0)
     take(S, P, r, h, word, ref, seq, now, key)
-    forget_if_empty(S, P.steps, h)
+    forget_if_empty(S, P.places, h)
     return True
 
 
@@ -257,7 +257,7 @@ def process(T, S, B):
         r = B.tasks[at(task), K_SLOT]
         P = rule_of(T, r)
         shift = np.uint64(B.tasks[at(task), K_SHIFT])
-        want = ~np.uint64(0) >> np.uint64(64 - P.steps)
+        want = ~np.uint64(0) >> np.uint64(64 - P.places)
         events = np.int64(0)
         for i in range(G[G_ROW], B.t.shape[0]):
             if far:
@@ -306,22 +306,22 @@ def advance(T, S, now):
             h = find(S.H, r, np.int64(S.T[at(q)]["key"]))
             if S.H[at(h)]["rule"] != 0:
                 expire(S, P, h, now)
-                forget_if_empty(S, P.steps, h)
+                forget_if_empty(S, P.places, h)
             drop_timer(S, r)
 
 
 @kernel
 def clear(T, S, r):
     """Drop the events of a rule and its timers; its headers become free, so that `rehash` must follow."""
-    steps = rule_of(T, r).steps
+    places = rule_of(T, r).places
     for h in range(S.H.shape[0]):
         if S.H[at(h)]["rule"] == r + 1:
             own = np.int64(S.H[at(h)]["lists"])
-            for step in range(steps - 1):
-                while S.L[at(own + step)]["count"] > 0:
-                    drop_first(S, h, own + step)
-            S.L[at(own)]["head"] = S.F[at(steps)]
-            S.F[at(steps)] = own
+            for place in range(places - 1):
+                while S.L[at(own + place)]["count"] > 0:
+                    drop_first(S, h, own + place)
+            S.L[at(own)]["head"] = S.F[at(places)]
+            S.F[at(places)] = own
             S.H[at(h)]["rule"] = 0
             S.G[G_HEADERS] -= 1
     while S.Q[at(r), Q_HEAD] >= 0:
