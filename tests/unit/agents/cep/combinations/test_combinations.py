@@ -147,6 +147,17 @@ def test_at_the_limit_the_step_that_holds_the_most_loses_its_oldest_event():
     assert matcher.live_refs().tolist() == [0, 5, 6, 7]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_after_drops_at_the_limit_all_combinations_of_what_is_held_match(seed):
+    letters = random.Random(seed).choices("ABB", k=60)
+    matcher = Matcher([rule(kind("a"), then("b"), then("c"), max_partials=9, max_matches=99)])
+    feed(matcher, letters)
+    held = matcher.live_refs().tolist()
+    pairs = [[a, b] for a in held for b in held if a < b and letters[a] + letters[b] == "AB"]
+    assert events(feed(matcher, "C", times=[60])) == [[a, b, 0] for a, b in pairs]
+    assert len(pairs) > 5
+
+
 def test_events_that_only_a_dropped_one_preceded_are_dropped_too():
     matcher = Matcher([rule(kind("a"), then("b"), then("c"), then("d"), max_partials=4)])
     assert events(feed(matcher, "ABCBBBD")) == []
@@ -191,7 +202,7 @@ def test_single_events_give_the_matches_of_frames():
     ]
     found = events(MatchBatch.concat(batches))
     assert found == events(feed(Matcher([THREE]), letters))
-    assert len(found) > 1_000
+    assert len(found) > 500
 
 
 def test_keys_without_events_are_forgotten():
@@ -255,7 +266,7 @@ def test_the_operator_of_a_rule_and_its_bound_are_explained():
 
 def test_max_matches_of_a_rule_that_it_does_not_bound_is_refused():
     text = "rules: [{name: r, within: 1s, max_matches: 5, seq: [{as: a, stream: s}, {as: b, stream: s}]}]"
-    with pytest.raises(InvalidRules, match="max_matches bounds .* here b is followed_by; leave it out") as caught:
+    with pytest.raises(InvalidRules, match=r"max_matches bounds .* here b is followed_by; leave it out") as caught:
         load_rules(text)
     (problem,) = caught.value.problems
     assert (problem.rule, problem.field) == ("r", "max_matches")
