@@ -25,6 +25,7 @@ rules:
   - {name: pair, within: 2s, pairing: once,
      all: [{as: a, stream: s, where: "type == 'A'"}, {as: b, stream: s, where: "type == 'B' and value > a.value"}]}
   - {name: rising, within: 2s, seq: [{as: a, stream: s}, {as: b, stream: s, where: "value > a.value", min: 1}]}
+  - {name: every, within: 2s, seq: [{as: a, stream: s}, {as: b, stream: s, contiguity: followed_by_any}]}
   - {name: absence, within: 2s, seq: [{as: a, stream: s, where: "type == 'A'"}, {not: {stream: r}}]}
   - {name: past, within: 2s, skip: past_last, seq: [{as: a, stream: s}, {as: b, stream: s, where: "value > a.value"}]}
   - {name: chosen, within: 2s, seq:
@@ -62,7 +63,8 @@ def warm(ruleset: RuleSet | None = None, catalog: Catalog = CATALOG) -> int:
     rules = load_rules(_RULES)
     engine = Engine(rules, validated=True)
     matches = 0
-    # More keys than the initial tables hold, hundreds of strings, time in steps, and a restart after every round.
+    # More keys than the initial tables hold, hundreds of strings, time in steps, a restart after every round, and no
+    # rules at the end.
     for number in range(_ROUNDS):
         time_us = number * 1_000_000 + np.arange(_ROWS)
         columns = {
@@ -78,6 +80,7 @@ def warm(ruleset: RuleSet | None = None, catalog: Catalog = CATALOG) -> int:
         engine, before = Engine(rules, validated=True), engine
         engine.restore(before.snapshot())
     matches += len(engine.flush().matches)
+    engine.update(RuleSet())
     for window in ruleset.windows if ruleset is not None else ():
         _use(window, catalog)
     return matches

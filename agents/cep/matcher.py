@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any, Final
 
@@ -24,12 +25,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from astrocyte.agents.cep.combinations.operator import CombinationsOperator
 from astrocyte.agents.cep.compiled import compiled
 from astrocyte.agents.cep.compiler.rule_groups import PredicateGroups
 from astrocyte.agents.cep.conjunction.operator import ConjunctionOperator
 from astrocyte.agents.cep.keys import KeyTable, Selected
 from astrocyte.agents.cep.match_columns import MatchBatch
-from astrocyte.agents.cep.operator import COUNTERS, Operator, RuleProgram, Task
+from astrocyte.agents.cep.operator import COUNTERS, Operator, OperatorName, RuleProgram, Task
 from astrocyte.agents.cep.predicates import captured
 from astrocyte.agents.cep.rows import Outputs, Prepared, Rows, plain
 from astrocyte.agents.cep.sequence.operator import FIRST_ROOM, SequenceOperator
@@ -46,6 +48,10 @@ _FOREVER: Final = 2**62
 _EVENTS_PER_CHECK: Final = 256
 """Single events between two looks at the tables, since a look costs a tenth of an event."""
 _NOTHING: Final = MatchBatch.of([])
+_SEQUENCES: Final[tuple[OperatorName, ...]] = ("automaton", "combinations")
+_OPERATORS: Final[tuple[OperatorName, ...]] = (*_SEQUENCES, "conjunction")
+_Fresh = dict[OperatorName, list[tuple[int, Any, tuple[int, ...]]]]
+"""By operator, rules to add: slot, program and columns."""
 
 
 class Matcher:
@@ -54,6 +60,7 @@ class Matcher:
     ``room`` is the initial capacity of the pools; ``clock`` returns nanoseconds and measures the ``microseconds`` of
     the counters (None: they stay 0). ``waiting`` gives all entries that were prepared and not processed yet: with it,
     keys and strings to which neither these nor the state refer are forgotten (None: they are kept for ever).
+    ``combinations=False`` runs every ``seq`` as an automaton: the same matches, as a reference.
     """
 
     def __init__(
@@ -63,11 +70,12 @@ class Matcher:
         room: int = FIRST_ROOM,
         clock: Callable[[], int] | None = None,
         waiting: Callable[[], Iterable[Prepared]] | None = None,
+        combinations: bool = True,
     ) -> None:
         self._strings = TextNumbers()
-        self._sequence = SequenceOperator(self._strings, room=room)
-        self._conjunction: Operator | None = None
         self._room = room
+        self._combinations = combinations
+        self._begin_empty()
         self._groups = PredicateGroups()
         self._keys: dict[str | None, KeyTable] = {}
         self._rules: tuple[Rule, ...] = ()
@@ -97,31 +105,41 @@ class Matcher:
             raise InvalidRule(f"two rules are named {twice[0]!r}; rule names must be unique, rename one")
         wanted = {(rule.name, rule.content_version): rule for rule in rules}
         programs: dict[tuple[str, str], RuleProgram] = {
-            name: compiled(rule) for name, rule in wanted.items() if name not in self._slots
+            name: self._compiled(rule) for name, rule in wanted.items() if name not in self._slots
         }
         for name in self._slots.keys() - wanted.keys():
             slot = self._slots.pop(name)
             self._operator(slot).remove(slot)
             self._groups.remove(slot)
             self._nanoseconds.pop(slot, None)
-        fresh: dict[bool, list[tuple[int, Any, tuple[int, ...]]]] = {False: [], True: []}
+        fresh: _Fresh = {}
         taken = set(self._slots.values())
         free = (slot for slot in range(len(taken) + len(programs)) if slot not in taken)
         for name, program in programs.items():
             slot = self._slots[name] = next(free)
-            conjunction = wanted[name].kind == "all"
-            fresh[conjunction].append((slot, program, self._groups.add(slot, program, conjunction=conjunction)))
+            fresh.setdefault(program.operator, []).append((slot, program, self._groups.add(slot, program)))
             self._keys.setdefault(wanted[name].by, KeyTable())
         self._begin(fresh)
         self._rules = tuple(rules)
         self._lay_out()
 
-    def _begin(self, fresh: Mapping[bool, list[tuple[int, Any, tuple[int, ...]]]]) -> None:
-        if fresh[False]:
-            self._sequence.add_all(fresh[False])
-        if fresh[True]:
-            self._conjunction = self._conjunction or ConjunctionOperator(self._strings)
-            self._conjunction.add_all(fresh[True])
+    def _compiled(self, rule: Rule) -> RuleProgram:
+        return compiled(rule, combinations=self._combinations)
+
+    def _begin_empty(self) -> None:
+        """No state; the operators beside the sequence operator are made when a rule needs them."""
+        self._sequence = SequenceOperator(self._strings, room=self._room)
+        self._named: dict[OperatorName, Operator] = {"automaton": self._sequence}
+
+    def _begin(self, fresh: _Fresh) -> None:
+        for name in _OPERATORS:
+            if name not in fresh:
+                continue
+            if name == "combinations":
+                self._named.setdefault(name, CombinationsOperator(room=self._room))
+            elif name == "conjunction":
+                self._named.setdefault(name, ConjunctionOperator(self._strings))
+            self._named[name].add_all(fresh[name])
 
     def _lay_out(self) -> None:
         self._index = {self._slots[rule.name, rule.content_version]: i for i, rule in enumerate(self._rules)}
@@ -130,11 +148,11 @@ class Matcher:
         self._single = Single(self._groups, self._keys, self._strings)
 
     def _operator(self, slot: int) -> Operator:
-        return self._operators[-1] if self._groups.places[slot].conjunction else self._operators[0]
+        return self._named[self._groups.places[slot].program.operator]
 
     @property
     def _operators(self) -> tuple[Operator, ...]:
-        return (self._sequence,) if self._conjunction is None else (self._sequence, self._conjunction)
+        return tuple(self._named[name] for name in _OPERATORS if name in self._named)
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -200,13 +218,14 @@ class Matcher:
         if not len(rows):
             return MatchBatch.of([])
         started = self._clock() if self._clock else 0
-        sequence, conjunction = self._tasks(rows)
+        tasks = self._tasks(rows)
         self._now = max(self._now, int(rows.t[-1]))
-        found = self._sequence.process(sequence) if sequence else []
-        if conjunction and self._conjunction is not None:
-            found = found + self._conjunction.process(conjunction)
+        found = [each for name in _SEQUENCES if name in tasks for each in self._named[name].process(tasks[name])]
+        found.sort(key=lambda each: each[0])  # in order of the rules, whichever operator runs them
+        if "conjunction" in tasks:
+            found += self._named["conjunction"].process(tasks["conjunction"])
         if self._clock:
-            self._charge(self._clock() - started, [task.slot for task in (*sequence, *conjunction)])
+            self._charge(self._clock() - started, [task.slot for each in tasks.values() for task in each])
         return self._batch(found)
 
     def process_event(self, stream: str, event: Mapping[str, Any], ref: int) -> MatchBatch:
@@ -232,19 +251,19 @@ class Matcher:
             key = single.key(group, event) if word else -1
             if key < 0:
                 continue
-            batch = single.batch(group, self._seq - 1, key, word, wide)
-            if single.conjunctions[group] is None:
-                found += self._sequence.process_one(batch)
-            elif self._conjunction is not None:
-                found += self._conjunction.process(single.tasks(group, wide))
+            single.place(self._seq - 1, key, word)
+            operator = self._groups.all[group].operator
+            if operator == "automaton":
+                found += self._sequence.process_one(single.batch(group, wide))
+            else:
+                found += self._named[operator].process(single.tasks(group, wide))
         return self._batch(found) if found else _NOTHING
 
-    def _tasks(self, rows: Prepared) -> tuple[list[Task], list[Task]]:
-        """Work for each rule: the entries of its group."""
+    def _tasks(self, rows: Prepared) -> dict[OperatorName, list[Task]]:
+        """Work for each rule, by operator: the entries of its group."""
         seq = np.arange(self._seq, self._seq + len(rows), dtype=np.int64)
         self._seq += len(rows)
-        sequence: list[Task] = []
-        conjunction: list[Task] = []
+        tasks: dict[OperatorName, list[Task]] = {}
         order, bounds, groups = None, [0, len(rows)], [int(rows.group[0])]
         if len(self._groups.all) > 1 and (rows.group != rows.group[0]).any():
             order = np.argsort(rows.group, kind="stable")
@@ -264,9 +283,9 @@ class Matcher:
                 plain(rows.lows[:, first:last]),
             )
             group = self._groups.all[number]
-            tasks = conjunction if group.conjunction else sequence
-            tasks += [Task(slot, self._groups.places[slot].shift, part) for slot in group.slots]
-        return sequence, conjunction
+            own = tasks.setdefault(group.operator, [])
+            own += [Task(slot, self._groups.places[slot].shift, part) for slot in group.slots]
+        return tasks
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -303,7 +322,7 @@ class Matcher:
     def live_refs(self) -> NDArray[np.int64]:
         """Handles of the events that the state refers to, sorted: future matches name only these and later events."""
         found = [operator.live_refs() for operator in self._operators]
-        return found[0] if len(found) == 1 else np.union1d(*found)
+        return reduce(np.union1d, found)
 
     def key_strings(self, batch: MatchBatch) -> pa.Array:
         """Key of each output as a string, empty for rules without a correlation key. Call before the next `prepare`."""
@@ -318,8 +337,9 @@ class Matcher:
 
     def partials(self) -> int:
         """Number of partial matches, and of events that wait for the others of their match, of all rules and keys."""
-        waiting = 0 if self._conjunction is None else self._conjunction.size()["waiting"]
-        return self._sequence.live_partials() + waiting
+        waiting = {"combinations": "events", "conjunction": "waiting"}
+        sizes = [self._named[name].size()[what] for name, what in waiting.items() if name in self._named]
+        return self._sequence.live_partials() + sum(sizes)
 
     def counters(self) -> list[dict[str, int]]:
         """Per rule: the totals of `COUNTERS` by name, and the ``microseconds`` spent on it."""
@@ -395,15 +415,15 @@ class Matcher:
                 "rules it was made with, then update them"
             )
         self._strings.restore(_part(snapshot, "strings"))
-        self._sequence, self._conjunction = SequenceOperator(self._strings, room=self._room), None
+        self._begin_empty()
         self._groups = PredicateGroups(about["fields"])
         self._keys = {by: KeyTable() for by in about["by"]}
         self._slots = {name: slot for name, (slot, _) in found.items()}
-        fresh: dict[bool, list[tuple[int, Any, tuple[int, ...]]]] = {False: [], True: []}
+        fresh: _Fresh = {}
         for name, (slot, where) in sorted(found.items(), key=lambda each: each[1][1]):
-            program, conjunction = compiled(rules[name]), rules[name].kind == "all"
-            columns = self._groups.add(slot, program, conjunction=conjunction, where=where)
-            fresh[conjunction].append((slot, program, columns))
+            program = self._compiled(rules[name])
+            columns = self._groups.add(slot, program, where=where)
+            fresh.setdefault(program.operator, []).append((slot, program, columns))
         self._begin(fresh)
         self._lay_out()
         self._seq, self._now = about["seq"], about["now"]
@@ -412,8 +432,8 @@ class Matcher:
         for prefix, part in restored.items():
             part.restore(_part(snapshot, prefix))
 
-    def _states(self) -> dict[str, Operator]:
-        return dict(zip(("automaton", "conjunction"), self._operators, strict=False))
+    def _states(self) -> Mapping[str, Operator]:
+        return {name: self._named[name] for name in _OPERATORS if name in self._named}
 
 
 def _part(snapshot: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

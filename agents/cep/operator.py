@@ -1,10 +1,14 @@
-"""Interface of the operators that the matcher runs: sequence (`seq` and `any` rules) and conjunction (`all` rules)."""
+"""Interface of the operators that the matcher runs.
+
+The sequence operator runs an automaton for each `seq` and `any` rule, the combinations operator those `seq` rules of
+which it needs no partial matches, and the conjunction operator `all` rules.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +17,16 @@ from astrocyte.agents.cep.rows import Outputs, Rows
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.rules.model import Rule
 
-__all__ = ["COUNTERS", "Atom", "Operator", "RuleProgram", "Task"]
+__all__ = ["COUNTERS", "Atom", "Operator", "OperatorName", "RuleProgram", "Task"]
 
+OperatorName = Literal["automaton", "combinations", "conjunction"]
+"""Name of an operator."""
 COUNTERS = ("events", "partials", "matches", "timeouts", "cut", "work")
-"""Columns of `Operator.counters`: rows examined, partial matches started, matches, timeouts, partial matches dropped by
-``max_partials``, and units of work (by which the matcher divides processing time among rules)."""
+"""Columns of `Operator.counters`: rows examined, partial matches started, matches, timeouts, what was cut, and work.
+
+Cut are partial matches that ``max_partials`` dropped, and events whose matches ``max_matches`` bounded. The matcher
+divides processing time among rules by units of work.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,10 @@ class Atom:
 
 class RuleProgram(Protocol):
     """A compiled rule. Immutable."""
+
+    @property
+    def operator(self) -> OperatorName:
+        """The operator that runs it."""
 
     @property
     def rule(self) -> Rule:

@@ -37,14 +37,13 @@ class Single:
         self.rows, self.wide_rows = Rows(*row, self._none), Rows(*row, self._lows)
         self._by: list[tuple[str | None, KeyTable | None]] = []
         self._batches: list[tuple[Any, Any]] = []
-        self.conjunctions: list[list[Task] | None] = []
+        self._tasks: list[list[Task]] = []
         for group in groups.all:
             shifts = [(slot, groups.places[slot].shift) for slot in group.slots]
             table = np.array([(slot, 0, 1, shift) for slot, shift in shifts], np.int64).reshape(-1, 4)
             self._batches.append((layout.Batch(table, *row, self._none), layout.Batch(table, *row, self._lows)))
-            self.conjunctions.append(
-                [Task(slot, shift, self.rows) for slot, shift in shifts] if group.conjunction else None
-            )
+            own = [] if group.operator == "automaton" else shifts  # that operator takes batches
+            self._tasks.append([Task(slot, shift, self.rows) for slot, shift in own])
             self._by.append((group.by, keys.get(group.by)))
 
     def forget(self) -> None:
@@ -72,13 +71,15 @@ class Single:
             wide = wide or low != 0.0
         return wide
 
-    def batch(self, group: int, seq: int, key: int, word: int, wide: bool) -> Any:
-        """The row as the kernel's batch for the rules of one group."""
+    def place(self, seq: int, key: int, word: int) -> None:
+        """Write the event's number, and its key and word for one group."""
         self._seq[0], self._key[0], self._mask[0] = seq, key, word
+
+    def batch(self, group: int, wide: bool) -> Any:
+        """The row as the batch of the sequence operator for the rules of one group, after `place`."""
         return self._batches[group][wide]
 
     def tasks(self, group: int, wide: bool) -> list[Task]:
-        """The tasks of the row for a group of ``all`` rules."""
-        tasks = self.conjunctions[group]
-        assert tasks is not None
+        """The tasks of the row for the rules of one group, after `place`."""
+        tasks = self._tasks[group]
         return [Task(task.slot, task.shift, self.wide_rows) for task in tasks] if wide else tasks

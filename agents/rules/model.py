@@ -158,6 +158,8 @@ class Rule(Model):
     emit_mode: Literal["final", "eager"] = "final"
     """``final``: a match waits until no partial match that started earlier is left (relevant with ``skip`` only)."""
     max_partials: Annotated[MaxPartials, BeforeValidator(_limit)] = MaxPartials()
+    max_matches: Whole | None = Field(default=None, ge=1, le=2**30)
+    """Matches that one event may complete for one key, where all combinations match; None: limit of max_partials."""
     emit: dict[str, str] = Field(default_factory=dict)
     confidence: str | None = None
     alert: Alert | None = None

@@ -13,7 +13,7 @@ __all__ = ["BENCHMARKS", "run_benchmarks"]
 
 BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "frames": ("frames",),
-    "engine": ("engine.cep", "engine.conjunction", "engine.windows"),
+    "engine": ("engine.cep", "engine.combinations", "engine.conjunction", "engine.windows"),
     "transport": ("transport",),
     "broker": ("broker",),
     "pipeline": ("pipeline", "alerts"),

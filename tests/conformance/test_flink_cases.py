@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from astrocyte.agents.cep.combinations.program import why_not_combinations
 from astrocyte.agents.cep.sequence.operator import SkipError
+from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.errors import InvalidRule
 from tests.support.cep_cases import EngineRun, Run, asserted_of, expected_of, rule_of
 
@@ -52,6 +54,25 @@ def test_case_gives_the_expected_matches(case: dict[str, Any], kind: type[Run], 
     if "asserted_live_partials" in case and kind is Run:
         assert run.matcher._sequence.live_partials() == case["asserted_live_partials"]
     run.check_leaks()
+
+
+def _combining() -> list[Any]:
+    """Cases of which every combination of events matches, which have an operator of their own without timeouts."""
+    found = [(case, rule_of(case, timeouts=False)) for case in DATA.get("cases", [])]
+    return [pytest.param(case, rule, id=case["name"]) for case, rule in found if why_not_combinations(rule) is None]
+
+
+@pytest.mark.parametrize("batch", [1, 3, None], ids=["one", "three", "all"])
+@pytest.mark.parametrize(("case", "rule"), _combining())
+def test_combinations_are_those_of_the_case_and_of_the_automaton(
+    case: dict[str, Any], rule: Rule, batch: int | None
+) -> None:
+    own = Run(case, batch=batch, rule=rule).run()
+    automaton = Run(case, batch=batch, rule=rule, combinations=False).run()
+    assert own.matches == automaton.matches
+    for run in (own, automaton, EngineRun(case, batch=batch, rule=rule).run()):
+        assert Counter(run.matches) == expected_of(case["expected"])
+        run.check_leaks()
 
 
 @pytest.mark.parametrize("case", _ids("state_cases"))

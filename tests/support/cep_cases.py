@@ -30,8 +30,11 @@ Match = tuple[tuple[str, tuple[int, ...]], ...]
 # -- pattern to rule -----------------------------------------------------------------------------------------------
 
 
-def rule_of(case: Case) -> Rule:
-    """The rule of a case. Raises InvalidRule where the case's pattern is malformed."""
+def rule_of(case: Case, *, timeouts: bool = True) -> Rule:
+    """The rule of a case. Raises InvalidRule where the case's pattern is malformed.
+
+    ``timeouts``: with its timeouts; without them it has a time limit in any case, beyond all times of the cases.
+    """
     names = _Names(case["pattern"])
     skip: Any = case.get("skip", "no_skip")
     if isinstance(skip, dict):
@@ -45,10 +48,10 @@ def rule_of(case: Case) -> Rule:
     return Rule(
         name="case",
         by="key",
-        within=f"{within}ms" if within else None,
+        within=f"{within}ms" if within else None if timeouts else "3650d",
         seq=_members(case["pattern"], names),
         skip=skip,
-        on_timeout=True,
+        on_timeout=True if timeouts else None,
     )
 
 
@@ -172,16 +175,28 @@ def frame_of(events: Sequence[Mapping[str, Any]], key: str | None) -> Frame:
 class Run:
     """One run of a case: a matcher, its snapshots, and its outputs."""
 
-    def __init__(self, case: Case, *, batch: int | None = None, room: int = 4) -> None:
+    def __init__(
+        self,
+        case: Case,
+        *,
+        batch: int | None = None,
+        room: int = 4,
+        rule: Rule | None = None,
+        combinations: bool = True,
+    ) -> None:
         self.case = case
         self.names = _Names(case["pattern"])
-        self.rule = rule_of(case)
+        self.rule = rule or rule_of(case)
         self.room = room
+        self.combinations = combinations
         self.batch = batch or max(len(case["events"]), 1)
-        self.matcher = Matcher([self.rule], room=room)
+        self.matcher = self._new()
         self.matches: list[Match] = []
         self.timeouts: list[tuple[Match, int]] = []
         self.late: list[int] = []
+
+    def _new(self) -> Matcher:
+        return Matcher([self.rule], room=self.room, combinations=self.combinations)
 
     def run(self) -> Run:
         """Feed everything; afterwards the state is consistent (`check_leaks`)."""
@@ -213,7 +228,7 @@ class Run:
                 self._collect(self.matcher.advance(min(watermark, 2**52) * MILLISECOND))
             elif "snapshot" in item:
                 snapshot = {name: array.copy() for name, array in self.matcher.snapshot().items()}
-                self.matcher = Matcher([self.rule], room=self.room)
+                self.matcher = self._new()
                 self.matcher.restore(snapshot)
             else:
                 raise AssertionError(f"unknown item of a stream: {item}")
@@ -248,6 +263,7 @@ class Run:
         self.matcher.flush()
         size = self.matcher._sequence.size()
         assert (size["runs"], size["events"], size["timers"]) == (0, 0, 0), f"left in the state: {size}"
+        assert self.matcher.partials() == 0
         assert self.matcher.low_water_us() is None
         assert len(self.matcher.live_refs()) == 0
 
@@ -255,8 +271,8 @@ class Run:
 class EngineRun(Run):
     """The same through the public `Engine`, which orders events, detects late ones and takes its own snapshots."""
 
-    def __init__(self, case: Case, *, batch: int | None = None) -> None:
-        super().__init__(case, batch=batch)
+    def __init__(self, case: Case, *, batch: int | None = None, rule: Rule | None = None) -> None:
+        super().__init__(case, batch=batch, rule=rule)
         self.engine = Engine(self.rule)
 
     def run(self) -> Run:

@@ -148,3 +148,52 @@ class RandomRule:
         if index and self.rng.random() < 0.25:
             options["optional"] = said["optional"] = True
         return Group(seq=steps, **options), naive.Part(members=tuple(parts), **said)
+
+
+class RandomCombinations:
+    """A rule of which every combination of events matches, as `RandomRule`; its naive pattern is ``parts``."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.within = rng.choice([8, 15, 30])
+        self.ambiguous = False
+        steps: list[Step] = []
+        parts: list[naive.Part] = []
+        for index in range(rng.randint(1, 3)):
+            times = rng.choice([1, 1, 1, 2, 3]) if index else rng.choice([1, 2])
+            text, condition = self.condition(rng)
+            options: dict[str, Any] = {"contiguity": "followed_by_any"} if index else {}
+            if times > 1:
+                options |= {"times": times, "combinations": True}
+            steps.append(Step(name=f"s{index}", stream=STREAM, where=text, **options))
+            said = {"contiguity": "followed_by_any", "inner": "followed_by_any", "least": times, "most": times}
+            parts.append(naive.Part(name=f"s{index}", where=condition, **said))
+        if len(steps) == 1 and not steps[0].loops:
+            steps.append(Step(name="s1", stream=STREAM, contiguity="followed_by_any"))
+            parts.append(naive.Part(name="s1", contiguity="followed_by_any"))
+        self.parts = tuple(parts)
+        self.skip = rng.choice(["none"] * 3 + ["past_last", "to_next"] + ["to_first", "to_last"] * (len(steps) > 1))
+        self.step = rng.choice(steps[1:]).name if self.skip in ("to_first", "to_last") else ""
+        self.eager = rng.random() < 0.3
+        self.rule = Rule(
+            name="combinations",
+            within={"time": f"{self.within - 1}us", "closed": True} if rng.random() < 0.3 else f"{self.within}us",
+            seq=steps,
+            skip={self.skip: self.step, "on_missing": "error"} if self.step else self.skip,
+            emit_mode="eager" if self.eager else "final",
+        )
+
+    @staticmethod
+    def condition(rng: random.Random) -> tuple[str, naive.Condition]:
+        wanted, least = rng.choice(TYPES), rng.randrange(1, 4)
+        kind = rng.random()
+        if kind < 0.5:
+            return f"type == '{wanted}'", lambda event, taken: event["type"] == wanted
+        if kind < 0.75:
+            return (
+                f"type == '{wanted}' or value >= {least}",
+                lambda event, taken: event["type"] == wanted or event["value"] >= least,
+            )
+        return (
+            f"type != '{wanted}' and value < {least}",
+            lambda event, taken: event["type"] != wanted and event["value"] < least,
+        )

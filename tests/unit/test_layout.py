@@ -36,10 +36,11 @@ ARROWS: dict[str, dict[str, str]] = {
         "windows": "cep expressions jit rules",
     },
     "agents/cep": {
+        "combinations": "compiler key_headers operator rows",
         "compiler": "operator predicates",
         "conjunction": "operator rows values",
-        "explain": "compiler operator",
-        "sequence": "compiler operator rows values",
+        "explain": "combinations compiler operator",
+        "sequence": "compiler key_headers operator rows values",
     },
     "agents/engine": {
         "arrival": "tables",

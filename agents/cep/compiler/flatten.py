@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.compiler.formula import DYNAMIC, TRUE, Formula, Term, both, dnf, either
 from astrocyte.agents.cep.compiler.nfa import Action, Edge, Graph, Kind, State, build_graph
 from astrocyte.agents.cep.compiler.running_values import Reader, Slot
-from astrocyte.agents.cep.operator import Atom
+from astrocyte.agents.cep.operator import Atom, OperatorName
 from astrocyte.agents.expressions.bytecode import Code
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.rules.model import Rule
@@ -87,6 +87,7 @@ class Table:
 class Program:
     """A compiled ``seq`` or ``any``. Immutable."""
 
+    operator: ClassVar[OperatorName] = "automaton"
     rule: Rule
     atoms: tuple[Atom, ...]
     dynamic: tuple[Node, ...]

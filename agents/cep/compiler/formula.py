@@ -27,7 +27,8 @@ from astrocyte.agents.expressions.nodes import (
 )
 from astrocyte.schemas.errors import InvalidRule
 
-__all__ = ["DYNAMIC", "FALSE", "TRUE", "Atoms", "Formula", "Term", "both", "dnf", "either", "negation"]
+__all__ = ["DYNAMIC", "FALSE", "TRUE", "Atoms", "Formula", "Term", "both", "dnf", "either", "negation",
+           "reads_one_event"]  # fmt: skip
 
 DYNAMIC: Final = 64
 MAX_ATOMS: Final = 64
@@ -108,7 +109,7 @@ class Atoms:
         if node is None:
             return self.static_atom(None, streams)
         body = self.convert(node, streams)
-        guarded = _is_static(node) or (isinstance(node, And) and any(_is_static(part) for part in node.parts))
+        guarded = reads_one_event(node) or (isinstance(node, And) and any(reads_one_event(part) for part in node.parts))
         return body if guarded else both(self.static_atom(None, streams), body)
 
     def static_atom(self, node: Node | None, streams: tuple[str, ...]) -> Formula:
@@ -132,12 +133,12 @@ class Atoms:
 
     def convert(self, node: Node, streams: tuple[str, ...]) -> Formula:
         """Formula of the node; its largest parts that read the current event alone become one atom each."""
-        if _is_static(node):
+        if reads_one_event(node):
             return self.static_atom(node, streams)
         match node:
             case And(parts) | Or(parts):
-                static = tuple(part for part in parts if _is_static(part))
-                formulas = [self.convert(part, streams) for part in parts if not _is_static(part)]
+                static = tuple(part for part in parts if reads_one_event(part))
+                formulas = [self.convert(part, streams) for part in parts if not reads_one_event(part)]
                 if static:
                     whole = static[0] if len(static) == 1 else type(node)(static)
                     formulas.insert(0, self.static_atom(whole, streams))
@@ -164,5 +165,6 @@ class Atoms:
                 return self.dynamic_atom(Compare("!=", node, Constant(0)))
 
 
-def _is_static(node: Node) -> bool:
+def reads_one_event(node: Node) -> bool:
+    """Whether the truth of a condition depends on the current event alone."""
     return not any(isinstance(part, Aggregate) or (isinstance(part, Field) and part.step) for part in walk(node))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from astrocyte.agents.cep.operator import RuleProgram
+from astrocyte.agents.cep.operator import OperatorName, RuleProgram
 from astrocyte.agents.cep.predicates import StreamPlan
 
 __all__ = ["PredicateGroup", "PredicateGroups", "RuleBits"]
@@ -20,12 +20,11 @@ WORD: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RuleBits:
-    """Place of a rule's bits, its program, and its operator (``conjunction`` or sequence)."""
+    """Place of a rule's bits, and its program."""
 
     group: int
     shift: int
     program: RuleProgram
-    conjunction: bool
 
     @property
     def where(self) -> tuple[int, int]:
@@ -35,10 +34,10 @@ class RuleBits:
 
 @dataclass(slots=True)
 class PredicateGroup:
-    """Rules of the same kind, streams and correlation field; the first ``used`` bits are allocated permanently."""
+    """Rules of the same operator, streams and correlation field; the first ``used`` bits are allocated permanently."""
 
     number: int
-    conjunction: bool
+    operator: OperatorName
     by: str | None
     streams: tuple[str, ...]
     used: int = 0
@@ -53,22 +52,20 @@ class PredicateGroups:
         self.places: dict[int, RuleBits] = {}
         self.columns: dict[str, int] = {name: column for column, name in enumerate(fields)}
         """Row of ``Prepared.columns`` for every captured field; rows never change."""
-        self._open: dict[tuple[bool, str | None, tuple[str, ...]], PredicateGroup] = {}
+        self._open: dict[tuple[OperatorName, str | None, tuple[str, ...]], PredicateGroup] = {}
 
-    def add(
-        self, slot: int, program: RuleProgram, *, conjunction: bool, where: tuple[int, int] | None = None
-    ) -> tuple[int, ...]:
+    def add(self, slot: int, program: RuleProgram, *, where: tuple[int, int] | None = None) -> tuple[int, ...]:
         """Allocate a rule's place and return its columns; ``where`` is its place in a snapshot that is restored.
 
         When restoring, rules must be added in the order of their places.
         """
         rule, need = program.rule, max(len(program.atoms), 1)
-        signature = (conjunction, rule.by, rule.streams)
+        signature = (program.operator, rule.by, rule.streams)
         if where is not None:
             while len(self.all) <= where[0]:
                 self.all.append(PredicateGroup(len(self.all), *signature))
             group = self._open[signature] = self.all[where[0]]
-            group.conjunction, group.by, group.streams = signature
+            group.operator, group.by, group.streams = signature
             group.used = where[1]
         else:
             found = self._open.get(signature)
@@ -76,7 +73,7 @@ class PredicateGroups:
                 found = self._open[signature] = PredicateGroup(len(self.all), *signature)
                 self.all.append(found)
             group = found
-        self.places[slot] = RuleBits(group.number, group.used, program, conjunction)
+        self.places[slot] = RuleBits(group.number, group.used, program)
         group.used += need
         group.slots.append(slot)
         return tuple(self.columns.setdefault(name, len(self.columns)) for name in program.captures)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import ClassVar, Final
 
-from astrocyte.agents.cep.operator import Atom
+from astrocyte.agents.cep.operator import Atom, OperatorName
 from astrocyte.agents.expressions.bytecode import NUMBER, NUMBER_OR_ZERO, PRESENT, Code, Operand
 from astrocyte.agents.expressions.nodes import (
     Aggregate,
@@ -58,6 +58,7 @@ class ConjunctionProgram:
     slot, or, as -1 - j, bit j of its word.
     """
 
+    operator: ClassVar[OperatorName] = "conjunction"
     rule: Rule
     atoms: tuple[Atom, ...]
     captures: tuple[str, ...]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from astrocyte.agents.cep.combinations.program import compile_combinations, why_not_combinations
 from astrocyte.agents.cep.compiler.flatten import FlatEdge, Program, compile_rule
 from astrocyte.agents.cep.compiler.formula import DYNAMIC, Term
 from astrocyte.agents.cep.compiler.nfa import Kind
@@ -53,6 +54,8 @@ class Automaton:
     edges: tuple[GraphEdge, ...]
     remarks: tuple[str, ...]
     """What ``group`` and ``cool_down`` do to the alerts."""
+    operator: str
+    """Which operator runs the rule, and why."""
     within: str | None = None
 
 
@@ -61,12 +64,25 @@ def automaton(rule: Rule) -> Automaton:
     remarks = tuple(_alerts(rule))
     if rule.kind == "all":
         nodes, edges = _conjunction(rule)
-        return Automaton(nodes, edges, remarks)
+        return Automaton(nodes, edges, remarks, _operator(rule))
     program = compile_rule(rule)
     within = None
     if rule.within is not None and rule.skip.kind == "none":
         within = f"the whole match within {format_duration(rule.within.time)}"
-    return Automaton(tuple(_nodes(program)), tuple(_edges(program)), remarks, within)
+    return Automaton(tuple(_nodes(program)), tuple(_edges(program)), remarks, _operator(rule), within)
+
+
+def _operator(rule: Rule) -> str:
+    if rule.kind == "all":
+        return "operator conjunction: events wait for the others of their match"
+    why_not = why_not_combinations(rule)
+    if why_not is not None:
+        return f"operator automaton: partial matches are kept one by one, since {why_not}"
+    most = compile_combinations(rule).most_matches
+    return (
+        "operator combinations: events are kept by step, and an event that completes matches makes them then, "
+        f"at most {most:,} (max_matches)"
+    )
 
 
 def _alerts(rule: Rule) -> Iterator[str]:

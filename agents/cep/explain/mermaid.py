@@ -26,7 +26,8 @@ _ARROWS = {"take": "-->", "time": "-->", "part": "-->", "none_of": "-. none of .
 def mermaid(rule: Rule) -> str:
     """A flowchart: states as boxes, taken events as solid arrows, ignored events as dotted ones."""
     graph = automaton(rule)
-    title = [f"%% rule {rule.name}, version {rule.content_version}", *(f"%% {line}" for line in graph.remarks)]
+    remarks = [f"rule {rule.name}, version {rule.content_version}", graph.operator, *graph.remarks]
+    title = [f"%% {line}" for line in remarks]
     return "\n".join([*title, "flowchart LR", *_lines(graph)]) + "\n"
 
 

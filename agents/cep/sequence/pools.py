@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+from astrocyte.agents.cep.key_headers import find
 from astrocyte.agents.cep.sequence.layout import (
     G_OUT,
     G_TIMER_FREE,
@@ -22,7 +23,7 @@ from astrocyte.agents.cep.sequence.layout import (
     Q_HEAD,
     Q_TAIL,
 )
-from astrocyte.agents.cep.sequence.runs import drop_head, find, free_run, release, room_for, settle
+from astrocyte.agents.cep.sequence.runs import drop_head, free_run, release, room_for, settle
 from astrocyte.agents.jit import at, kernel
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from astrocyte.agents.cep.key_headers import vacate
 from astrocyte.agents.cep.sequence.layout import (
     COUNT,
     FIRST,
@@ -81,42 +82,11 @@ def rule_of(T, r):
 
 
 @inner
-def home(H, slot, key):
-    word = (np.uint64(slot) << np.uint64(32)) ^ np.uint64(key)
-    word *= np.uint64(0x9E3779B97F4A7C15)
-    return np.int64((word >> np.uint64(32)) & np.uint64(H.shape[0] - 1))
-
-
-@inner
-def find(H, slot, key):
-    """Index of the header of (rule, key), or of the free header where it belongs."""
-    place = home(H, slot, key)
-    while H[at(place)]["rule"] != 0 and (H[at(place)]["rule"] != slot + 1 or H[at(place)]["key"] != key):
-        place = (place + 1) & (H.shape[0] - 1)
-    return place
-
-
-@inner
 def forget_if_empty(S, h):
-    """Free the header of a key that holds nothing, and close the gap; True if it was freed.
-
-    Headers behind the gap move back if their search would pass it, so that a search may end at a free header.
-    """
-    H = S.H
-    if H[at(h)]["runs"] > 0 or H[at(h)]["done"] >= 0:
+    """Free the header of a key that holds nothing; True if it was freed."""
+    if S.H[at(h)]["runs"] > 0 or S.H[at(h)]["done"] >= 0:
         return False
-    last = H.shape[0] - 1
-    gap = np.int64(h)
-    place = np.int64(h)
-    while True:
-        place = (place + 1) & last
-        if H[at(place)]["rule"] == 0:
-            break
-        first = home(H, np.int64(H[at(place)]["rule"]) - 1, np.int64(H[at(place)]["key"]))
-        if ((place - first) & last) >= ((place - gap) & last):
-            H[at(gap)] = H[at(place)]
-            gap = place
-    H[at(gap)]["rule"] = 0
+    vacate(S.H, h)
     S.G[G_HEADERS] -= 1
     return True
 

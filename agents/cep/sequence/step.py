@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from astrocyte.agents.cep.key_headers import find, home
 from astrocyte.agents.cep.sequence.conditions import holds, truths, undecided
 from astrocyte.agents.cep.sequence.layout import (
     DIES,
@@ -63,10 +64,8 @@ from astrocyte.agents.cep.sequence.layout import (
 from astrocyte.agents.cep.sequence.runs import (
     drop_head,
     expire,
-    find,
     forget_if_empty,
     free_run,
-    home,
     new_node,
     new_run,
     put_out,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from astrocyte.agents.cep.key_headers import find, home
 from astrocyte.agents.cep.sequence.layout import (
     G_SWEEP,
     G_TIMER_FREE,
@@ -16,7 +17,7 @@ from astrocyte.agents.cep.sequence.layout import (
     Q_TAIL,
     S_DEADLINE,
 )
-from astrocyte.agents.cep.sequence.runs import expire, find, forget_if_empty, home, room_for, rule_of
+from astrocyte.agents.cep.sequence.runs import expire, forget_if_empty, room_for, rule_of
 from astrocyte.agents.jit import at, inner, kernel, prefetch
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks of the engine: sequences, conjunctions and windows."""
+"""Benchmarks of the engine: sequences, combinations, conjunctions and windows."""

@@ -45,7 +45,7 @@ __all__ = ["Correlator"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 9
+FORMAT: Final = 10
 """Version of the content of a snapshot."""
 _SHOWN: Final = 300
 """Characters of the error that a damaged snapshot causes."""

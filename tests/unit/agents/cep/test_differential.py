@@ -1,4 +1,7 @@
-"""The engine against the naive matcher: random rules on random events give the same matches."""
+"""The engine against the naive matcher: random rules on random events give the same matches.
+
+Rules of which every combination matches run both ways: by the operator of their own, and as an automaton.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.frames import Frame
 from tests.support import naive
-from tests.support.random_rules import STREAM, RandomRule, random_events
+from tests.support.random_rules import STREAM, RandomCombinations, RandomRule, random_events
 
 
-def engine_matches(rule, events, rng):
+def engine_matches(rule, events, rng, *, combinations=True):
     """Matches of the engine: random cuts into calls, a snapshot now and then, the end of time at the end."""
     frame = Frame.from_columns(
         STREAM,
@@ -28,7 +31,7 @@ def engine_matches(rule, events, rng):
             "value": np.array([event["value"] for event in events], np.int64),
         },
     )
-    matcher = Matcher([rule], room=4)
+    matcher = Matcher([rule], room=4, combinations=combinations)
     batches, start = [], 0
     while start < len(events):
         stop = min(len(events), start + rng.randint(1, 4))
@@ -37,7 +40,7 @@ def engine_matches(rule, events, rng):
             batches.append(matcher.advance(events[stop - 1]["t"]))
         if rng.random() < 0.2:
             snapshot = matcher.snapshot()
-            matcher = Matcher([rule], room=4)
+            matcher = Matcher([rule], room=4, combinations=combinations)
             matcher.restore(snapshot)
         start = stop
     batches.append(matcher.advance(10**9))
@@ -59,11 +62,11 @@ def ends(matches):
     return Counter((each[0], each[-1]) for each in indices)
 
 
-def compare(seed: int, events: int) -> bool:
+def compare(seed: int, events: int, kind=RandomRule) -> bool:
     """Compare one random rule; False where the rule is malformed and there was nothing to compare."""
     rng = random.Random(seed)
     try:
-        made = RandomRule(rng)
+        made = kind(rng)
     except InvalidRule:
         return False
     stream = random_events(rng, rng.randint(1, events))
@@ -90,6 +93,18 @@ def compare(seed: int, events: int) -> bool:
     return True
 
 
+def same_both_ways(seed: int, events: int) -> int:
+    """Number of matches of a random rule of combinations: the same by both operators, in the same order."""
+    rng = random.Random(seed)
+    made = RandomCombinations(rng)
+    stream = random_events(rng, rng.randint(1, events))
+    for event in stream:
+        event["key"] = rng.choice("xxy")
+    own = engine_matches(made.rule, stream, rng)
+    assert own == engine_matches(made.rule, stream, rng, combinations=False), f"seed {seed}"
+    return len(own)
+
+
 @pytest.mark.search
 def test_random_rules_match_as_the_naive_matcher_says(search_seed):
     compared = sum(compare(seed, 9) for seed in range(search_seed, search_seed + 200))
@@ -100,3 +115,22 @@ def test_random_rules_match_as_the_naive_matcher_says(search_seed):
 def test_many_random_rules_match_as_the_naive_matcher_says():
     compared = sum(compare(seed, 11) for seed in range(1_000, 21_000))
     assert compared > 10_000
+
+
+@pytest.mark.search
+def test_combinations_match_as_the_naive_matcher_says(search_seed):
+    compared = sum(compare(seed, 9, RandomCombinations) for seed in range(search_seed, search_seed + 150))
+    assert compared > 100
+
+
+@pytest.mark.search
+def test_combinations_come_in_the_order_in_which_the_automaton_finds_them(search_seed):
+    matches = sum(same_both_ways(seed, 40) for seed in range(search_seed, search_seed + 150))
+    assert matches > 1_000
+
+
+@pytest.mark.soak
+def test_many_combinations_match_as_the_naive_matcher_and_the_automaton_say():
+    compared = sum(compare(seed, 11, RandomCombinations) for seed in range(1_000, 11_000))
+    assert compared > 5_000
+    assert sum(same_both_ways(seed, 60) for seed in range(1_000, 11_000)) > 10_000

@@ -22,6 +22,9 @@ def kind(name, condition="", **options):
 RULES = {
     "followed_by": {"seq": [kind("a"), kind("b")], "skip": "past_last"},
     "loop": {"seq": [kind("a"), kind("b", " and value > last(a.value)", min=1), kind("c")]},
+    "combinations": {
+        "seq": [kind("a"), kind("b", contiguity="followed_by_any"), kind("c", contiguity="followed_by_any")]
+    },
     "absence": {"seq": [kind("a"), kind("b", negated=True)], "on_timeout": {}},
     "bounded": {"seq": [kind("a"), kind("b", within_prev="3s")], "on_timeout": {}},
     "all": {"all": [kind("a"), kind("b")]},
