@@ -297,11 +297,12 @@ class Watermarks:
         self._note_idle(place)
         self._advance()
 
-    def silence(self, source: Source, peers: Sequence[Source] = ()) -> None:
+    def silence(self, source: Source, peers: Sequence[Source] = (), *, whole: bool = True) -> None:
         """A report that the source is silent, by itself or by one that reads it: it is idle until it sends a frame.
 
         Its events stay open, because nobody said that its producer has ended. `activate` does not undo it. ``peers``
-        are announced.
+        are announced. ``whole``: its place is idle, too, if no other source is active there. Without it that is found
+        by who reads the place (`mark_idle`), as others may have something there of which nothing is known yet.
         """
         for peer in peers:
             if peer != source:
@@ -312,7 +313,8 @@ class Watermarks:
         else:  # it has only been announced
             self._sources.pop(source, None)
             self._keep_ended(source, together=False)
-        self._note_idle(source.place)
+        if whole:
+            self._note_idle(source.place)
         self._advance()
 
     def wake(self, source: Source, peers: Sequence[Source]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,7 +41,7 @@ from astrocyte.pipeline.transport.transport import TP, ack_handle
 from astrocyte.pipeline.watch.link import Supervisor
 from astrocyte.pipeline.watch.web import serve
 from astrocyte.schemas.declarations import StreamDeclaration
-from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
+from astrocyte.schemas.topics import DEAD_LETTERS, TopicPartition, state_topic
 
 if TYPE_CHECKING:
     from astrocyte.agents.domain import Domain
@@ -110,6 +110,7 @@ def build_insight(app: WorkerApp, settings: Settings) -> None:
 
 def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     # Only these roles load the kernels and their compiler: a third of its start and 80 MB.
+    from astrocyte.pipeline.roles.correlation.copy_ends import CopyEnds
     from astrocyte.pipeline.roles.correlation.correlate import Correlator
     from astrocyte.pipeline.roles.correlation.domains import domain_of, topics_of
     from astrocyte.pipeline.roles.correlation.unsettled import output_since
@@ -147,13 +148,23 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         lambda place: _unread(app, *place),
         plan.copies,
     )
+    copies = CopyEnds(
+        {
+            copy: [TopicPartition(source, number) for number in range(known.count(source))]
+            for copy, source in plan.copies.items()
+        },
+        lambda place: _at_end(app, *place),
+        partial(_ends, app),
+        lambda: correlator.domains,
+        settings.idle_timeout / 1e6,
+    )
     # The app's producer exists only once the app has started, hence the lambdas.
     correlator = Correlator(
         make_domain,
         KafkaStateStore(settings.broker, state_topic(group), settings.partitions),
         lambda topic, partition, records: app.producer.confirmed.send_batch(topic, partition, records),  # noqa: PLW0108
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
-        lambda place: _at_end(app, *place),
+        copies.of,
         role=role,
         partitions=settings.partitions,
         snapshot_interval_us=settings.snapshot_interval,
@@ -200,6 +211,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         logger.warning("role %s has nothing to do: the rule files have no section insight", role)
     repeat(app, tick, _TICK_S)
     repeat(app, correlator.look_for_stalls, 1.0)
+    repeat(app, copies.look, 1.0)
     follow(app, live, rules_start, lambda ruleset: _change_rules(ruleset, known, whole, correlator, settings))
 
 
@@ -336,6 +348,11 @@ def _copies(plan: Plan) -> list[tuple[Repartition, StreamDeclaration | None]]:
 def _at_end(app: WorkerApp, topic: str, partition: int) -> AtEnd | None:
     end: AtEnd | None = app.consumer.at_end(TP(topic, partition))
     return end
+
+
+async def _ends(app: WorkerApp, places: Collection[TopicPartition]) -> dict[TopicPartition, int] | None:
+    found: dict[TP, int] | None = await app.consumer.ends_of([TP(*place) for place in places])
+    return None if found is None else {TopicPartition(*place): end for place, end in found.items()}
 
 
 def _unread(app: WorkerApp, topic: str, partition: int) -> Unread | None:

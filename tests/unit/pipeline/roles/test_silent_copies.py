@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import orjson
@@ -12,17 +13,20 @@ from faust.types import TP
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.ingest.copies import Copy
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.roles.correlation.copy_ends import CopyEnds
 from astrocyte.pipeline.roles.correlation.correlate import Correlator
+from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.roles.repartition import RepartitionRunner
 from astrocyte.pipeline.topology.plan import decoders_of, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.partition_ends import PartitionEnds
 from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.topics import ALERTS, CLOCK, LATE
+from astrocyte.schemas.topics import ALERTS, CLOCK, LATE, TopicPartition
 from tests.support.correlate_role import START_US, Broker
 from tests.support.logs import write_log
 
@@ -53,6 +57,11 @@ class Pipeline:
         self.delivered: dict[tuple[str, tuple[str, int]], int] = {}
         self.tracker = CommitTracker()
         self.started = False
+        self.copying = True
+        """Whether the role repartition gets time."""
+        self.answers = True
+        """Whether the broker says where topics end."""
+        self.asked_s: list[float] = []
 
     async def start(self) -> None:
         """Both roles begin, or end and begin again."""
@@ -61,9 +70,14 @@ class Pipeline:
             "memory", self.broker.deliver, at_end=lambda number: self._at_end("repartition", (SOURCE, number)),
             idle_timeout_s=IDLE_S, monotonic=lambda: self.now_s, now_us=lambda: self.now_us,
         )  # fmt: skip
+        self.copies = CopyEnds(
+            {COPY: [TopicPartition(SOURCE, number) for number in range(PARTITIONS)]},
+            lambda place: self._at_end("correlate", place), self._ends, lambda: self.correlator.domains,
+            IDLE_S, lambda: self.now_s,
+        )  # fmt: skip
         self.correlator = Correlator(
             self._domain, self.broker, self.broker.send_batch, self.broker.deliver,
-            lambda place: self._at_end("correlate", place), partitions=PARTITIONS, snapshot_interval_us=1_000_000,
+            self.copies.of, partitions=PARTITIONS, snapshot_interval_us=1_000_000,
             idle_timeout_us=int(IDLE_S * 1e6), monotonic=lambda: self.now_s, now_us=lambda: self.now_us,
         )  # fmt: skip
         numbers = range(PARTITIONS)
@@ -123,11 +137,15 @@ class Pipeline:
             return None
         return replace(end, delivered=self.delivered.get((role, tuple(place))))
 
+    async def _ends(self, places):
+        self.asked_s.append(self.now_s)
+        return {each: len(self.records(tuple(each))) for each in places} if self.answers else None
+
     async def _fetch(self, place: tuple[str, int]) -> None:
         records = self.records(place)
         fresh = {
             role: records[self.read[role, place] :]
-            for role in (("repartition", "correlate") if place[0] == SOURCE else ("correlate",))
+            for role in (("repartition", "correlate") if place[0] == SOURCE and self.copying else ("correlate",))
         }
         first = self.read["correlate", place]
         self.ends.answered(TP(*place), first, len(records), records=any(fresh.values()), sent_s=self.now_s)
@@ -150,7 +168,9 @@ class Pipeline:
             if self.started:
                 for place in [(topic, number) for topic in (SOURCE, COPY) for number in range(PARTITIONS)]:
                     await self._fetch(place)
-                await self.runner.tick()
+                if self.copying:
+                    await self.runner.tick()
+                await self.copies.look()
                 await self.correlator.tick()
 
     def count(self, topic: str) -> int:
@@ -225,3 +245,56 @@ async def test_one_partition_that_falls_silent_before_another_ends_nothing(pipel
     pipeline.send("purchase")
     await pipeline.after(80.0)
     assert (pipeline.count(ALERTS), pipeline.count(LATE)) == (0, 0)
+
+
+@pytest.mark.parametrize("before_s", [0.0, 12.0], ids=["first start", "all were silent"])
+async def test_what_a_slow_repartition_role_still_has_to_copy_is_not_late(pipeline, before_s, tmp_path):
+    await pipeline.start()
+    if before_s:
+        pipeline.send("cart")
+        await pipeline.after(before_s)
+    pipeline.copying = False
+    pipeline.send("cart")
+    await pipeline.after(40.0)  # the topic of copies is empty or silent; event time must not go on with the clock
+    pipeline.copying = True
+    await pipeline.after(3.0)
+    pipeline.send("purchase")
+    await pipeline.after(80.0)
+    assert (pipeline.count(ALERTS), pipeline.count(LATE)) == (0, 0)
+    assert pipeline.offline(tmp_path / "log.jsonl.zst") == 0
+
+
+async def test_a_role_that_only_reads_one_partition_in_time_ends_nothing_for_the_others(pipeline):
+    """Another worker's report that its partition is silent says nothing of the partitions that are still unread."""
+    pipeline.send("cart")
+    await pipeline.start()
+    frame = pipeline.runner.repartitioner._empty("", 2, end=True)
+    pipeline.copying = False
+    await pipeline.broker.deliver(copy_records(REPARTITION, Copy(frame, silent=True), PARTITIONS))
+    await pipeline.after(40.0)
+    pipeline.copying = True
+    await pipeline.after(3.0)
+    assert pipeline.count(LATE) == 0
+
+
+async def test_a_broker_that_does_not_say_where_topics_end_proves_nothing(pipeline):
+    await pipeline.start()
+    pipeline.send("cart")
+    pipeline.answers = False
+    await pipeline.after(90.0)
+    assert pipeline.count(ALERTS) == 0
+    pipeline.answers = True
+    await pipeline.after(80.0)
+    assert pipeline.count(ALERTS) == 7
+    assert min(b - a for a, b in pairwise(pipeline.asked_s)) >= 1.0
+
+
+async def test_messages_without_an_event_hold_up_no_silence(pipeline):
+    await pipeline.start()
+    pipeline.send("cart")
+    await pipeline.after(8.0)
+    pipeline.broker.records[SOURCE].append(
+        SimpleNamespace(partition=1, key=None, value=b"{", headers=(), time_ms=pipeline.now_us // 1000)
+    )
+    await pipeline.after(80.0)
+    assert (pipeline.count(ALERTS), pipeline.count(LATE)) == (7, 0)
