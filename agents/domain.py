@@ -238,7 +238,8 @@ class Domain:
         places = list(places)
         topics = {place.topic for place in places}
         for lane in self._lanes:
-            lane.watermarks.activate((place for place in places if place.topic in lane.topics), asserting=asserting)
+            own = [place for place in places if place.topic in lane.topics]
+            lane.watermarks.activate(own, asserting=asserting, copies=self.copies)
             if linked and self.linked:
                 lane.watermarks.wait_for_all(self.linked)
         return DomainOutput(led=[sent for lane in self._lanes for sent in lane.wake(topics)])

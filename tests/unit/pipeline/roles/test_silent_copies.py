@@ -7,11 +7,12 @@ from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import orjson
 import pytest
 from faust.types import TP
 
-from astrocyte.agents.domain import Domain, DomainGroup
+from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.copies import Copy
 from astrocyte.agents.loading import load_rules
@@ -25,8 +26,10 @@ from astrocyte.pipeline.topology.plan import decoders_of, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.partition_ends import PartitionEnds
-from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.topics import ALERTS, CLOCK, LATE, TopicPartition
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import RawRecord, frame_to_records
+from astrocyte.schemas.partitioning import partition_of
+from astrocyte.schemas.topics import ALERTS, CLOCK, LATE, MULTI_EVENTS, TopicPartition
 from tests.support.correlate_role import START_US, Broker
 from tests.support.logs import write_log
 
@@ -35,14 +38,16 @@ RULES = load_rules("""
 streams: [{name: c, topic: web, time: at, key: {field: user, partitioned: false}, fields: {action: string}}]
 rules:
   - name: left
-    by: user
+    by: key
     within: 1m
     seq: [{as: c, stream: c, where: "action == 'cart'"}, {not: {stream: c, where: "action == 'purchase'"}}]
     alert: {severity: info, message: left}
+  - {name: beside, by: key, within: 1m, all: [{as: c, stream: c}, {as: d, stream: axon_1}]}
 """)
 PLAN = make_plan(RULES)
 (REPARTITION,) = PLAN.repartitions
-SOURCE, COPY = REPARTITION.source, REPARTITION.topic
+SOURCE, COPY, DIRECT = REPARTITION.source, REPARTITION.topic, "mono.axon_1"
+TOPICS = (SOURCE, COPY, DIRECT)
 
 
 class Pipeline:
@@ -86,7 +91,7 @@ class Pipeline:
         self.read.clear()
         self.delivered.clear()
         self.read.update({("repartition", (SOURCE, number)): offset for number, offset in begins.items()})
-        places = [TP(topic, number) for topic in (SOURCE, COPY) for number in numbers]
+        places = [TP(topic, number) for topic in TOPICS for number in numbers]
         starts = await self.correlator.assigned(dict.fromkeys(places))
         for place in places:
             self.tracker.assign(place, starts.get(place, 0), None)
@@ -101,7 +106,7 @@ class Pipeline:
     def _domain(partition: int) -> Domain:
         groups = [DomainGroup(each.field, Engine(each.ruleset), each.topics) for each in PLAN.groups]
         return Domain(
-            partition, groups, lateness_us=LATENESS_US, topics=[SOURCE, COPY], internal={COPY},
+            partition, groups, lateness_us=LATENESS_US, topics=TOPICS, internal={COPY},
             copied_by=PLAN.copied_by, copies=PLAN.copies, decoders=decoders_of(PLAN.contracts),
         )  # fmt: skip
 
@@ -125,6 +130,22 @@ class Pipeline:
                     partition=number % partitions,
                     key=None,
                     value=orjson.dumps(body),
+                    headers=(),
+                    time_ms=self.now_us // 1000,
+                )
+            )
+
+    def send_directly(self) -> None:
+        """An event of each of the users in the stream that is not copied."""
+        for number in range(7):
+            key = f"u{number}"
+            columns = {"timestamp": np.array([self.now_us + number]), "key": [key], "value": [1.0]}
+            made = Frame.from_columns("axon_1", "directly", columns, first_seq=self.now_us + number)
+            self.broker.records[DIRECT].append(
+                SimpleNamespace(
+                    partition=partition_of(key, PARTITIONS),
+                    key=key.encode(),
+                    value=frame_to_records(made)[0].value,
                     headers=(),
                     time_ms=self.now_us // 1000,
                 )
@@ -166,7 +187,7 @@ class Pipeline:
         while self.now_s < end_s:
             self.now_s = min(end_s, self.now_s + 1.0)
             if self.started:
-                for place in [(topic, number) for topic in (SOURCE, COPY) for number in range(PARTITIONS)]:
+                for place in [(topic, number) for topic in TOPICS for number in range(PARTITIONS)]:
                     await self._fetch(place)
                 if self.copying:
                     await self.runner.tick()
@@ -178,15 +199,22 @@ class Pipeline:
 
     def offline(self, path) -> int:
         """Number of alerts of `match` over the log."""
+        return sum(len(output.alerts) for output in self.outputs(path))
+
+    def outputs(self, path, *, decisions: bool = True) -> list[DomainOutput]:
+        """What `match` makes of the log, with or without what the worker decided by its clock."""
         events = [
-            ConsumedRecord(SOURCE, number, each.offset, each.timestamp, each.key, each.value)
+            ConsumedRecord(topic, number, each.offset, each.timestamp, each.key, each.value)
+            for topic in (SOURCE, DIRECT)
             for number in range(PARTITIONS)
-            for each in self.records((SOURCE, number))
+            for each in self.records((topic, number))
         ]
-        clock = [ConsumedRecord(CLOCK, 0, at, 0, b"", each.value) for at, each in enumerate(self.broker.records[CLOCK])]
+        noted = self.broker.records[CLOCK] if decisions else ()
+        clock = [ConsumedRecord(CLOCK, 0, at, 0, b"", each.value) for at, each in enumerate(noted)]
+        events.sort(key=lambda each: each.timestamp_ms)  # as `record` writes them
         log = write_log(path, [*events, *clock], partitions=PARTITIONS)
         _, outputs = run_rules(RULES, [log], lateness_us=LATENESS_US)
-        return sum(len(output.alerts) for output in outputs)
+        return list(outputs)
 
 
 @pytest.fixture
@@ -254,26 +282,34 @@ async def test_what_a_slow_repartition_role_still_has_to_copy_is_not_late(pipeli
         pipeline.send("cart")
         await pipeline.after(before_s)
     pipeline.copying = False
-    pipeline.send("cart")
-    await pipeline.after(40.0)  # the topic of copies is empty or silent; event time must not go on with the clock
+    for _ in range(4):
+        pipeline.send("cart")
+        pipeline.send_directly()
+        await pipeline.after(10.0)  # the topic of copies is empty or silent, and event time must wait for it
     pipeline.copying = True
     await pipeline.after(3.0)
     pipeline.send("purchase")
     await pipeline.after(80.0)
     assert (pipeline.count(ALERTS), pipeline.count(LATE)) == (0, 0)
-    assert pipeline.offline(tmp_path / "log.jsonl.zst") == 0
+    found = pipeline.outputs(tmp_path / "log.jsonl.zst", decisions=False)
+    assert sum(len(each.alerts) for each in found) == 0
+    ids = {orjson.loads(each.value)["event_id"] for each in pipeline.broker.records[MULTI_EVENTS]}
+    assert ids == {orjson.loads(each.value)["event_id"] for output in found for each in output.multi_events}
+    assert len(ids) >= 28
 
 
-async def test_a_role_that_only_reads_one_partition_in_time_ends_nothing_for_the_others(pipeline):
-    """Another worker's report that its partition is silent says nothing of the partitions that are still unread."""
-    pipeline.send("cart")
+async def test_a_report_of_silence_says_nothing_of_partitions_that_others_still_have_to_copy(pipeline):
     await pipeline.start()
-    frame = pipeline.runner.repartitioner._empty("", 2, end=True)
     pipeline.copying = False
-    await pipeline.broker.deliver(copy_records(REPARTITION, Copy(frame, silent=True), PARTITIONS))
-    await pipeline.after(40.0)
+    pipeline.send("cart", partitions=1)
+    pipeline.send_directly()
+    silent = Copy(pipeline.runner.repartitioner._empty("", 2, end=True), silent=True)
+    await pipeline.broker.deliver(copy_records(REPARTITION, silent, PARTITIONS))
+    await pipeline.after(20.0)
+    pipeline.send_directly()
+    await pipeline.after(20.0)
     pipeline.copying = True
-    await pipeline.after(3.0)
+    await pipeline.after(20.0)
     assert pipeline.count(LATE) == 0
 
 
