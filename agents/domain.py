@@ -156,9 +156,12 @@ class Domain:
         """The same by topic."""
         return Counter(item.sourced.topic for item in self._clocks.items())
 
-    def copied_through(self, topic: str) -> int:
-        """Offset in the original, on this partition, after the last event of which ``topic`` has a copy; 0 for none."""
-        return self._taken.through(topic, self.partition)
+    def copied_through(self, topic: str, partition: int | None = None) -> int:
+        """Offset in the original after the last event of which a copy was read in ``topic``; 0 for none.
+
+        ``partition`` is that of the original; this domain's without it.
+        """
+        return self._taken.through(topic, self.partition if partition is None else partition)
 
     @property
     def groups_time(self) -> list[GroupTime]:
@@ -208,7 +211,8 @@ class Domain:
         for sourced in frames:
             if sourced.offset in silences:
                 for lane in self._lanes_of.get(topic, ()):
-                    lane.silenced(Source(topic, self.partition, sourced.frame.origin), sourced.frame)
+                    source_of = Source(topic, self.partition, sourced.frame.origin)
+                    lane.silenced(source_of, sourced.frame, linked=topic in self.linked)
                 continue
             whence = copied.get(sourced.offset)
             originals = Originals.of(source, whence, sourced) if whence and source else None
@@ -244,7 +248,8 @@ class Domain:
         places = list(places)
         topics = {place.topic for place in places}
         for lane in self._lanes:
-            lane.watermarks.activate((place for place in places if place.topic in lane.topics), asserting=asserting)
+            own = [place for place in places if place.topic in lane.topics]
+            lane.watermarks.activate(own, asserting=asserting, copies=self.copies)
             if linked and self.linked:
                 lane.watermarks.wait_for_all(self.linked)
         return DomainOutput(led=[sent for lane in self._lanes for sent in lane.wake(topics)])

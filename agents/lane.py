@@ -108,9 +108,9 @@ class Lane:
             self.watermarks.mark_idle(source)
         return verdict
 
-    def silenced(self, source: Source, frame: Frame) -> None:
-        """Take over a report that a source is silent."""
-        self.watermarks.silence(source, self._peers(source, frame))
+    def silenced(self, source: Source, frame: Frame, *, linked: bool) -> None:
+        """Take over a report that a source is silent; of a copy it says nothing of what is still to be copied."""
+        self.watermarks.silence(source, self._peers(source, frame), whole=linked)
 
     def _peers(self, source: Source, frame: Frame) -> list[Source]:
         """The sources that a frame names as written by its producer, or as written like its source."""

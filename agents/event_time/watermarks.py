@@ -124,6 +124,8 @@ class Watermarks:
         self._expected = {TopicPartition(*place) for place in expected}
         self._idle_places: set[TopicPartition] = set()
         self._closed_places: set[TopicPartition] = set()
+        self._awaited: set[TopicPartition] = set()
+        """Places that are waited for whatever is known of their sources; see `activate`."""
         self._sources: dict[Source, _State] = {}
         self._ended: dict[Source, bool] = {}
         """Ended sources, least recently active first; announcements do not reopen them. True: the producer ended the
@@ -261,6 +263,7 @@ class Watermarks:
         state.idle = state.silent = False
         self._idle_places.discard(source.place)
         self._closed_places.discard(source.place)
+        self._awaited.discard(source.place)
         self._ended.pop(source, None)
         times = np.asarray(timestamps, np.int64)
         floor = max(state.watermark_us, self._domain_us)
@@ -294,14 +297,16 @@ class Watermarks:
         for known, state in self._sources.items():
             if source in (known, known.place) and (asserting or not state.asserts):
                 state.idle = True
+        self._awaited.discard(place)
         self._note_idle(place)
         self._advance()
 
-    def silence(self, source: Source, peers: Sequence[Source] = ()) -> None:
+    def silence(self, source: Source, peers: Sequence[Source] = (), *, whole: bool = True) -> None:
         """A report that the source is silent, by itself or by one that reads it: it is idle until it sends a frame.
 
         Its events stay open, because nobody said that its producer has ended. `activate` does not undo it. ``peers``
-        are announced.
+        are announced. ``whole``: its place is idle, too, if no other source is active there. Without it that is found
+        by who reads the place (`mark_idle`), as others may have something there of which nothing is known yet.
         """
         for peer in peers:
             if peer != source:
@@ -312,7 +317,8 @@ class Watermarks:
         else:  # it has only been announced
             self._sources.pop(source, None)
             self._keep_ended(source, together=False)
-        self._note_idle(source.place)
+        if whole:
+            self._note_idle(source.place)
         self._advance()
 
     def wake(self, source: Source, peers: Sequence[Source]) -> None:
@@ -357,12 +363,20 @@ class Watermarks:
         if until_us is not None and not held and (self._sources or self._domain_us > NEVER_US):
             self._domain_us = max(self._domain_us, until_us)
 
-    def activate(self, places: Iterable[TopicPartition | tuple[str, int]], *, asserting: bool = False) -> None:
+    def activate(
+        self,
+        places: Iterable[TopicPartition | tuple[str, int]],
+        *,
+        asserting: bool = False,
+        copies: Collection[str] = (),
+    ) -> None:
         """Undo `mark_idle`: these places delay the domain again until they are heard of.
 
-        Sources whose producers assert watermarks and were given up stay idle, unless ``asserting``.
+        Sources whose producers assert watermarks and were given up stay idle, unless ``asserting``. Those of the topics
+        ``copies`` may have been reported as silent before what is still to be copied: their places are waited for.
         """
         places = {TopicPartition(*place) for place in places}
+        self._awaited |= {place for place in places if place.topic in copies}
         self._idle_places -= places
         for source, state in self._sources.items():
             if source.place in places and (asserting or not state.asserts):
@@ -451,7 +465,7 @@ class Watermarks:
 
     def _missing(self) -> set[TopicPartition]:
         heard = {source.place for source in self._sources}
-        return self._expected - heard - self._idle_places - self._closed_places
+        return (self._expected - heard - self._idle_places - self._closed_places) | (self._awaited & self._expected)
 
     def _advance(self) -> None:
         if not self._sources or self._missing():

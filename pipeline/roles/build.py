@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,7 +44,7 @@ from astrocyte.pipeline.watch.link import Supervisor
 from astrocyte.pipeline.watch.web import serve
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.topics import DEAD_LETTERS, TOPOLOGY, state_topic
+from astrocyte.schemas.topics import DEAD_LETTERS, TOPOLOGY, TopicPartition, state_topic
 
 if TYPE_CHECKING:
     from astrocyte.agents.domain import Domain
@@ -115,6 +115,7 @@ def build_insight(app: WorkerApp, settings: Settings) -> None:
 
 def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     # Only these roles load the kernels and their compiler: a third of its start and 80 MB.
+    from astrocyte.pipeline.roles.correlation.copy_ends import CopyEnds
     from astrocyte.pipeline.roles.correlation.correlate import Correlator
     from astrocyte.pipeline.roles.correlation.domains import domain_of, policies_of, topics_of
     from astrocyte.pipeline.roles.correlation.loads import Loads, Rebalancing
@@ -154,6 +155,16 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         lambda place: _unread(app, *place),
         plan.copies,
     )
+    copies = CopyEnds(
+        {
+            copy: [TopicPartition(source, number) for number in range(known.count(source))]
+            for copy, source in plan.copies.items()
+        },
+        lambda place: _at_end(app, *place),
+        partial(_ends, app),
+        lambda: correlator.domains,
+        settings.idle_timeout / 1e6,
+    )
 
     # The app's producer exists only once the app has started.
     def send_batch(
@@ -167,7 +178,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         KafkaStateStore(settings.broker, state_topic(group), settings.partitions),
         send_batch,
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
-        lambda place: _at_end(app, *place),
+        copies.of,
         role=role,
         partitions=settings.partitions,
         snapshot_interval_us=settings.snapshot_interval,
@@ -237,6 +248,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     repeat(app, tick, _TICK_S)
     repeat(app, correlator.look_for_stalls, 1.0)
     repeat(app, rebalancing.look, _BALANCE_S)
+    repeat(app, copies.look, 1.0)
     follow(app, live, rules_start, lambda ruleset: _change_rules(ruleset, known, whole, correlator, settings))
 
 
@@ -377,6 +389,11 @@ def _copies(plan: Plan) -> list[tuple[Repartition, StreamDeclaration | None]]:
 def _at_end(app: WorkerApp, topic: str, partition: int) -> AtEnd | None:
     end: AtEnd | None = app.consumer.at_end(TP(topic, partition))
     return end
+
+
+async def _ends(app: WorkerApp, places: Collection[TopicPartition]) -> dict[TopicPartition, int] | None:
+    found: dict[TP, int] | None = await app.consumer.ends_of([TP(*place) for place in places])
+    return None if found is None else {TopicPartition(*place): end for place, end in found.items()}
 
 
 def _unread(app: WorkerApp, topic: str, partition: int) -> Unread | None:

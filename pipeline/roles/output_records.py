@@ -94,13 +94,13 @@ class KeyedTopic(Protocol):
 def copy_records(to: KeyedTopic, copy: Copy, partitions: int) -> list[ProducerRecord]:
     """A frame for an internal topic, one record for each partition that it concerns, with where its rows come from."""
     topic, copied = to.topic, copy.copied
-    if copied is None:
-        records = frame_records(topic, copy.frame, partitions)
-        if not copy.silent:
-            return records
-        return [each._replace(headers=(*each.headers, (SILENT_HEADER, b""))) for each in records]
     if not copy.frame.num_rows:
-        return _everywhere(topic, copy.frame, partitions, (*FRAME_HEADERS, (COPY_HEADER, copied.pack())))
+        headers = [*FRAME_HEADERS]
+        headers += [] if copied is None else [(COPY_HEADER, copied.pack())]
+        headers += [(SILENT_HEADER, b"")] if copy.silent else []
+        return _everywhere(topic, copy.frame, partitions, tuple(headers))
+    if copied is None:
+        return frame_records(topic, copy.frame, partitions)
     marked = copy.frame.with_column(_POSITION, pa.array(copied.positions))
     records = []
     for partition, part in split_by_partition(marked, partitions, by=to.field):

@@ -116,7 +116,8 @@ class RepartitionRunner:
                 # The next state has them among the accepted events.
                 self._due_s.pop(number, None)
                 await self._carry(copies, (), [self._trusted(number, now_us, idle=idle)])
-        await self._carry(self.repartitioner.silence(self._at_end, self._idle_s))
+        silent = self.repartitioner.silence(self._at_end, self._idle_s)
+        await self._carry([*silent, *self.repartitioner.cover(self._at_end, self._idle_s)])
 
     async def _carry(
         self, copies: Sequence[Copy], letters: Sequence[DeadLetter] = (), others: Sequence[ProducerRecord] = ()

@@ -276,6 +276,8 @@ class StallWatch:
         if end is not None and end.is_queued(sources.handled.get(place)):
             why: Why = "unwritten" if each.unwritten else "queued"
             return why, _OF_WORKER[why]
+        if end is None and place.topic in self.copies:
+            return "repartition", _of_repartition(self.copies[place.topic])
         if place.topic in each.domain.linked:
             return "upstream", _UPSTREAM.format(domain=holder.source.origin.rpartition("/")[2] or "any")
         silent_s = sources.silent_s(place)
@@ -340,7 +342,8 @@ class StallWatch:
 
 
 _ORDER: Final[tuple[Why, ...]] = (
-    "paused", "unanswered", "behind", "unwritten", "queued", "asserts", "stands", "never", "silent", "upstream",
+    "paused", "unanswered", "behind", "repartition", "unwritten", "queued", "asserts", "stands", "never", "silent",
+    "upstream",
 )  # fmt: skip
 """Of several sources, the one that most needs someone is named."""
 _OF_UNREAD: Final = {

@@ -24,6 +24,7 @@ from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
+from astrocyte.schemas.ids import ROW_BITS
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.partitioning import partition_keys
 from astrocyte.schemas.times import NEVER_US, are_event_times
@@ -79,6 +80,8 @@ class Repartitioner:
     """Input partitions whose origin without a name was reported as silent, and was not heard or announced since."""
     _carried: dict[int, int] = field(default_factory=dict)
     """By input partition: offset after what was carried over since the partition was assigned."""
+    _covered: dict[int, int] = field(default_factory=dict)
+    """By input partition: offset up to which copies say that none follows."""
     _begins: dict[int, int] = field(default_factory=dict)
     """By input partition: offset of the first message that the restored state does not contain."""
 
@@ -148,6 +151,8 @@ class Repartitioner:
             if frame.end:
                 del heard[frame.origin]
                 self._newest_us.pop((partition, frame.origin), None)
+        through = [each.copied.through for each in copies if each.copied is not None]
+        self._cover(partition, (max(through, default=WAITED) >> ROW_BITS) + 1)
         return copies, letters
 
     def trust(self, until_us: int | None = None, *, partition: int | None = None, idle: bool = False) -> list[Copy]:
@@ -292,6 +297,24 @@ class Repartitioner:
                 self._newest_us.pop((number, origin), None)
                 frames.append(Copy(self._empty(origin, number, end=True), silent=True))
         return frames
+
+    def cover(self, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> list[Copy]:
+        """Reports of silence that name the end of a partition, where copies do not: what lies before it was no event.
+
+        By them the reader knows that nothing is still to be copied. Call it after `silence`.
+        """
+        copies = []
+        for number, heard in self._heard_s.items():
+            end, proven_s = at_end(number), self._silent_since_s(number, at_end, timeout_s)
+            if end is None or proven_s is None or "" in heard or end.offset <= self._covered.get(number, 0):
+                continue
+            self._cover(number, end.offset)
+            copied = Copied(number, end_of(end.offset - 1), np.empty(0, np.int64), sorted(self._open(number)))
+            copies.append(Copy(self._empty("", number, end=True), copied, silent=True))
+        return copies
+
+    def _cover(self, number: int, offset: int) -> None:
+        self._covered[number] = max(self._covered.get(number, 0), offset)
 
     def recheck(self, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> None:
         """Called before `step`: of partitions that were reported as silent, look whether this is still proven.

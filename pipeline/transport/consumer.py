@@ -11,7 +11,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, Final, cast
 
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
@@ -120,6 +120,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if end is None or position is None:
             return Unread("unanswered")
         return Unread("behind", end.offset - position) if position < end.offset else None
+
+    async def ends_of(self, partitions: Iterable[TP]) -> dict[TP, int] | None:
+        """Offsets at which partitions end, also those that other workers read; None while the broker does not say."""
+        try:
+            return await self._thread.ends(partitions) if self.connected else None
+        except (ConsumerStoppedError, KafkaError, TimeoutError) as error:
+            self.log.debug("where partitions end is not known: %r", error)
+            return None
 
     async def _drain_messages(self, fetcher: Any) -> None:
         # Records fetched by an earlier, cancelled loop were dropped: every partition is positioned again.

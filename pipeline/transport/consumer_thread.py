@@ -24,6 +24,7 @@ from astrocyte.pipeline.transport.partition_ends import observe_fetches
 __all__ = ["ConsumerThread", "Fetched"]
 
 _COMMIT_S: Final = 10.0
+_ENDS_S: Final = 2.0
 _RETRY_S: Final = 0.5
 _LEAVE_S: Final = 10.0
 """Leaving a group and closing its connections takes no longer than this."""
@@ -185,6 +186,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         found = await asyncio.wait_for(coordinator.fetch_committed_offsets(names), _COMMIT_S)
         offsets = {TP(tp.topic, tp.partition): entry.offset for tp, entry in found.items()}
         return {tp: offset if (offset := offsets.get(tp, -1)) >= 0 else None for tp in partitions}
+
+    async def ends(self, partitions: Iterable[TP]) -> dict[TP, int]:
+        """Offsets at which partitions end, also those of other members. Raises KafkaError, TimeoutError."""
+        return cast("dict[TP, int]", await self.call_thread(self._ends, list(partitions)))
+
+    async def _ends(self, partitions: list[TP]) -> dict[TP, int]:
+        names = [TopicPartition(*tp) for tp in partitions]
+        found = await asyncio.wait_for(self._ensure_consumer().end_offsets(names), _ENDS_S)
+        return {TP(tp.topic, tp.partition): offset for tp, offset in found.items()}
 
     async def place(self, wanted: Mapping[TP, int | None]) -> dict[TP, int | None]:
         """Seek to the given offsets, and to the beginning where the offset is None; returns the positions.
