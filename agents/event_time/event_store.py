@@ -24,8 +24,8 @@ __all__ = ["Block", "EventStore", "Located", "Origin", "chosen_rows"]
 Refs = NDArray[np.int64]
 KEEP_WHOLE: Final = 0.25
 """A frame is kept whole while at least this share of its rows is in use."""
-_SMALL_ROWS: Final = 2048
-"""Rows of a block that is joined with others: copying one then costs no more than a few questions."""
+_SMALL_ROWS: Final = 256
+"""Rows of a block that is joined with others: copying more costs as much as the questions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def _rows_of(points: Points) -> Rows:
         offsets = item.offsets[rows]
     else:
         offsets = item.offset + rows if isinstance(item, SourcedRecords) else np.full(len(rows), item.offset)
-    return Rows(TopicPartition(item.topic, item.partition), offsets, points.lines.texts())
+    return Rows(TopicPartition(item.topic, item.partition), offsets, points.lines.split())
 
 
 class _Gzip:

@@ -43,7 +43,7 @@ class Lines:
     def __len__(self) -> int:
         return len(self.strings)
 
-    def texts(self) -> list[bytes]:
+    def split(self) -> list[bytes]:
         """Each line by itself."""
         return self.strings.cast(pa.large_binary()).to_pylist()  # type: ignore[no-any-return]
 

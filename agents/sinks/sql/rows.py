@@ -314,7 +314,7 @@ def _array(
 def _plain_of(declared: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     """What makes a value of a column one that Arrow takes; None where it takes the values as they are."""
     if isinstance(declared, TextArray):
-        return _texts
+        return _strings
     if isinstance(declared, JSON):
         return _json
     if isinstance(declared, DateTime):
@@ -328,7 +328,7 @@ def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _texts(value: Any) -> str:
+def _strings(value: Any) -> str:
     return value if isinstance(value, str) else _json(value)
 
 

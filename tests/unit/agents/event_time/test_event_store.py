@@ -46,19 +46,19 @@ def held(given_blocks) -> EventStore:
     return store
 
 
-def told(events: Located) -> list[tuple]:
+def described(events: Located) -> list[tuple]:
     """All that is known of each event, in order."""
     found: list[tuple] = [()] * len(events)
     ids, refs, times = events.ids(), events.refs().tolist(), events.timestamps().tolist()
     for block, positions, rows in events.parts():
         frame, origin = block.frame, block.origin
         columns = {name: frame.values(name) for name in ("key", "type", *frame.fields)}
-        texts = frame.id_strings(rows)
+        strings = frame.id_strings(rows)
         for at, (position, row) in enumerate(zip(positions.tolist(), rows.tolist(), strict=True)):
             place = None if origin is None else (origin.topic, origin.partition, origin.offset_of(row))
             values = {name: column[row] for name, column in columns.items()}
             numbers = ids[position].tolist(), refs[position], times[position]
-            found[position] = (frame.stream, frame.run, place, values, numbers, texts[at])
+            found[position] = (frame.stream, frame.run, place, values, numbers, strings[at])
     return found
 
 
@@ -68,7 +68,7 @@ def test_joined_blocks_hold_the_same_events(given_blocks, random):
     refs = [random.randrange(store.next_ref) for _ in range(random.randrange(1, 12))]
     events = store.locate(np.array(refs, np.int64))
     joined = events.joined()
-    assert told(joined) == told(events)
+    assert described(joined) == described(events)
     assert joined.refs().tolist() == refs
     kinds = {(stream, run, place is not None, form) for stream, run, _, place, form in given_blocks if form != "list"}
     assert len(joined.blocks) <= len(kinds) + sum(form == "list" for *_, form in given_blocks)
@@ -79,7 +79,7 @@ def test_blocks_that_a_compaction_has_copied_are_joined_with_whole_ones():
     store.compact(np.array([1, 4, 5, 6, 7, 11], np.int64), thorough=True)
     events = store.locate(np.array([11, 1, 6], np.int64))
     joined = events.joined()
-    assert told(joined) == told(events)
+    assert described(joined) == described(events)
     assert joined.refs().tolist() == [11, 1, 6]
     assert len(joined.blocks) < 3
 

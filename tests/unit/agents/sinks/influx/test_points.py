@@ -230,19 +230,19 @@ def test_lines_of_records_do_not_depend_on_the_chunks_in_which_they_came():
         for at in range(0, len(records), 2)
     ]
 
-    def told(items):
+    def described(items):
         batch = points_of(items, PointRules())
         lines = [
             (text, points.item.offset_of(row))
             for points in batch.points
-            for text, row in zip(points.lines.texts(), points.lines.rows.tolist(), strict=True)
+            for text, row in zip(points.lines.split(), points.lines.rows.tolist(), strict=True)
         ]
         return lines, [(row.offset, row.reason) for row in batch.refused]
 
-    together = told([whole])
+    together = described([whole])
     assert [offset for _, offset in together[0]] == [20, 21, 23, 25]
-    assert told(parts) == together
-    assert [told([part])[0] for part in parts] == [together[0][:2], together[0][2:3], together[0][3:]]
+    assert described(parts) == together
+    assert [described([part])[0] for part in parts] == [together[0][:2], together[0][2:3], together[0][3:]]
 
 
 def test_rows_of_times_that_nanoseconds_cannot_hold_are_refused_alone():
