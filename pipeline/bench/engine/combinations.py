@@ -52,12 +52,13 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
 def _rule(steps: int, window: int, *, completes: bool = True) -> Rule:
     last = f"T{steps - 1}" if completes else "never"
     types = [*(f"T{number}" for number in range(steps - 1)), last]
+    later: dict[str, Any] = {"contiguity": "followed_by_any"}
     return Rule(
         name="core",
         within=f"{window}us",
         max_partials=1_000_000,  # what an automaton keeps of a window: its figure is not that of what it drops
         seq=[
-            Step(name=f"e{number}", stream=_STREAM, where=f"type == '{each}'", contiguity="followed_by_any")
+            Step(name=f"e{number}", stream=_STREAM, where=f"type == '{each}'", **(later if number else {}))
             for number, each in enumerate(types)
         ],
     )

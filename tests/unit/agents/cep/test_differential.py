@@ -125,8 +125,8 @@ def test_combinations_match_as_the_naive_matcher_says(search_seed):
 
 @pytest.mark.search
 def test_combinations_come_in_the_order_in_which_the_automaton_finds_them(search_seed):
-    matches = sum(same_both_ways(seed, 40) for seed in range(search_seed, search_seed + 150))
-    assert matches > 1_000
+    matches = sum(same_both_ways(seed, 40) for seed in range(search_seed, search_seed + 60))
+    assert matches > 300
 
 
 @pytest.mark.soak

@@ -185,7 +185,7 @@ async def test_a_snapshot_of_another_format_is_refused_with_what_to_do():
     broker = Broker()
     for key, value in parts_of("d0", 0, 1, pack_state({"format": 99})):
         broker.records["state"].append(ProducerRecord("state", value, key, 0))
-    with pytest.raises(SnapshotsLost, match=r"expected a snapshot of format 9, got 99; .*LOST_STATE=empty"):
+    with pytest.raises(SnapshotsLost, match=r"expected a snapshot of format 10, got 99; .*LOST_STATE=empty"):
         await Worker(broker).start()
 
 
