@@ -153,7 +153,7 @@ class Balance:
     moves: list[Move] = field(default_factory=list)
     """Moves to this member that were not written yet."""
     _seen: int = 0
-    _patience: int = ASKED_TIMES
+    _looks_needed: int = ASKED_TIMES
 
     def said(self) -> Member:
         """What this member says when it joins: loads are as they are now where they are measured."""
@@ -168,7 +168,7 @@ class Balance:
         }
         moves = [Move(*each) for each in plan["moves"]]
         # One that was asked for in vain is asked for less readily.
-        self._patience = ASKED_TIMES if any(move.source for move in moves) else self._patience
+        self._looks_needed = ASKED_TIMES if any(move.source for move in moves) else self._looks_needed
         self._seen = 0
         self.member = members.pop(own, Member(plan["round"], {}))
         self.others = members
@@ -180,9 +180,9 @@ class Balance:
         members = {**self.others, "": own}
         gain = gain_of("", members, {each for member in members.values() for each in member.loads})
         self._seen = self._seen + 1 if gain > ASKING else 0
-        if self._seen < self._patience:
+        if self._seen < self._looks_needed:
             return False
-        self._seen, self._patience = 0, 2 * self._patience
+        self._seen, self._looks_needed = 0, 2 * self._looks_needed
         return True
 
 

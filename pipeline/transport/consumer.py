@@ -277,11 +277,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def _place(self, partitions: set[TP], generation: int) -> None:
         try:
             committed: Mapping[TP, int | None] = await self._thread.committed(partitions)
-            chosen = dict(committed)
+            chosen, known = dict(committed), dict(committed)
             if self.options.on_assigned is not None:
                 answer = self.options.on_assigned(dict(committed))
                 answer = await answer if inspect.isawaitable(answer) else answer
                 chosen.update({tp: offset for tp, offset in (answer or {}).items() if tp in partitions})
+                # What a snapshot holds is done, also where the worker was killed before its first commit.
+                known.update({tp: 0 for tp in answer or {} if tp in partitions and committed[tp] is None})
             if not self._current(generation):
                 return
             places = await self._thread.place(chosen)
@@ -292,7 +294,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             return
         if self._current(generation):
             for tp, position in places.items():
-                self.tracker.assign(tp, position, committed[tp])
+                self.tracker.assign(tp, position, known[tp])
 
     # -- rebalances
 

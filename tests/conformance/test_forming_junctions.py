@@ -17,7 +17,7 @@ from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.schemas.times import us_from_iso
 from tests.conformance.test_junctions import content, frames_of, identified
-from tests.support.forming import Told, let_through, random_forming_rules
+from tests.support.forming import Decided, let_through, random_forming_rules
 from tests.support.linked import found_in_passes, random_events, rules_of
 from tests.support.logs import frame_messages, write_log
 from tests.support.search import examples
@@ -26,13 +26,13 @@ SEEDS = st.integers(0, 2**32 - 1)
 pytestmark = pytest.mark.time_limit(180, "matches each example several times, by two implementations")
 
 
-def expected_of(text: str, events: list[dict[str, Any]]) -> tuple[list[Match], list[Told]]:
-    told: list[Told] = []
-    found = found_in_passes(text, events, lambda junction, led: let_through(junction, led, events, told))
-    return found, sorted(told)
+def expected_of(text: str, events: list[dict[str, Any]]) -> tuple[list[Match], list[Decided]]:
+    decided: list[Decided] = []
+    found = found_in_passes(text, events, lambda junction, led: let_through(junction, led, events, decided))
+    return found, sorted(decided)
 
 
-def told_by(output: EngineOutput) -> list[Told]:
+def decided_by(output: EngineOutput) -> list[Decided]:
     return [
         (each.decision.at_us, each.junction.name, *each.decision.pair,
          "formed" if each.decision.formed else "dissolved", each.decision.co_activity)
@@ -48,12 +48,12 @@ def test_the_cuts_of_the_input_and_a_restart_change_nothing(seed):
     expected, decisions = expected_of(text, identified(events))
     engine = Engine(rules_of(text))
     found: list[Match] = []
-    told: list[Told] = []
+    decided: list[Decided] = []
 
     def take(output: EngineOutput) -> None:
-        nonlocal engine, found, told
+        nonlocal engine, found, decided
         found += output.matches.matches()
-        told += told_by(output)
+        decided += decided_by(output)
         if rng.random() < 0.3:
             before, engine = engine, Engine(rules_of(text))
             engine.restore(before.snapshot())
@@ -64,7 +64,7 @@ def test_the_cuts_of_the_input_and_a_restart_change_nothing(seed):
         take(engine.advance(at_us))
     take(engine.flush())
     assert content(found) == content(expected), text
-    assert sorted(told) == decisions, text
+    assert sorted(decided) == decisions, text
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
@@ -85,11 +85,11 @@ def test_domains_find_and_decide_what_passes_over_dicts_do(partitions, tmp_path_
     found = sorted((us_from_iso(body["timestamp"]), body["correlation_rule"], body["event_id"]) for body in bodies)
     assert found == sorted((each.time_us, each.rule, each.id) for each in expected), text
     bodies = [orjson.loads(record.value) for output in made for record in output.topology]
-    told = [
+    decided = [
         (us_from_iso(each["timestamp"]), each["junction"], each["from"], each["to"], each["kind"], each["co_activity"])
         for each in bodies
     ]
-    assert sorted(told) == decisions, text
+    assert sorted(decided) == decisions, text
     assert len({each["decision_id"] for each in bodies}) == len(bodies)
     for counts in run.led.values():  # what was led on arrived, and each event of it counts once
         assert counts["joined"] + counts["closed"] == counts["led"]

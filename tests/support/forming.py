@@ -12,7 +12,7 @@ from tests.support.linked import STREAMS
 __all__ = ["joined_buckets", "let_through", "random_forming_rules"]
 
 Event = Mapping[str, Any]
-Told = tuple[int, str, str, str, str, int]
+Decided = tuple[int, str, str, str, str, int]
 """A decision: time, junction, sender, receiver, kind, co-activity."""
 
 
@@ -30,8 +30,10 @@ def joined_buckets(forms: Forms, came: set[int], active: set[int]) -> tuple[set[
     return buckets, decisions
 
 
-def let_through(junction: Junction, led: Sequence[Event], events: Iterable[Event], told: list[Told]) -> list[Event]:
-    """Those of the events of a junction that come while it is there; adds its decisions to ``told``."""
+def let_through(
+    junction: Junction, led: Sequence[Event], events: Iterable[Event], decided: list[Decided]
+) -> list[Event]:
+    """Those of the events of a junction that come while it is there; adds its decisions to ``decided``."""
     forms = junction.forms
     if forms is None:
         return list(led)
@@ -45,7 +47,7 @@ def let_through(junction: Junction, led: Sequence[Event], events: Iterable[Event
         came = {each["timestamp"] // forms.every_us for each in led if pair_of(each) == pair}
         active = {each["timestamp"] // forms.every_us for each in own if each["key"] == pair[1]}
         open_in[pair], decisions = joined_buckets(forms, came, active)
-        told += [
+        decided += [
             (at * forms.every_us, junction.name, *pair, "formed" if formed else "dissolved", count)
             for at, formed, count in decisions
         ]

@@ -84,7 +84,7 @@ def test_it_decides_as_the_definition_says_however_it_is_cut_and_restored(seed):
     own = [(rng.randrange(span_us), rng.choice(receivers)) for _ in range(rng.randrange(60))]
 
     active_in = {each: {at_us // 500_000 for at_us, receiver in own if receiver == each} for each in receivers}
-    formation, told, flags = Formation(forms), [], {}
+    formation, decided, flags = Formation(forms), [], {}
     for at_us in [*sorted(rng.sample(range(span_us), rng.randrange(8))), span_us]:
         # The events of receiving domains may be here long before event time has come that far.
         early = [each for each in own if each[0] < at_us or rng.random() < 0.3]
@@ -95,12 +95,12 @@ def test_it_decides_as_the_definition_says_however_it_is_cut_and_restored(seed):
         times, froms, to = ([each[part] for each in ready] for part in range(3))
         flags |= dict(zip(ready, formation.judge(np.array(times, np.int64), froms, to).tolist(), strict=True))
         formation.reach(at_us)
-        told += formation.take()
+        decided += formation.take()
         if rng.random() < 0.4:
             before, formation = formation, Formation(forms)
             formation.restore(orjson.loads(orjson.dumps(before.snapshot())))
     formation.end()
-    told += formation.take()
+    decided += formation.take()
 
     expected = []
     for pair in {Pair(*each[1:]) for each in came}:
@@ -108,7 +108,7 @@ def test_it_decides_as_the_definition_says_however_it_is_cut_and_restored(seed):
         buckets, decisions = joined_buckets(forms, {each[0] // 500_000 for each in mine}, active_in[pair.receiver])
         expected += [Decision(at * 500_000, pair, formed, count) for at, formed, count in decisions]
         assert [flags[each] for each in mine] == [each[0] // 500_000 in buckets for each in mine]
-    assert told == sorted(expected)
+    assert decided == sorted(expected)
 
 
 RULES = """

@@ -79,6 +79,24 @@ async def test_a_state_that_the_broker_does_not_give_now_is_asked_for_again():
     assert place not in consumer.tracker  # so that the next round positions it
 
 
+async def test_what_a_snapshot_holds_is_committed_also_before_a_first_commit():
+    held, empty, fresh = TP("t", 0), TP("t", 1), TP("u", 0)
+
+    async def committed(partitions):
+        return dict.fromkeys(partitions)
+
+    async def place(wanted):
+        return {tp: offset or 0 for tp, offset in wanted.items()}
+
+    consumer = SimpleNamespace(
+        options=TransportOptions(on_assigned=lambda _committed: {held: 8, empty: 0}), tracker=CommitTracker(),
+        _thread=SimpleNamespace(committed=committed, place=place), _current=lambda _generation: True,
+        ends=SimpleNamespace(interrupt=lambda _partitions: None), log=logging.getLogger(__name__),
+    )  # fmt: skip
+    await Consumer._place(consumer, {held, empty, fresh}, 1)
+    assert [consumer.tracker.committable(tp) for tp in (held, empty, fresh)] == [8, None, None]
+
+
 def test_event_of_another_transport_has_no_delivery():
     with pytest.raises(TypeError, match="astrocyte://"):
         ack_handle(SimpleNamespace(message=message_of(None)))
