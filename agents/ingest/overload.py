@@ -125,7 +125,10 @@ class RecordedDecisions:
                 return None
             if self._lives.setdefault(domain, life) != life or body["policy"] not in get_args(OverloadPolicy):
                 return None
-            interval = Interval(int(body["from"]), int(body["until"]), body["policy"], float(body["share"] or 1.0))
+            share = float(body["share"]) if body["policy"] == "sample" else 1.0
+            if not 0 < share <= 1:
+                return None
+            interval = Interval(int(body["from"]), int(body["until"]), body["policy"], share)
             return domain[0], TopicPartition(str(body["topic"]), domain[1]), interval
         except (orjson.JSONDecodeError, KeyError, OverflowError, TypeError, ValueError):
             return None  # of a later version

@@ -13,9 +13,10 @@ import time
 import numpy as np
 import pytest
 
+from astrocyte.pipeline.analysis.verify.run import verify
 from tests.support.live import FORMS, running
 from tests.support.load import Load, little_time, sustained_rows, trend
-from tests.support.sending import TICK_S
+from tests.support.sending import ROWS, TICK_S
 
 MINUTES = float(os.environ.get("LOAD_MINUTES", "10"))
 QUIET = {"lateness": "500ms", "idle_timeout": "5s", "rare": True}
@@ -136,3 +137,24 @@ def test_overload_for_long_is_bounded_by_what_is_declared(own_broker, tmp_path, 
     line = overloaded(own_broker, tmp_path, policy, factor, seconds)
     record_property("experiment", line)
     check_bounded(line, policy)
+
+
+@pytest.mark.soak
+def test_a_worker_that_is_killed_while_it_leaves_events_out_repeats_that(own_embedded, tmp_path):
+    sampled = {"policy": "sample", "share": 0.3, "above": 100, "below": 20}
+    declared, slow = {"quiet_a": sampled, "quiet_b": {"policy": "latest", "above": 200}}, {"quiet_a": BUSY_S / 5}
+    with running(
+        own_embedded, tmp_path, form="json", static=True, slow=slow, overload=declared, **QUIET | {"rare": False}
+    ) as live:
+        live.sending.rows = 5 * ROWS
+        for seconds in (3.0, 1.5, 2.0):  # in the midst of something each time, as nothing waits for anything
+            live.sending.wait(seconds)
+            live.worker.kill()
+            live.worker.start()
+        live.sending.wait(1.0)
+        counted = Load(live).check_left_out()
+        print(counted)
+        assert counted["left out"]["quiet_a"]["sample"] > 100
+        found = verify(live.settings, where=("topics",), now_us=0)
+        assert found.holds, [str(each) for each in found.differences]
+        assert found.events["sampled"] == live.counters()["sampled"]

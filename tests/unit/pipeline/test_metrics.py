@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.ingest.overload import Interval
 from astrocyte.agents.ingest.unused.counts import Unused
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline import metrics
@@ -19,6 +20,7 @@ from astrocyte.pipeline.watch.children import Restarts
 from astrocyte.pipeline.watch.progress import ProgressWatch
 from astrocyte.pipeline.watch.role import RoleWatch, metrics_of
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import RawRecord
 
 RULES = load_rules(
     "rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}, {as: b, stream: axon_1}]},"
@@ -84,6 +86,14 @@ def test_counters_of_every_domain_are_served():
     assert (found["astrocyte_snapshot_seconds_count 3"], found["astrocyte_snapshot_seconds_sum 3"]) == (4, 0.25)
     assert found["astrocyte_snapshot_bytes 3"] == 1000
     assert {name for name in found if name.startswith("astrocyte_rule_total 3 one ")}
+
+
+def test_what_was_left_out_is_counted_by_stream_and_policy():
+    domain = Domain(3, [], topics=["mono.S"])
+    domain.leaving_out.schedule("mono.S").add(Interval(0, 2, "latest"))
+    domain.feed("mono.S", [RawRecord(number, 0, b"k", b'{"timestamp": 1750000000000}') for number in range(2)])
+    found = samples(metrics.DomainMetrics(lambda: {3: domain}, list, list))
+    assert (found["astrocyte_left_out_total 3 latest S"], found["astrocyte_events_total sampled 3"]) == (1.0, 1.0)
 
 
 def test_partial_matches_of_both_operators_are_counted():

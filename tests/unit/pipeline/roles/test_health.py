@@ -9,6 +9,7 @@ from astrocyte import load_rules
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.ingest.overload import Interval
 from astrocyte.agents.ingest.unused.counts import Unused
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.pipeline.roles.health import correlate_summary, remedy
@@ -109,6 +110,18 @@ def test_tombstones_that_were_skipped_are_shown():
     found = correlate_summary([report, report], {})
     assert (found["skipped"], found["lines"]) == (4, ["4 tombstones skipped"])
     assert correlate_summary([], {})["lines"] == []
+
+
+def test_what_was_left_out_is_shown_by_stream_and_policy():
+    domain = Domain(0, [], topics=["mono.S"])
+    domain.leaving_out.schedule("mono.S").add(Interval(1, 3, "drop_oldest"))
+    body = orjson.dumps({"timestamp": NOW_MS, "key": "k"})
+    domain.feed("mono.S", [RawRecord(offset, NOW_MS, b"k", body) for offset in range(4)])
+    report = orjson.loads(stats_record("correlate", domain, []).value or b"")
+    assert (report["received"], report["processed"], report["sampled"]) == (4, 2, 2)
+    found = correlate_summary([report, report], {})
+    assert found["left_out"] == {"S": {"drop_oldest": 4}}
+    assert found["lines"] == ["left out of stream 'S' while the worker was behind: 4 by drop_oldest"]
 
 
 @pytest.mark.parametrize(

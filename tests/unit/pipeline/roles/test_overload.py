@@ -240,6 +240,9 @@ def test_decisions_of_a_life_that_has_ended_count_no_more():
     known.read(body("two", begins=True))
     assert decided("one", 5) is None
     assert decided("two", 5)[2].share == 0.5
+    for odd in (0, 1.5, "a half", None):
+        members = {"topic": A, "from": 20, "until": 25, "policy": "sample", "share": odd}
+        assert known.read(body("two", **members)) is None, odd
     assert known.read(b"{}") is None
     assert known.read(None) is None
     assert known.read(b"[1]") is None
