@@ -392,11 +392,11 @@ class Watermarks:
         Sources whose producers assert watermarks and were given up stay idle, unless ``asserting``. Those of the topics
         ``copies`` may have been reported as silent before what is still to be copied: their places are waited for.
         """
-        places = {TopicPartition(*place) for place in places}
-        self._awaited |= {place for place in places if place.topic in copies}
-        self._idle_places -= places
+        active = {TopicPartition(*place) for place in places}
+        self._awaited |= {place for place in active if place.topic in copies}
+        self._idle_places -= active
         for source, state in self._sources.items():
-            if source.place in places and (asserting or not state.asserts):
+            if source.place in active and (asserting or not state.asserts):
                 state.idle = False
 
     def reset(self) -> None:
