@@ -28,7 +28,6 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.ingest.waiter import Waiter
 from astrocyte.agents.lane import DomainGroup, GroupTime, Lane, push, push_late
-from astrocyte.agents.promises import Results
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
@@ -116,6 +115,10 @@ class Domain:
             for topic in lane.topics:
                 self._lanes_of.setdefault(topic, []).append(lane)
 
+    def _is_told(self, topic: str) -> bool:
+        """Whether a topic holds results of another group of this domain, which says how far event time is."""
+        return topic in self.linked and topic.startswith(METRICS_PREFIX)
+
     def _clock(self, topics: Iterable[str]) -> Watermarks:
         places = [TopicPartition(topic, self.partition) for topic in topics]
         return Watermarks(lateness_us=self.lateness_us, expected=places)
@@ -188,7 +191,7 @@ class Domain:
             return output
         next_offset = records[-1].offset + 1
         counted = self._accounting.is_counted(topic)
-        told = topic in self.linked and topic.startswith(METRICS_PREFIX)
+        told = self._is_told(topic)
         records, copied, odd = (records, {}, []) if counted else self._taken.fresh(topic, records, numbered=told)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         frames, misfits = fitting(frames, copied, records)
@@ -243,7 +246,7 @@ class Domain:
             own = [place for place in places if place.topic in lane.topics]
             lane.watermarks.activate(own, asserting=asserting, copies=self.copies)
             if linked and self.linked:
-                lane.watermarks.wait_for_all(self.linked)
+                lane.watermarks.wait_for_all({topic for topic in self.linked if not self._is_told(topic)})
         return DomainOutput(led=[sent for lane in self._lanes for sent in lane.wake(topics)])
 
     def trust(self, until_us: int | None = None, idle: Iterable[TopicPartition] = ()) -> DomainOutput:
@@ -285,13 +288,13 @@ class Domain:
     ) -> DomainOutput:
         """Tell those that wait for this domain's groups that they need not, where all sources are idle.
 
-        Not while a match may come by time alone, unless event time ``stands``. ``again``: also what was said before; to
-        other domains only if one has sent something since, as its receivers wait for all.
+        Not while a match may come by time alone, unless event time ``stands``. ``again``: through junctions also what
+        was said before, if another domain has sent something since: its receivers wait for all.
         """
         topics = {place.topic for place in idle} | self.linked
-        how = {"stands": stands, "again": again, "stirred": self._stirred}
-        found = [sent for lane in self._lanes for sent in lane.silence(topics, **how)]
-        self._stirred = self._stirred and all(isinstance(sent.link, Results) for sent in found)
+        again = again and self._stirred
+        found = [sent for lane in self._lanes for sent in lane.silence(topics, stands=stands, again=again)]
+        self._stirred = self._stirred and not found
         return DomainOutput(led=found)
 
     def _take(self, intake: Intake, stamps: KafkaTimes) -> None:

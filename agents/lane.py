@@ -130,14 +130,14 @@ class Lane:
             return []
         return self.promises.wake()
 
-    def silence(self, topics: Collection[str], *, stands: bool, again: bool, stirred: bool) -> list[Sent]:
+    def silence(self, topics: Collection[str], *, stands: bool, again: bool) -> list[Sent]:
         """Reports that nothing comes of the lane for others, if its sources are of these topics and all are idle.
 
         See `Domain.report_silence`.
         """
         if self.promises is None or not self.watermarks.passive or not self.topics.issubset(topics):
             return []
-        return [] if self.promises.pending and not stands else self.promises.silence(again=again, stirred=stirred)
+        return [] if self.promises.pending and not stands else self.promises.silence(again=again)
 
     def run(self, step: Callable[[], EngineOutput], partition: int, *, ended: bool) -> tuple[EngineOutput, list[Sent]]:
         """The output of a step of the lane's engine, and what its junctions send. Raises OperatorFailed."""

@@ -9,8 +9,7 @@ such frames are called null messages). A domain whose sources are all idle repor
 role does, and then that it is awake, before it knows how far event time will be. Events are numbered, so that a
 receiver takes each once although a domain repeats itself after a crash.
 
-Results have one sender and one receiver, and no delay: the group's watermark is the promise. The receiver may be of
-another role, and may begin anew without that this one hears of it, so silence is said again from time to time.
+Results have one sender and one receiver, and no delay: the group's watermark is the promise.
 """
 
 from __future__ import annotations
@@ -146,12 +145,12 @@ class Promises:
             is_new = promised_us - self._sent_us.get(stream, NEVER_US) >= STEP_US
             if not is_new or (passive and self._said == "silent"):
                 return []
-            sent.append(self._said_of(stream, self._frame(stream, watermark_us=promised_us)))
+            sent.append(self._without_rows(stream, self._frame(stream, watermark_us=promised_us)))
         if promised_us is not None:
             self._sent_us[stream] = promised_us
         if ended:
             self._numbered(stream, 1)
-            sent.append(self._said_of(stream, self._frame(stream, end=True)))
+            sent.append(self._without_rows(stream, self._frame(stream, end=True)))
             self._sent_us.pop(stream, None)
         return sent
 
@@ -160,7 +159,7 @@ class Promises:
         self._numbers[stream] = first + count
         return np.arange(first, first + count)
 
-    def _said_of(self, stream: str, frame: Frame, *, silent: bool = False) -> Sent:
+    def _without_rows(self, stream: str, frame: Frame, *, silent: bool = False) -> Sent:
         """A frame without rows, after the results up to here."""
         copied = Copied(self._source, self._numbers.get(stream, 0) - 1, np.empty(0, np.int64))
         return Sent(self._results[stream], Copy(frame, copied, silent))
@@ -182,7 +181,7 @@ class Promises:
         if self._said == "awake":
             return []
         self._said = "awake"
-        woken = [self._said_of(stream, self._frame(stream)) for stream in self._results]
+        woken = [self._without_rows(stream, self._frame(stream)) for stream in self._results]
         return [sent for name in self._links for sent in self._to(name, Copy(self._frame(name)))] + woken
 
     @property
@@ -195,18 +194,18 @@ class Promises:
         timed = timed or bool(rules.windows or rules.insight)
         return timed and self._engine.low_water_us() is not None
 
-    def silence(self, *, again: bool, stirred: bool) -> list[Sent]:
+    def silence(self, *, again: bool) -> list[Sent]:
         """Reports that this domain's rules have no source that is not idle, if it was not said or ``again``.
 
-        Through junctions it is said again only if ``stirred``: their receivers were woken by another domain.
+        To those that read results it is said once: nobody else can have woken them.
         """
-        sent: list[Sent] = []
-        if self._said != "silent" or again:
-            sent += [self._said_of(each, self._frame(each, end=True), silent=True) for each in self._results]
-        if self._said != "silent" or (again and stirred):
-            for name in self._links:
-                sent += self._to(name, Copy(self._frame(name, end=True), silent=True))
+        results = () if self._said == "silent" else self._results
+        if self._said == "silent" and not again:
+            return []
         self._said = "silent"
+        sent = [self._without_rows(each, self._frame(each, end=True), silent=True) for each in results]
+        for name in self._links:
+            sent += self._to(name, Copy(self._frame(name, end=True), silent=True))
         return sent
 
     def _to(self, junction: str, copy: Copy) -> list[Sent]:

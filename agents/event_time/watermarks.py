@@ -222,7 +222,7 @@ class Watermarks:
         """Wait for a source of each place that has a name; one without, which nobody reports as silent, is dropped."""
         for place in places:
             self._sources.pop(Source(*place), None)
-            if not any(source.place == place for source in self._sources):
+            if not any(source.place == place for source in (*self._sources, *self._ended)):
                 self._idle_places.discard(place)
 
     def forget(self, place: TopicPartition | tuple[str, int]) -> None:
