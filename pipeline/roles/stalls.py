@@ -217,6 +217,7 @@ class StallWatch:
         read = {self.copies.get(topic, topic) for topic in time.topics}
         doubted = {topic: count for topic, count in doubted.items() if topic in read}
         waits = time.waiting or doubted or any(found.why == "behind" for found in unread.values())
+        waits = waits or self._makers_lag(each.domain, time)
         if not owed and not waits:
             self._goes_on(group, partition, time)
             return
@@ -231,6 +232,13 @@ class StallWatch:
             partition, time.field, source.topic, source.origin, why, detail,
             time.waiting + sum(doubted.values()), time.watermarks.watermark_us, since_us, others,
         )  # fmt: skip
+
+    def _makers_lag(self, domain: Domain, time: GroupTime) -> bool:
+        """Whether results of others are waited for that have not come as far as the events of this domain."""
+        newest_us = domain.newest_us
+        if newest_us is None or newest_us <= time.watermarks.watermark_us:
+            return False
+        return any(holder.source.topic in self.makers for holder in time.watermarks.holders())
 
     def _find_owed(self, part: _Partition, domain: Domain, time: GroupTime) -> None:
         """A domain that was restored may have read events of which no copy has ever come."""
