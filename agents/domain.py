@@ -35,7 +35,7 @@ from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.times import NEVER_US
-from astrocyte.schemas.topics import TopicPartition
+from astrocyte.schemas.topics import METRICS_PREFIX, TopicPartition
 
 if TYPE_CHECKING:
     from astrocyte.agents.engine.output import EngineOutput
@@ -83,7 +83,7 @@ class Domain:
         self.partition = partition
         self._clock_ns, self.busy_ns = clock, 0
         self.linked = frozenset(linked)
-        """Topics that junctions write: what they say of event time is all that is to be known of it."""
+        """Topics of junctions and of results of other groups: what they say of event time is all there is to know."""
         self.groups = tuple(groups)
         self.lateness_us = lateness_us
         self._accounting = Accounting(partition, internal, catalog, listed=list_unused)
@@ -119,6 +119,10 @@ class Domain:
         for lane in self._lanes:
             for topic in lane.topics:
                 self._lanes_of.setdefault(topic, []).append(lane)
+
+    def _is_told(self, topic: str) -> bool:
+        """Whether a topic holds results of another group of this domain, which says how far event time is."""
+        return topic in self.linked and topic.startswith(METRICS_PREFIX)
 
     def _clock(self, topics: Iterable[str]) -> Watermarks:
         places = [TopicPartition(topic, self.partition) for topic in topics]
@@ -196,7 +200,8 @@ class Domain:
     def _read(self, topic: str, records: Sequence[KafkaRecord], output: DomainOutput) -> None:
         next_offset = records[-1].offset + 1
         counted = self._accounting.is_counted(topic)
-        records, copied, odd = (records, {}, []) if counted else self._taken.fresh(topic, records)
+        told = self._is_told(topic)
+        records, copied, odd = (records, {}, []) if counted else self._taken.fresh(topic, records, numbered=told)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         frames, misfits = fitting(frames, copied, records)
         odd += misfits
@@ -251,7 +256,7 @@ class Domain:
             own = [place for place in places if place.topic in lane.topics]
             lane.watermarks.activate(own, asserting=asserting, copies=self.copies)
             if linked and self.linked:
-                lane.watermarks.wait_for_all(self.linked)
+                lane.watermarks.wait_for_all({topic for topic in self.linked if not self._is_told(topic)})
         return DomainOutput(led=[sent for lane in self._lanes for sent in lane.wake(topics)])
 
     def trust(self, until_us: int | None = None, idle: Iterable[TopicPartition] = ()) -> DomainOutput:
@@ -293,10 +298,10 @@ class Domain:
     def report_silence(
         self, idle: Iterable[TopicPartition], *, stands: bool = False, again: bool = True
     ) -> DomainOutput:
-        """Tell the domains to which junctions lead that they need not wait for this one, where all sources are idle.
+        """Tell those that wait for this domain's groups that they need not, where all sources are idle.
 
-        Not while a match may come by time alone, unless event time ``stands``. ``again``: also what was said before, if
-        another domain has sent something since: its receivers wait for all.
+        Not while a match may come by time alone, unless event time ``stands``. ``again``: through junctions also what
+        was said before, if another domain has sent something since: its receivers wait for all.
         """
         topics = {place.topic for place in idle} | self.linked
         again = again and self._stirred
@@ -456,19 +461,15 @@ class Domain:
 
     def renumber(self, first: int) -> None:
         """Number what junctions lead on from here, where the state that knew the numbers is lost."""
-        for group in self.groups:
-            group.engine.junctions.renumber(first)
+        for lane in self._lanes:
+            lane.renumber(first)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state, with the next offset of every topic."""
         return {
             "positions": orjson.dumps(self.positions),
             "counters": orjson.dumps(self.counters.as_dict()),
-            "lanes": {
-                lane.name: {"clock": lane.watermarks.snapshot(), "engine": lane.engine.snapshot()}
-                for lane in self._lanes
-                if lane.engine is not None
-            },
+            "lanes": {lane.name: lane.snapshot(lane.engine) for lane in self._lanes if lane.engine is not None},
             # Apart from the lanes of groups, whose names it could have: rules with ``by: null`` have an empty one.
             "counting": [lane.watermarks.snapshot() for lane in self._lanes if lane.engine is None],
             "clocks": self._clocks.snapshot(Waiter.pack),
@@ -493,15 +494,16 @@ class Domain:
                     self._restore_clock(lane, clock)
             elif lane.name in snapshot["lanes"]:
                 self._restore_clock(lane, snapshot["lanes"][lane.name]["clock"])
-                lane.engine.restore(snapshot["lanes"][lane.name]["engine"])
+                lane.restore(lane.engine, snapshot["lanes"][lane.name])
             else:  # a group of other rules may have had its numbers
-                lane.engine.junctions.renumber(sum(self.positions.values()) << 20)
+                lane.renumber(sum(self.positions.values()) << 20)
 
     def _restore_clock(self, lane: Lane, clock: Mapping[str, Any]) -> None:
         """Restore event time, for the topics that the lane reads now."""
         lane.watermarks.restore(clock)
         places = [TopicPartition(topic, self.partition) for topic in lane.topics]
         before = {place.topic for place in lane.watermarks.expect(places, anew=lane.engine is None)}
+        lane.watermarks.await_named(place for place in places if place.topic in self.linked)
         for copy in lane.topics - before:
             source = self.copies.get(copy)
             if source is not None and source in before:  # it was itself read until now: that part of the copy was taken

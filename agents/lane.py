@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,8 @@ __all__ = ["DomainGroup", "GroupTime", "Lane", "push", "push_late"]
 class DomainGroup:
     """One engine of a domain and the topics that feed it, by stream.
 
-    Its junctions have ``links`` to ``domains`` domains, each of which has the same group.
+    Its junctions have ``links`` to ``domains`` domains, each of which has the same group. Other groups read the streams
+    ``results`` that it makes, and wait for its event time.
     """
 
     field: str
@@ -38,6 +39,7 @@ class DomainGroup:
     topics: Mapping[str, str]
     links: Sequence[Link] = ()
     domains: int = 1
+    results: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +82,18 @@ class Lane:
     def of(cls, group: DomainGroup, partition: int, clock: Callable[[frozenset[str]], Watermarks]) -> Lane:
         """The lane of a group in the domain of a partition; ``clock`` makes the watermarks of topics."""
         topics, promises = frozenset(group.topics.values()), None
-        if group.links:
-            promises = Promises(group.field, partition, group.domains, group.engine, group.links)
+        if group.links or group.results:
+            promises = Promises(group.field, partition, group.domains, group.engine, group.links, results=group.results)
         return cls(group.field, group.engine, topics, clock(topics), promises)
 
     def heard(self, source: Source, frame: Frame, *, one_by_one: bool, linked: bool) -> Observed:
-        """Advance the watermarks by a frame of a source; ``linked``: of a junction.
+        """Advance the watermarks by a frame of a source; ``linked``: of a junction, or of results of another group.
 
-        Its peers are announced, so that a slow start of one makes nothing late.
+        Its peers are announced, so that a slow start of one makes nothing late. A linked frame without an origin, which
+        versions wrote that promised nothing, says nothing of event time.
         """
+        if linked and not frame.origin:
+            return self.watermarks.judged(frame.timestamps())
         named = frame.end or not self.watermarks.has_announced(source)
         named = named or (linked and self.watermarks.is_idle(source))
         peers = self._peers(source, frame) if named else []
@@ -126,7 +131,7 @@ class Lane:
         return self.promises.wake()
 
     def silence(self, topics: Collection[str], *, stands: bool, again: bool) -> list[Sent]:
-        """Reports that the lane's junctions lead nothing on, if its sources are of these topics and all are idle.
+        """Reports that nothing comes of the lane for others, if its sources are of these topics and all are idle.
 
         See `Domain.report_silence`.
         """
@@ -151,7 +156,25 @@ class Lane:
             ) from error
         if self.promises is None:
             return result, []
-        return result, self.promises.lead(result.led, ended=ended, passive=self.watermarks.passive)
+        return result, self.promises.lead(result.led, result.frames, ended=ended, passive=self.watermarks.passive)
+
+    def snapshot(self, engine: Engine) -> dict[str, Any]:
+        """The state of event time, of the engine and of what others were told."""
+        promises = b"{}" if self.promises is None else self.promises.snapshot()
+        return {"clock": self.watermarks.snapshot(), "engine": engine.snapshot(), "promises": promises}
+
+    def restore(self, engine: Engine, snapshot: Mapping[str, Any]) -> None:
+        """Restore the state of `snapshot`, but for event time."""
+        engine.restore(snapshot["engine"])
+        if self.promises is not None:
+            self.promises.restore(snapshot.get("promises"))
+
+    def renumber(self, first: int) -> None:
+        """Number what leaves the lane from here on."""
+        if self.engine is not None:
+            self.engine.junctions.renumber(first)
+        if self.promises is not None:
+            self.promises.renumber(first)
 
     def time(self, engine: Engine) -> GroupTime:
         """Event time, and what waits for it in the lane's engine."""

@@ -137,6 +137,11 @@ class MakingStatistic(Making):
             for number, rows in self.operator.prepare(frame)
         ]
 
+    def times_us(self) -> list[int | None]:
+        """See `Making.times_us`; without rows that are kept for windows of which none has come yet."""
+        kept_us, *waiting = super().times_us()
+        return [None if self.operator.next_close_us() is None else kept_us, *waiting]
+
     def _close(self, watermark_us: int, store: EventStore) -> Iterator[tuple[Frame | None, bool]]:  # noqa: ARG002
         # The operator orders the rows of a window itself, by their contents.
         for number, waiting in enumerate(self.waiting):

@@ -218,6 +218,13 @@ class Watermarks:
         state = self._sources.get(source)
         return state is not None and state.announced
 
+    def await_named(self, places: Iterable[TopicPartition]) -> None:
+        """Wait for a source of each place that has a name; one without, which nobody reports as silent, is dropped."""
+        for place in places:
+            self._sources.pop(Source(*place), None)
+            if not any(source.place == place for source in (*self._sources, *self._ended)):
+                self._idle_places.discard(place)
+
     def forget(self, place: TopicPartition | tuple[str, int]) -> None:
         """Drop the sources of a place that was revoked."""
         place = TopicPartition(*place)
@@ -247,7 +254,8 @@ class Watermarks:
         compared with the watermark after the rows before it, so that the result does not depend on how fetches
         divided the messages. ``watermark_us`` and ``end`` are the frame's, and so are ``peers``: the sources of
         the same origin, which are announced. An end without peers ends only this source, for example when the
-        caller gives up an inactive producer. ``trusted``: an asserted watermark may be any time ahead.
+        caller gives up an inactive producer. ``trusted``: its asserted watermarks alone count, and may be any time
+        ahead.
         """
         if peers:
             self._announce_peers(source, peers, begins=len(timestamps) > 0 or not end)
@@ -275,7 +283,8 @@ class Watermarks:
         idle = late & (times < state.resumed_us) & (times >= state.watermark_us)
         if len(times):
             state.newest_us = max(state.newest_us, int(times.max()))
-            state.watermark_us = max(state.watermark_us, state.newest_us - self.lateness_us)
+            if not trusted:
+                state.watermark_us = max(state.watermark_us, state.newest_us - self.lateness_us)
         if watermark_us is not None:
             self._punctuate(state, watermark_us, trusted=trusted)
         if end:
@@ -286,6 +295,14 @@ class Watermarks:
         self._advance()
         self.late += int(late.sum())
         return Observed(~late, late, limits, idle)
+
+    def judged(self, timestamps: NDArray[np.int64]) -> Observed:
+        """Classify rows that say nothing of event time: those older than the domain's watermark are late."""
+        times = np.asarray(timestamps, np.int64)
+        limits = np.full(len(times), self._domain_us, np.int64)
+        late = times < limits
+        self.late += int(late.sum())
+        return Observed(~late, late, limits, np.zeros(len(times), np.bool_))
 
     def mark_idle(self, source: Source | TopicPartition, *, asserting: bool = False) -> None:
         """A source, or all of a place, no longer delays the domain's watermark until it sends a frame again.
@@ -375,11 +392,11 @@ class Watermarks:
         Sources whose producers assert watermarks and were given up stay idle, unless ``asserting``. Those of the topics
         ``copies`` may have been reported as silent before what is still to be copied: their places are waited for.
         """
-        places = {TopicPartition(*place) for place in places}
-        self._awaited |= {place for place in places if place.topic in copies}
-        self._idle_places -= places
+        active = {TopicPartition(*place) for place in places}
+        self._awaited |= {place for place in active if place.topic in copies}
+        self._idle_places -= active
         for source, state in self._sources.items():
-            if source.place in places and (asserting or not state.asserts):
+            if source.place in active and (asserting or not state.asserts):
                 state.idle = False
 
     def reset(self) -> None:

@@ -170,12 +170,12 @@ class CopiesOnce:
         return 0 if known is None else (known.through >> ROW_BITS) + 1
 
     def fresh(
-        self, topic: str, records: Iterable[KafkaRecord]
+        self, topic: str, records: Iterable[KafkaRecord], *, numbered: bool = False
     ) -> tuple[list[KafkaRecord], dict[int, Copied], list[tuple[KafkaRecord, str]]]:
         """The messages without the rows that came before; others than copies are returned as they are.
 
         Also, by offset, from where the rows of those that are copies come; and, with the reason, those that do not say
-        from where.
+        from where. ``numbered``: messages without rows say after which row they come, and are no repetition there.
         """
         kept = []
         places: dict[int, Copied] = {}
@@ -186,7 +186,7 @@ class CopiesOnce:
                 kept.append(record)
                 continue
             try:
-                taken = self._take(topic, record, Copied.unpack(packed))
+                taken = self._take(topic, record, Copied.unpack(packed), numbered=numbered)
             except ValueError as error:
                 refused.append((record, str(error)))
                 continue
@@ -195,12 +195,16 @@ class CopiesOnce:
                 places[record.offset] = taken[1]
         return kept, places, refused
 
-    def _take(self, topic: str, record: KafkaRecord, copied: Copied) -> tuple[KafkaRecord, Copied] | None:
+    def _take(
+        self, topic: str, record: KafkaRecord, copied: Copied, *, numbered: bool
+    ) -> tuple[KafkaRecord, Copied] | None:
         known = self._sources.get((topic, copied.partition))
         if known is None:
             first = min([copied.through + 1, *copied.positions[:1].tolist()]) if not copied.waited else 2**62
             known = self._sources[topic, copied.partition] = _Source(first)
         before = known.through
+        if numbered and not len(copied.positions) and copied.through == before:
+            return record, copied
         known.open.update(position for position in copied.open if position > before)
         if copied.through > before and not known.open and (not len(copied.positions) or copied.positions[0] > before):
             known.through = copied.through

@@ -28,7 +28,7 @@ from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Truste
 from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
-from astrocyte.pipeline.roles.output_records import copy_records, frame_records, led_of
+from astrocyte.pipeline.roles.output_records import copy_records, frame_records, led_of, sent_records
 from astrocyte.pipeline.topology.plan import KeyGroup
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics, results_of
@@ -88,12 +88,13 @@ class OfflineRun:
             )
             self._repartitions.setdefault(repartition.source, []).append(repartitioner)
         self._groups = _in_order(plan.groups)
+        self._told = plan.told.keys()
         self.key_places = KeyPlaces(plan.groups, found.partitions, plan.copies)
         self._domains: list[list[RepeatedDecisions]] = []
         self._silent: list[Sent] = []
         """Reports of domains for which the log has nothing, to those behind junctions."""
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
-        linked = {link.topic for link in plan.links}
+        linked = {link.topic for link in plan.links} | plan.told.keys()
         made |= linked
         self.partitioned_by: dict[str, str] = {
             topic: key for topic, key in plan.partitioned_by.items() if len(self._numbers.get(topic, ())) > 1
@@ -155,7 +156,7 @@ class OfflineRun:
                 )
                 domain = make_domain(
                     number,
-                    [DomainGroup(group.name, engine, group.topics, group.links, self.partitions)],
+                    [DomainGroup(group.name, engine, group.topics, group.links, self.partitions, group.results)],
                     topics=topics,
                     internal=internal,
                     validators=Validators(ruleset.validators),
@@ -380,6 +381,8 @@ class OfflineRun:
         yield from self._lead(output.led)
         for frame in output.frames:
             topic = metrics_topic(frame.stream)
+            if topic in self._told:
+                continue  # it was sent with what is said of event time
             if (
                 any(topic in group.topics.values() for group in self._groups[number + 1 :])
                 or topic in self._repartitions
@@ -387,9 +390,9 @@ class OfflineRun:
                 yield from self._send(frame_records(topic, frame, self.partitions))
 
     def _lead(self, led: Iterable[Sent]) -> Iterator[DomainOutput]:
-        """Outputs of the groups to which junctions lead."""
+        """Outputs of the groups that wait for the domain from which this is."""
         for sent in led:
-            yield from self._send(copy_records(sent.link, sent.copy, self.partitions))
+            yield from self._send(sent_records(sent, self.partitions))
 
     def _send(self, records: Iterable[ProducerRecord]) -> Iterator[DomainOutput]:
         for record in records:

@@ -34,7 +34,7 @@ from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of
 from astrocyte.pipeline.telemetry.spans import chunk_span
 from astrocyte.pipeline.telemetry.start import started
 from astrocyte.pipeline.topology.group_rules import digest_of
-from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
+from astrocyte.pipeline.topology.plan import KeyGroup, Plan, Repartition, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics, new_declared_topics, output_topics
 from astrocyte.pipeline.transport.balance import Balance
@@ -154,6 +154,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         settings.producer_timeout / 1e6,
         lambda place: _unread(app, *place),
         plan.copies,
+        {topic: (_maker(group), group.role) for topic, group in whole.told.items()},
     )
     copies = CopyEnds(
         {
@@ -295,9 +296,13 @@ async def _change_rules(
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 
 
+def _maker(group: KeyGroup) -> str:
+    return "statistics" if group.role == "insight" else f"rules and windows {group.title}"
+
+
 def _groups(plan: Plan) -> list[tuple[object, ...]]:
     """What a worker that runs cannot change of its groups."""
-    return [(group.role, group.name, group.links, group.carriers) for group in plan.groups]
+    return [(group.role, group.name, group.links, group.results, group.carriers) for group in plan.groups]
 
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:

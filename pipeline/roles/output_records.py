@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from astrocyte.agents.ingest.copies import COPY_HEADER, SILENT_HEADER, Copy
 from astrocyte.agents.ingest.letters import dead_letter
+from astrocyte.agents.promises import Results
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
@@ -25,6 +26,7 @@ from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, S
 
 if TYPE_CHECKING:  # roles that write records and do not correlate load no kernels
     from astrocyte.agents.domain import Domain, DomainOutput
+    from astrocyte.agents.promises import Sent
     from astrocyte.pipeline.roles.stalls import Stall
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "led_of",
     "letter_record",
     "producer_records",
+    "sent_records",
     "stats_record",
     "waiting_of",
 ]
@@ -95,10 +98,7 @@ def copy_records(to: KeyedTopic, copy: Copy, partitions: int) -> list[ProducerRe
     """A frame for an internal topic, one record for each partition that it concerns, with where its rows come from."""
     topic, copied = to.topic, copy.copied
     if not copy.frame.num_rows:
-        headers = [*FRAME_HEADERS]
-        headers += [] if copied is None else [(COPY_HEADER, copied.pack())]
-        headers += [(SILENT_HEADER, b"")] if copy.silent else []
-        return _everywhere(topic, copy.frame, partitions, tuple(headers))
+        return _everywhere(topic, copy.frame, partitions, _headers_of(copy))
     if copied is None:
         return frame_records(topic, copy.frame, partitions)
     marked = copy.frame.with_column(_POSITION, pa.array(copied.positions))
@@ -109,6 +109,20 @@ def copy_records(to: KeyedTopic, copy: Copy, partitions: int) -> list[ProducerRe
         record = ProducerRecord(topic, encode_frame(frame), None, partition, (*FRAME_HEADERS, (COPY_HEADER, header)))
         records.append(_fitting(record, "repartition", partition))
     return records
+
+
+def sent_records(sent: Sent, partitions: int) -> list[ProducerRecord]:
+    """What a domain sends to those that wait for it, one record for each partition that it concerns."""
+    if not isinstance(sent.link, Results):
+        return copy_records(sent.link, sent.copy, partitions)
+    # Whatever the keys: the domain of each partition is the only one that speaks of event time there.
+    data = encode_frame(sent.copy.frame)
+    return [ProducerRecord(sent.link.topic, data, None, sent.link.partition, _headers_of(sent.copy))]
+
+
+def _headers_of(copy: Copy) -> tuple[tuple[str, bytes], ...]:
+    copied = () if copy.copied is None else ((COPY_HEADER, copy.copied.pack()),)
+    return (*FRAME_HEADERS, *copied, *(((SILENT_HEADER, b""),) if copy.silent else ()))
 
 
 def _everywhere(
@@ -145,13 +159,14 @@ def producer_records(
     add(TOPOLOGY, output.topology, "emit")
     for letter in output.dead_letters:
         batches.setdefault((DEAD_LETTERS, partition), []).append(letter_record(letter, partition))
+    sent = [record for each in output.led for record in sent_records(each, partitions)]
+    told = {record.topic for record in sent}
     for frame in output.frames:
         topic = metrics_topic(frame.stream)
-        for record in frame_records(topic, frame, partitions):
+        for record in () if topic in told else frame_records(topic, frame, partitions):
             batches.setdefault((topic, record.partition or 0), []).append(record)
-    for sent in output.led:
-        for record in copy_records(sent.link, sent.copy, partitions):
-            batches.setdefault((record.topic, record.partition or 0), []).append(record)
+    for record in sent:
+        batches.setdefault((record.topic, record.partition or 0), []).append(record)
     return batches
 
 

@@ -127,7 +127,8 @@ class _Partition:
 class StallWatch:
     """Watches the groups of all domains of a worker. ``look`` is called about once a second.
 
-    ``copies`` names the original of each topic of copies; ``unread`` says why a partition is not known to be at its
+    ``copies`` names the original of each topic of copies, ``makers`` what makes the results in topics of other groups
+    (such as ``rules by key``) and its role; ``unread`` says why a partition is not known to be at its
     end. ``timeout_s``: how long a watermark may stand still; sources become idle after ``idle_s``, and silent producers
     that assert watermarks are given up after ``producer_s``.
     """
@@ -137,6 +138,7 @@ class StallWatch:
     producer_s: float
     unread: Callable[[TopicPartition], Unread | None] = lambda _place: None
     copies: Mapping[str, str] = field(default_factory=dict)
+    makers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     say: Callable[[str], None] = logger.warning
     _time: RunningTime = field(default_factory=RunningTime)
     _partitions: dict[int, _Partition] = field(default_factory=dict)
@@ -215,6 +217,7 @@ class StallWatch:
         read = {self.copies.get(topic, topic) for topic in time.topics}
         doubted = {topic: count for topic, count in doubted.items() if topic in read}
         waits = time.waiting or doubted or any(found.why == "behind" for found in unread.values())
+        waits = waits or self._makers_lag(each.domain, time)
         if not owed and not waits:
             self._goes_on(group, partition, time)
             return
@@ -229,6 +232,13 @@ class StallWatch:
             partition, time.field, source.topic, source.origin, why, detail,
             time.waiting + sum(doubted.values()), time.watermarks.watermark_us, since_us, others,
         )  # fmt: skip
+
+    def _makers_lag(self, domain: Domain, time: GroupTime) -> bool:
+        """Whether results of others are waited for that have not come as far as the events of this domain."""
+        newest_us = domain.newest_us
+        if newest_us is None or newest_us <= time.watermarks.watermark_us:
+            return False
+        return any(holder.source.topic in self.makers for holder in time.watermarks.holders())
 
     def _find_owed(self, part: _Partition, domain: Domain, time: GroupTime) -> None:
         """A domain that was restored may have read events of which no copy has ever come."""
@@ -278,6 +288,8 @@ class StallWatch:
             return why, _OF_WORKER[why]
         if end is None and place.topic in self.copies:
             return "repartition", _of_repartition(self.copies[place.topic])
+        if (made := self.makers.get(place.topic)) is not None:
+            return "upstream", _OF_MAKER.format(maker=made[0], role=made[1], partition=place.partition)
         if place.topic in each.domain.linked:
             return "upstream", _UPSTREAM.format(domain=holder.source.origin.rpartition("/")[2] or "any")
         silent_s = sources.silent_s(place)
@@ -357,6 +369,10 @@ _OF_WORKER: Final[dict[Why, str]] = {
 }
 _UPSTREAM: Final = (
     "the rules from which this junction comes are no further in domain {domain}; look at what is said of that partition"
+)
+_OF_MAKER: Final = (
+    "its results come from the {maker} (role {role}), of which event time in partition {partition} is no further, or "
+    "which does not run; look at what is said of it there, or start it: astrocyte worker --role {role}"
 )
 _OF_TIMES: Final = (
     "its topic is not silent, but nothing with a later time comes from this source: look at the times of its events; a "

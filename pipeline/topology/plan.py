@@ -84,6 +84,8 @@ class KeyGroup:
     """Of these streams a match must hold an event; of none where there are none."""
     links: tuple[Link, ...] = ()
     """Where the junctions of the group's rules lead."""
+    results: frozenset[str] = frozenset()
+    """What it makes and other groups read as it is: it tells these how far event time has come."""
     carriers: frozenset[str] = frozenset()
     """Rules of other groups that it reads, whose matches may hold events that came through a junction."""
 
@@ -132,6 +134,11 @@ class Plan:
         """Junctions that form and dissolve, and that a group reads, sorted."""
         junctions = {each.name for group in self.groups for each in group.ruleset.junctions if each.forms is not None}
         return tuple(sorted(junctions.intersection(link.junction for link in self.links)))
+
+    @property
+    def told(self) -> dict[str, KeyGroup]:
+        """Topics of results that say how far event time is, each with the group that makes them."""
+        return {metrics_topic(stream): group for group in self.groups for stream in sorted(group.results)}
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -330,7 +337,39 @@ def make_plan(
         )
         for group in groups
     ]
-    return Plan(tuple(whole), tuple(repartitions.values()), contracts)
+    plan = Plan(tuple(whole), tuple(repartitions.values()), contracts)
+    return replace(plan, groups=tuple(replace(group, results=_results(group, plan)) for group in whole))
+
+
+def _results(group: KeyGroup, plan: Plan) -> frozenset[str]:
+    """What a group makes and others read as it is, and can wait for: once made it is final, in order of event time.
+
+    Not where a group that reads it makes, directly or not, what this one reads: each would wait for the other.
+    """
+    final = {each.name for each in group.ruleset.windows if each.late == "drop" and each.emit == "close"}
+    final |= {each.name for each in group.ruleset.insight} | group.exports
+    found = set()
+    for stream in final:
+        topic = metrics_topic(stream)
+        readers = [each for each in plan.groups if topic in each.topics.values()]
+        if readers and topic not in plan.copies.values() and not any(_feeds(each, group, plan) for each in readers):
+            found.add(stream)
+    return frozenset(found)
+
+
+def _feeds(maker: KeyGroup, reader: KeyGroup, plan: Plan) -> bool:
+    """Whether something that a group makes comes to another, directly or through others."""
+    todo, seen = [maker], {maker.name + maker.role}
+    while todo:
+        made = todo[-1].makers | {link.junction for link in todo.pop().links}
+        for each in plan.groups:
+            if made.intersection(each.topics):
+                if each is reader:
+                    return True
+                if each.name + each.role not in seen:
+                    seen.add(each.name + each.role)
+                    todo.append(each)
+    return False
 
 
 def refuse_topics(plan: Plan) -> Plan:

@@ -8,6 +8,8 @@ offline run makes of the topics' events, all of them, with nothing left out.
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +36,7 @@ from tests.support.waiting import wait_until
 
 __all__ = ["MOMENTS", "SHIPPED", "TIMEOUTS", "Case", "check_case", "covering", "world_frames"]
 
-Moment = Literal["before", "after", "middle", "restarted"]
+Moment = Literal["before", "after", "middle", "restarted", "frozen"]
 MOMENTS: tuple[Moment, ...] = ("before", "after", "middle", "restarted")
 TIMEOUTS: dict[str, dict[str, str]] = {
     "default": {},
@@ -60,6 +62,8 @@ class Case:
     broker: str = "embedded"
     scenarios: tuple[str, ...] = SHIPPED
     roles: tuple[str, ...] = ("correlate", "sql")
+    frozen: str = ""
+    """Role whose workers stand still at the moment ``frozen``: from before the first event until others are idle."""
 
     def __str__(self) -> str:
         worlds = "all" if self.scenarios == SHIPPED else "+".join(self.scenarios)
@@ -150,6 +154,21 @@ class _Run:
             worker.start()
         self._wait_for(joined)
 
+    @contextmanager
+    def still(self, role: str) -> Iterator[None]:
+        """The workers of a role are stopped (SIGSTOP), until those that correlate have read all and were long idle."""
+        stopped = [worker for worker in self.workers if worker.role == role]
+        for worker in stopped:
+            worker.signal(signal.SIGSTOP)
+        yield
+        group = f"{self.settings.group}-correlate"
+        wait_until(lambda: asyncio.run(group_lag(self.settings.broker, group)) == 0, LIMIT_S)
+        long_s = (3 * self.settings.idle_timeout + self.settings.lateness) / 1e6 + 2
+        read_s = time.monotonic()
+        wait_until(lambda: time.monotonic() - read_s > long_s, LIMIT_S)
+        for worker in stopped:
+            worker.signal(signal.SIGCONT)
+
     # -- what the workers made
 
     def drained(self) -> bool:
@@ -211,6 +230,11 @@ def check_case(case: Case, address: str, folder: Path, rules: Sequence[Path] = (
             publish(first)
             run.start()
             publish(rest)
+        elif case.moment == "frozen":
+            run.start()
+            with run.still(case.frozen):
+                publish(first)
+                publish(rest)
         else:
             run.start()
             publish(first)

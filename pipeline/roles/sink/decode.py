@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from astrocyte.agents.ingest.copies import is_silence
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import reason_of
@@ -51,7 +52,9 @@ def decode_for_sink(
         return Decoded([_audited(topic, partition, records)], [], [])
     if kind is None:
         frames, unread = decode_chunk(topic, partition, records, catalog, decoders)
-        return Decoded([item for item in frames if item.frame.num_rows or item.frame.end], [], unread)
+        silent = {record.offset for record in records if is_silence(record)}  # that is no end, and nothing to store
+        kept = [item for item in frames if item.frame.num_rows or (item.frame.end and item.offset not in silent)]
+        return Decoded(kept, [], unread)
     good, offsets, letters = [], [], []
     for record in records:
         try:

@@ -33,6 +33,7 @@ class Watched:
     domain: Domain
     topics: Sequence[str]
     copies: dict[str, str] = field(default_factory=dict)
+    makers: dict[str, tuple[str, str]] = field(default_factory=dict)
     now_s: float = 0.0
     unwritten: bool = False
     lines: list[str] = field(default_factory=list)
@@ -43,9 +44,16 @@ class Watched:
     def __post_init__(self) -> None:
         self.sources = Idleness(self._at_end)
         for topic in self.topics:
-            self.sources.assigned(TopicPartition(topic, 0), 0.0)
+            if topic not in self.domain.linked:
+                self.sources.assigned(TopicPartition(topic, 0), 0.0)
         self.watch = StallWatch(
-            15.0, 5.0, 60.0, lambda place: self.unread.get(place.topic), self.copies, say=self.lines.append
+            15.0,
+            5.0,
+            60.0,
+            lambda place: self.unread.get(place.topic),
+            self.copies,
+            self.makers,
+            say=self.lines.append,
         )
         self.changed: list[int] = []
 
@@ -353,3 +361,19 @@ def test_a_stall_says_whether_it_ends_by_itself(idle, passes):
     said = stall.as_json()
     assert said["passes"] is passes
     assert said["since"].startswith("2025-06-15T15:06:4")
+
+
+def test_the_role_that_makes_results_is_named_while_it_does_not_run():
+    rules = load_rules("rules: [{name: seen, by: key, within: 1s, seq: [{as: f, stream: forecast}]}]")
+    told = "metrics.forecast"
+    domain = Domain(
+        0, [DomainGroup("key", Engine(rules), {"forecast": told})], topics=[A, told], internal={told}, linked={told}
+    )
+    watched = Watched(domain, [A, told], makers={told: ("statistics", "insight")})
+    for number in range(20):
+        watched.feed(A, record("quiet_a", number))
+        watched.after(1.0)
+    (line,) = watched.lines
+    assert "nothing comes out" in line
+    assert f"it waits for {told}: its results come from the statistics (role insight)" in line
+    assert "start it: astrocyte worker --role insight" in line
