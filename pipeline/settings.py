@@ -26,8 +26,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from astrocyte.agents.rules.overload import Overload, overload_of
 from astrocyte.agents.rules.steps import parse_duration
+from astrocyte.agents.rules.streams import Overload, overload_of
 from astrocyte.agents.tls import TLS_FILES
 from astrocyte.pipeline.plugins import load_installed, load_plugins
 from astrocyte.pipeline.role_registry import check_role

@@ -18,7 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
-from astrocyte.agents.rules.overload import OverloadPolicy
+from astrocyte.agents.rules.streams import OverloadPolicy
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.ids import Ids, mixed
 from astrocyte.schemas.json.reader import KafkaRecord

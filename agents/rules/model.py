@@ -25,7 +25,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.agents.expressions.parser import Node, parse_template
@@ -34,7 +34,6 @@ from astrocyte.agents.rules.conditions import parsed, refuse_never
 from astrocyte.agents.rules.contradictions import implies, reads_step
 from astrocyte.agents.rules.insight import AnyStatisticSpec
 from astrocyte.agents.rules.junctions import Junction
-from astrocyte.agents.rules.overload import Overload, allowed_overload, overload_of
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem, in_expression
 from astrocyte.agents.rules.steps import (
     Contiguity,
@@ -53,9 +52,9 @@ from astrocyte.agents.rules.steps import (
     parse_duration,
     walk_parts,
 )
+from astrocyte.agents.rules.streams import Overload, Stream
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.rules.windows import Window
-from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidRule
 
 __all__ = [
@@ -416,18 +415,6 @@ class Rule(Model):
         single = self.kind != "all" and not any(part.loops for part in parts)
         single = single and (len(parts) == 1 or (self.kind == "any" and all(isinstance(part, Step) for part in parts)))
         return self.within is not None or single or "max_partials" in self.model_fields_set
-
-
-class Stream(Model, StreamDeclaration):
-    """Declaration of a stream: topic and decoder, key, time and id, fields and their types, and its overload."""
-
-    overload: Annotated[Overload | None, BeforeValidator(overload_of)] = None
-    """What may be left out while the reader is behind; None: as the settings say."""
-
-    @field_validator("overload")
-    @classmethod
-    def _check_overload(cls, value: Overload | None, info: ValidationInfo) -> Overload | None:
-        return allowed_overload(info.data.get("name"), value)
 
 
 class RuleSet(Model):

@@ -13,7 +13,7 @@ from faust.types import TP
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.loading import load_rules
-from astrocyte.agents.rules.overload import Overload
+from astrocyte.agents.rules.streams import Overload
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.roles.correlation.correlate import Correlator
 from astrocyte.pipeline.roles.correlation.overload import OverloadControl

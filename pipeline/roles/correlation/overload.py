@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from astrocyte.agents.ingest.overload import Interval, RecordedDecisions
-from astrocyte.agents.rules.overload import Overload
+from astrocyte.agents.rules.streams import Overload
 from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
 from astrocyte.pipeline.kafka.offsets import Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord

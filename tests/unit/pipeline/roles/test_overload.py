@@ -9,7 +9,7 @@ import pytest
 from faust.types import TP
 
 from astrocyte.agents.ingest.overload import RecordedDecisions
-from astrocyte.agents.rules.overload import Overload
+from astrocyte.agents.rules.streams import Overload
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.schemas.times import time_us

@@ -1,4 +1,4 @@
-"""What of a stream may be left out while its reader is behind: the entry ``overload`` of a stream's declaration.
+"""Declarations of streams in rule files, and what of a stream may be left out while its reader is behind: ``overload``.
 
 ::
 
@@ -13,12 +13,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from astrocyte.agents.rules.steps import Model, parse_duration
 from astrocyte.schemas.catalog import CATALOG
+from astrocyte.schemas.declarations import StreamDeclaration
 
-__all__ = ["Overload", "OverloadPolicy", "allowed_overload", "is_critical", "overload_of"]
+__all__ = ["Overload", "OverloadPolicy", "Stream", "is_critical", "overload_of"]
 
 OverloadPolicy = Literal["block", "sample", "latest", "drop_oldest"]
 """``block``: nothing is left out. ``sample``: a share of the events is kept, chosen by their ids. ``latest``: of each
@@ -108,7 +109,7 @@ def is_critical(stream: str) -> bool:
     return event_type is not None and event_type.priority == "critical"
 
 
-def allowed_overload(stream: str | None, overload: Overload | None) -> Overload | None:
+def _allowed(stream: str | None, overload: Overload | None) -> Overload | None:
     """The policy that is declared of a stream. Raises ValueError if it leaves out events of a critical one."""
     if stream is not None and overload is not None and overload.leaves_out and is_critical(stream):
         raise ValueError(
@@ -116,3 +117,15 @@ def allowed_overload(stream: str | None, overload: Overload | None) -> Overload 
             "leave overload out"
         )
     return overload
+
+
+class Stream(Model, StreamDeclaration):
+    """Declaration of a stream: topic and decoder, key, time and id, fields and their types, and its overload."""
+
+    overload: Annotated[Overload | None, BeforeValidator(overload_of)] = None
+    """What may be left out while the reader is behind; None: as the settings say."""
+
+    @field_validator("overload")
+    @classmethod
+    def _check_overload(cls, value: Overload | None, info: ValidationInfo) -> Overload | None:
+        return _allowed(info.data.get("name"), value)
