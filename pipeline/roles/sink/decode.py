@@ -53,7 +53,9 @@ def decode_for_sink(
     if kind is None:
         frames, unread = decode_chunk(topic, partition, records, catalog, decoders)
         silent = {record.offset for record in records if is_silence(record)}  # that is no end, and nothing to store
-        kept = [item for item in frames if item.frame.num_rows or (item.frame.end and item.offset not in silent)]
+        kept: list[Sourced] = [
+            item for item in frames if item.frame.num_rows or (item.frame.end and item.offset not in silent)
+        ]
         return Decoded(kept, [], unread)
     good, offsets, letters = [], [], []
     for record in records:
