@@ -115,18 +115,15 @@ class Domain:
         self._lanes = [Lane.of(group, partition, self._clock) for group in self.groups]
         if rest:
             self._lanes.append(Lane("", None, rest, self._clock(rest)))  # read only to be counted
-        self._lanes_of: dict[str, list[Lane]] = {}
-        for lane in self._lanes:
-            for topic in lane.topics:
-                self._lanes_of.setdefault(topic, []).append(lane)
+        self._lanes_of = {topic: [each for each in self._lanes if topic in each.topics] for topic in grouped | rest}
 
     def _is_told(self, topic: str) -> bool:
         """Whether a topic holds results of another group of this domain, which says how far event time is."""
         return topic in self.linked and topic.startswith(METRICS_PREFIX)
 
     def _clock(self, topics: Iterable[str]) -> Watermarks:
-        places = [TopicPartition(topic, self.partition) for topic in topics]
-        return Watermarks(lateness_us=self.lateness_us, expected=places)
+        expected = (TopicPartition(topic, self.partition) for topic in topics)
+        return Watermarks(lateness_us=self.lateness_us, expected=expected)
 
     @property
     def made(self) -> frozenset[str]:
@@ -176,12 +173,6 @@ class Domain:
     def asserting(self) -> bool:
         """Whether a producer that asserts watermarks determines event time."""
         return any(lane.watermarks.asserting_beside(self.linked) for lane in self._lanes)
-
-    @property
-    def unraised(self) -> dict[str, dict[str, int]]:
-        """By rule: alerts that ``cool_down`` suppressed, and that ``group`` joined to an earlier one."""
-        alerts = [group.engine.alerts for group in self.groups]
-        return {rule: each.counts(rule) for each in alerts for rule in sorted({*each.suppressed, *each.grouped})}
 
     def feed(self, topic: str, records: Sequence[KafkaRecord]) -> DomainOutput:
         """Take a chunk of one topic, in offset order; records before the topic's position are skipped.
@@ -499,11 +490,7 @@ class Domain:
                 lane.renumber(sum(self.positions.values()) << 20)
 
     def _restore_clock(self, lane: Lane, clock: Mapping[str, Any]) -> None:
-        """Restore event time, for the topics that the lane reads now."""
-        lane.watermarks.restore(clock)
-        places = [TopicPartition(topic, self.partition) for topic in lane.topics]
-        before = {place.topic for place in lane.watermarks.expect(places, anew=lane.engine is None)}
-        lane.watermarks.await_named(place for place in places if place.topic in self.linked)
+        before = lane.restore_clock(clock, self.partition, self.linked)
         for copy in lane.topics - before:
             source = self.copies.get(copy)
             if source is not None and source in before:  # it was itself read until now: that part of the copy was taken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,13 @@ from astrocyte.agents.rules.graph.links import Link
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US, iso_from_us
+from astrocyte.schemas.topics import TopicPartition
 
 if TYPE_CHECKING:
     from astrocyte.agents.engine.engine import Engine
     from astrocyte.agents.engine.output import EngineOutput
 
-__all__ = ["DomainGroup", "GroupTime", "Lane", "push", "push_late"]
+__all__ = ["DomainGroup", "GroupTime", "Lane", "push", "push_late", "unraised"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,12 @@ class DomainGroup:
     links: Sequence[Link] = ()
     domains: int = 1
     results: Collection[str] = ()
+
+
+def unraised(groups: Iterable[DomainGroup]) -> dict[str, dict[str, int]]:
+    """By rule: alerts that ``cool_down`` suppressed, and that ``group`` joined to an earlier one."""
+    alerts = [group.engine.alerts for group in groups]
+    return {rule: each.counts(rule) for each in alerts for rule in sorted({*each.suppressed, *each.grouped})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,14 @@ class Lane:
         engine.restore(snapshot["engine"])
         if self.promises is not None:
             self.promises.restore(snapshot.get("promises"))
+
+    def restore_clock(self, clock: Mapping[str, Any], partition: int, linked: Collection[str]) -> set[str]:
+        """Restore event time for the topics that the lane reads now; returns those that it read then."""
+        self.watermarks.restore(clock)
+        places = [TopicPartition(topic, partition) for topic in self.topics]
+        before = {place.topic for place in self.watermarks.expect(places, anew=self.engine is None)}
+        self.watermarks.await_named(place for place in places if place.topic in linked)
+        return before
 
     def renumber(self, first: int) -> None:
         """Number what leaves the lane from here on."""

@@ -20,6 +20,7 @@ from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.ingest.decoders import RECOGNISE_FAILED
 from astrocyte.agents.ingest.unused.counts import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.lane import unraised
 from astrocyte.agents.promises import Sent
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
@@ -253,7 +254,7 @@ class OfflineRun:
     @property
     def unraised(self) -> dict[str, Counter[str]]:
         """By rule: alerts that ``cool_down`` suppressed, and that ``group`` joined to an earlier one."""
-        return summed(domain.unraised for domain in self._all_domains())
+        return summed(unraised(domain.groups) for domain in self._all_domains())
 
     @property
     def led(self) -> dict[str, Counter[str]]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from astrocyte.agents.ingest.copies import COPY_HEADER, SILENT_HEADER, Copy
 from astrocyte.agents.ingest.letters import dead_letter
+from astrocyte.agents.lane import unraised
 from astrocyte.agents.promises import Results
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
@@ -189,7 +190,7 @@ def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> Producer
     stats |= {
         "unused": domain.unused.as_json(),
         "copies": domain.copies,
-        "unraised": domain.unraised,
+        "unraised": unraised(domain.groups),
         "led": led_of(domain),
         "joined": {name: count for group in domain.groups for name, count in group.engine.gates.joined.items()},
         "left_out": domain.leaving_out.counts,
