@@ -129,7 +129,7 @@ class Plan:
         return tuple(link for group in self.groups for link in group.links)
 
     @property
-    def told(self) -> dict[str, KeyGroup]:
+    def timed(self) -> dict[str, KeyGroup]:
         """Topics of results that say how far event time is, each with the group that makes them."""
         return {metrics_topic(stream): group for group in self.groups for stream in sorted(group.results)}
 
