@@ -117,7 +117,7 @@ class Domain:
             self._lanes.append(Lane("", None, rest, self._clock(rest)))  # read only to be counted
         self._lanes_of = {topic: [each for each in self._lanes if topic in each.topics] for topic in grouped | rest}
 
-    def _is_told(self, topic: str) -> bool:
+    def _is_timed(self, topic: str) -> bool:
         """Whether a topic holds results of another group of this domain, which says how far event time is."""
         return topic in self.linked and topic.startswith(METRICS_PREFIX)
 
@@ -191,8 +191,8 @@ class Domain:
     def _read(self, topic: str, records: Sequence[KafkaRecord], output: DomainOutput) -> None:
         next_offset = records[-1].offset + 1
         counted = self._accounting.is_counted(topic)
-        told = self._is_told(topic)
-        records, copied, odd = (records, {}, []) if counted else self._taken.fresh(topic, records, numbered=told)
+        timed = self._is_timed(topic)
+        records, copied, odd = (records, {}, []) if counted else self._taken.fresh(topic, records, numbered=timed)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         frames, misfits = fitting(frames, copied, records)
         odd += misfits
@@ -247,7 +247,7 @@ class Domain:
             own = [place for place in places if place.topic in lane.topics]
             lane.watermarks.activate(own, asserting=asserting, copies=self.copies)
             if linked and self.linked:
-                lane.watermarks.wait_for_all({topic for topic in self.linked if not self._is_told(topic)})
+                lane.watermarks.wait_for_all({topic for topic in self.linked if not self._is_timed(topic)})
         return DomainOutput(led=[sent for lane in self._lanes for sent in lane.wake(topics)])
 
     def trust(self, until_us: int | None = None, idle: Iterable[TopicPartition] = ()) -> DomainOutput:

@@ -166,7 +166,7 @@ class Lane:
         return result, self.promises.lead(result.led, result.frames, ended=ended, passive=self.watermarks.passive)
 
     def snapshot(self, engine: Engine) -> dict[str, Any]:
-        """The state of event time, of the engine and of what others were told."""
+        """The state of event time, of the engine and of what was reported to others."""
         promises = b"{}" if self.promises is None else self.promises.snapshot()
         return {"clock": self.watermarks.snapshot(), "engine": engine.snapshot(), "promises": promises}
 

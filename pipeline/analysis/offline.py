@@ -89,13 +89,13 @@ class OfflineRun:
             )
             self._repartitions.setdefault(repartition.source, []).append(repartitioner)
         self._groups = _in_order(plan.groups)
-        self._told = plan.told.keys()
+        self._timed = plan.timed.keys()
         self.key_places = KeyPlaces(plan.groups, found.partitions, plan.copies)
         self._domains: list[list[RepeatedDecisions]] = []
         self._silent: list[Sent] = []
         """Reports of domains for which the log has nothing, to those behind junctions."""
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
-        linked = {link.topic for link in plan.links} | plan.told.keys()
+        linked = {link.topic for link in plan.links} | plan.timed.keys()
         made |= linked
         self.partitioned_by: dict[str, str] = {
             topic: key for topic, key in plan.partitioned_by.items() if len(self._numbers.get(topic, ())) > 1
@@ -382,7 +382,7 @@ class OfflineRun:
         yield from self._lead(output.led)
         for frame in output.frames:
             topic = metrics_topic(frame.stream)
-            if topic in self._told:
+            if topic in self._timed:
                 continue  # it was sent with what is said of event time
             if (
                 any(topic in group.topics.values() for group in self._groups[number + 1 :])

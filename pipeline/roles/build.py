@@ -154,7 +154,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
         settings.producer_timeout / 1e6,
         lambda place: _unread(app, *place),
         plan.copies,
-        {topic: (_maker(group), group.role) for topic, group in whole.told.items()},
+        {topic: (_maker(group), group.role) for topic, group in whole.timed.items()},
     )
     copies = CopyEnds(
         {

@@ -161,10 +161,10 @@ def producer_records(
     for letter in output.dead_letters:
         batches.setdefault((DEAD_LETTERS, partition), []).append(letter_record(letter, partition))
     sent = [record for each in output.led for record in sent_records(each, partitions)]
-    told = {record.topic for record in sent}
+    timed = {record.topic for record in sent}
     for frame in output.frames:
         topic = metrics_topic(frame.stream)
-        for record in () if topic in told else frame_records(topic, frame, partitions):
+        for record in () if topic in timed else frame_records(topic, frame, partitions):
             batches.setdefault((topic, record.partition or 0), []).append(record)
     for record in sent:
         batches.setdefault((record.topic, record.partition or 0), []).append(record)

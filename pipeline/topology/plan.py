@@ -136,7 +136,7 @@ class Plan:
         return tuple(sorted(junctions.intersection(link.junction for link in self.links)))
 
     @property
-    def told(self) -> dict[str, KeyGroup]:
+    def timed(self) -> dict[str, KeyGroup]:
         """Topics of results that say how far event time is, each with the group that makes them."""
         return {metrics_topic(stream): group for group in self.groups for stream in sorted(group.results)}
 

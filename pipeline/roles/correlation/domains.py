@@ -91,7 +91,7 @@ def domain_of(
         internal=set(plan.topics) - set(whole.inputs),
         copied_by=plan.copied_by,
         copies=plan.copies,
-        linked={link.topic for link in whole.links} | whole.told.keys(),
+        linked={link.topic for link in whole.links} | whole.timed.keys(),
         partitioned_by=plan.partitioned_by if settings.partitions > 1 else {},
         placed_by=plan.placed_by if settings.partitions > 1 else {},
         validators=Validators(ruleset.validators),

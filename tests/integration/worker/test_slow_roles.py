@@ -34,7 +34,7 @@ rules:
 
 
 def test_results_of_statistics_are_waited_for(own_embedded, tmp_path):
-    assert {*make_plan(load_rules(OVER_STATISTICS)).told} == {"metrics.diversity", "metrics.outlook"}
+    assert {*make_plan(load_rules(OVER_STATISTICS)).timed} == {"metrics.diversity", "metrics.outlook"}
     case = Case("frozen", "short", 2, "frames", scenarios=("cells",), frozen="insight")
     check(case, OVER_STATISTICS, own_embedded.address, tmp_path)
 

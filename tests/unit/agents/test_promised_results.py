@@ -26,11 +26,11 @@ rules:
 streams: [{name: mood, topic: moods, time: at, key: user}]
 """)
 PLAN = make_plan(RULES)
-TOLD = {*PLAN.told}
+TIMED = {*PLAN.timed}
 
 
 def test_only_final_results_that_are_read_as_they_are_carry_event_time():
-    assert {"metrics.level"} == TOLD
+    assert {"metrics.level"} == TIMED
     text = """
 windows:
   - {name: fixed, from: mood, by: user, every: 1s, select: {n: "count()"}}
@@ -42,7 +42,7 @@ rules:
   - {name: other, by: n, seq: [{as: a, stream: copied}]}
 streams: [{name: mood, topic: moods, time: at, key: user}]
 """
-    assert {*make_plan(load_rules(text)).told} == {"metrics.fixed"}
+    assert {*make_plan(load_rules(text)).timed} == {"metrics.fixed"}
 
 
 def test_groups_that_read_one_another_do_not_wait_for_one_another():
@@ -53,7 +53,7 @@ rules:
   - {name: three, by: user, seq: [{as: a, stream: two}]}
 streams: [{name: mood, topic: moods, time: at, key: user}]
 """
-    assert make_plan(load_rules(text)).told == {}
+    assert make_plan(load_rules(text)).timed == {}
 
 
 class Roles:
@@ -71,7 +71,7 @@ class Roles:
         (group,) = (each for each in PLAN.groups if each.field == field)
         made = DomainGroup(group.name, Engine(group.ruleset, validated=True), group.topics, results=group.results)
         topics = {*group.topics.values()} | ({"moods"} if field == "key" else set())
-        return Domain(0, [made], topics=topics, internal=TOLD, linked=TOLD)
+        return Domain(0, [made], topics=topics, internal=TIMED, linked=TIMED)
 
     def send(self, *at_s: float, watermark_s: float | None = None, end: bool = False) -> None:
         """Events of one user, of which the reader's domain reads the topic as well."""
@@ -208,7 +208,7 @@ def test_what_a_maker_repeats_after_a_crash_is_taken_once(crash):
 def test_a_snapshot_of_a_version_whose_results_promised_nothing_is_restored_and_waits():
     roles = Roles()
     frame = Frame.from_columns("level", "", {"timestamp": [SECOND], "key": ["u"], "user": ["u"], "n": [1]})
-    old = Domain(0, [DomainGroup("key", Engine(RULES), {"level": "metrics.level"})], topics=TOLD, internal=TOLD)
+    old = Domain(0, [DomainGroup("key", Engine(RULES), {"level": "metrics.level"})], topics=TIMED, internal=TIMED)
     old.feed("metrics.level", [RawRecord(0, 0, None, encode_frame(frame), ())])
     old.mark_idle([TopicPartition("metrics.level", 0)])
     state = old.snapshot()

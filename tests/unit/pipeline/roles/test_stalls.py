@@ -365,15 +365,15 @@ def test_a_stall_says_whether_it_ends_by_itself(idle, passes):
 
 def test_the_role_that_makes_results_is_named_while_it_does_not_run():
     rules = load_rules("rules: [{name: seen, by: key, within: 1s, seq: [{as: f, stream: forecast}]}]")
-    told = "metrics.forecast"
+    timed = "metrics.forecast"
     domain = Domain(
-        0, [DomainGroup("key", Engine(rules), {"forecast": told})], topics=[A, told], internal={told}, linked={told}
+        0, [DomainGroup("key", Engine(rules), {"forecast": timed})], topics=[A, timed], internal={timed}, linked={timed}
     )
-    watched = Watched(domain, [A, told], makers={told: ("statistics", "insight")})
+    watched = Watched(domain, [A, timed], makers={timed: ("statistics", "insight")})
     for number in range(20):
         watched.feed(A, record("quiet_a", number))
         watched.after(1.0)
     (line,) = watched.lines
     assert "nothing comes out" in line
-    assert f"it waits for {told}: its results come from the statistics (role insight)" in line
+    assert f"it waits for {timed}: its results come from the statistics (role insight)" in line
     assert "start it: astrocyte worker --role insight" in line
