@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +21,8 @@ _BUSY: Final[Mapping[str, Mapping[str, Any]]] = {"axons": {"domains": 4096, "pla
 """The same where the processors have other work, so that the demo keeps up with its world and ends in time."""
 _WANTED: Final = 1.0
 """Processors without other work that a large world needs."""
+_SAMPLES: Final = 10
+_BETWEEN_S: Final = 0.02
 
 _SHOWN: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "cells": ("population_metrics", {"population": "total_population", "accuracy": "avg_accuracy"}),
@@ -29,9 +33,25 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
 def idle_processors() -> float:
-    """Processors that this process may use, less those that other work has used in the last minute."""
+    """Processors that this process may use, less those that other work uses now.
+
+    Where the system does not say how many processes run, less those of the last minute: they count what has just ended.
+    """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return usable - os.getloadavg()[0]
+    try:
+        return usable - _others_running()
+    except OSError:
+        return usable - os.getloadavg()[0]
+
+
+def _others_running() -> float:
+    """Other processes that have or want a processor, on average over a fifth of a second. Raises OSError."""
+    counts = []
+    for _ in range(_SAMPLES):
+        lines = Path("/proc/stat").read_text().splitlines()
+        counts.append(next((int(line.split()[1]) - 1 for line in lines if line.startswith("procs_running ")), 0))
+        time.sleep(_BETWEEN_S)
+    return sum(counts) / _SAMPLES
 
 
 def usual_world(scenario: str, idle: float) -> tuple[Mapping[str, Any], str | None]:

@@ -1,8 +1,12 @@
 """The simulation's own metrics beside the counts of a demo."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 
-from astrocyte.pipeline.demo.world import WorldSink, sparkline, usual_world
+from astrocyte.pipeline.demo.world import WorldSink, idle_processors, sparkline, usual_world
 from astrocyte.scenario import MemorySink
 from astrocyte.schemas.frames import Frame
 
@@ -65,3 +69,19 @@ def test_a_demo_beside_other_work_has_a_smaller_world_and_says_so():
 
 def test_other_worlds_have_one_size_for_a_demo():
     assert usual_world("cells", 0.0) == usual_world("cells", 8.0) == ({}, None)
+
+
+def test_processors_that_other_work_uses_are_not_idle():
+    usable = len(os.sched_getaffinity(0))
+    busy = [
+        subprocess.Popen([sys.executable, "-Sc", "print(flush=True)\nwhile True: pass"], stdout=-1)
+        for _ in range(usable)
+    ]
+    try:
+        for process in busy:
+            process.stdout.readline()
+        assert idle_processors() < 1
+    finally:
+        for process in busy:
+            process.kill()
+            process.communicate()
