@@ -140,7 +140,7 @@ def test_the_printed_commands_work_as_printed(first):
         patch.chdir(folder)
         lines = Summary.gather(
             data=Path("data"), database="sqlite:///data/astrocyte.db", emitted=0,
-            counts={"processed": 0, "late": 0, "dead": 0}, seconds=0.0, sent_s=0.0, run="",
+            counts={"processed": 0, "late": 0, "dead": 0, "sampled": 0}, seconds=0.0, sent_s=0.0, run="",
             rules=(Path("axons"),), world={},
         ).commands()  # fmt: skip
     (page,) = [line for line in lines if "astrocyte page" in line]
