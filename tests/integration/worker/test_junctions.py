@@ -48,6 +48,15 @@ rules:
       - {as: pulse, stream: pulses}
       - {as: c, stream: axon_3}
     emit: {value: "c.value - 1", hops_before: "pulse.hops + 0"}
+windows:
+  - {name: levels_per_second, from: levels, every: 1s, select: {events: "count()", strongest: "max(strength)"}}
+junctions:
+  - {name: levels, from: [pair, unanswered], key: level, where: "level > 3", delay: 200ms, damping: 0.9}
+  - {name: pulses, from: [strong, relay], key: value, delay: 20ms, damping: 0.5, max_hops: 3}
+  - {name: echoes, from: echo, key: value, delay: 50ms, damping: 0.5, min_strength: 0.02, max_hops: 3}
+"""
+FORMING = """
+rules:
   - name: bound                      # where domains of both sides have been active together
     by: value
     within: 2s
@@ -55,13 +64,8 @@ rules:
       - {as: far, stream: bonds}
       - {as: c, stream: axon_3}
     emit: {whence: "far.led_from", near: "c.value"}
-windows:
-  - {name: levels_per_second, from: levels, every: 1s, select: {events: "count()", strongest: "max(strength)"}}
 junctions:
-  - {name: levels, from: [pair, unanswered], key: level, where: "level > 3", delay: 200ms, damping: 0.9}
-  - {name: pulses, from: [strong, relay], key: value, delay: 20ms, damping: 0.5, max_hops: 3}
   - {name: bonds, from: pair, key: value, delay: 30ms, forms: {with: axon_3, over: 5s, above: 1, below: 1}}
-  - {name: echoes, from: echo, key: value, delay: 50ms, damping: 0.5, min_strength: 0.02, max_hops: 3}
 """
 CASES = (
     Case("restarted", "short", 3, "frames", 2, scenarios=("axons",)),
@@ -77,20 +81,36 @@ def rules(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def forming(tmp_path: Path) -> Path:
+    """The same rules with a junction that forms and dissolves."""
+    rules, junctions = FORMING.partition("rules:\n")[2].split("junctions:\n")
+    path = tmp_path / "forming.yaml"
+    path.write_text(RULES.replace("windows:\n", f"{rules}windows:\n") + junctions)
+    return path
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_live_is_offline_behind_junctions(case, own_embedded, rules, tmp_path):
     check_linked(check_case(case, own_embedded.address, tmp_path, [rules]))
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_live_is_offline_behind_junctions_that_form(case, own_embedded, forming, tmp_path):
+    found = check_case(case, own_embedded.address, tmp_path, [forming])
+    check_linked(found)
+    assert found["topology"] > 10
+
+
+@pytest.mark.soak
 @pytest.mark.kafka
-def test_live_is_offline_behind_junctions_on_kafka(empty_kafka, rules, tmp_path):
-    check_linked(check_case(ON_KAFKA, empty_kafka.address, tmp_path, [rules]))
+def test_live_is_offline_behind_junctions_on_kafka(empty_kafka, forming, tmp_path):
+    check_linked(check_case(ON_KAFKA, empty_kafka.address, tmp_path, [forming]))
 
 
 def check_linked(found: Mapping[str, int]) -> None:
     assert found["multi"] > 100
     assert found["alerts"] > 0
     assert found["windows"] > 0
-    assert found["topology"] > 10
     assert found["late"] == found["dead"] == 0
