@@ -6,8 +6,9 @@ which it needs no partial matches, and the conjunction operator `all` rules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from astrocyte.agents.cep.rows import Outputs, Rows
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.rules.model import Rule
 
-__all__ = ["COUNTERS", "Atom", "Operator", "OperatorName", "RuleProgram", "Task"]
+__all__ = ["COUNTERS", "Atom", "Operator", "OperatorName", "RuleProgram", "Task", "tasks_of_rows"]
 
 OperatorName = Literal["automaton", "combinations", "conjunction"]
 """Name of an operator."""
@@ -64,6 +65,12 @@ class Task:
     slot: int
     shift: int
     rows: Rows
+
+
+def tasks_of_rows(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    """Tasks that follow one another and have the same rows, which one call of a kernel processes."""
+    for _, group in groupby(tasks, key=lambda task: id(task.rows)):
+        yield list(group)
 
 
 class Operator(Protocol):

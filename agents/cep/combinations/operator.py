@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.combinations import layout
 from astrocyte.agents.cep.combinations import step as kernel
 from astrocyte.agents.cep.combinations.program import CombinationProgram
-from astrocyte.agents.cep.operator import COUNTERS, Task
+from astrocyte.agents.cep.operator import COUNTERS, Task, tasks_of_rows
 from astrocyte.agents.cep.rows import Outputs, Rows
 
 __all__ = ["CombinationsOperator"]
@@ -99,13 +99,8 @@ class CombinationsOperator:
     def process(self, tasks: Sequence[Task]) -> list[tuple[int, Outputs]]:
         """Process the rows of each task; returns (slot, outputs) of the rules with outputs."""
         pieces: list[_Piece] = []
-        start = 0
-        while start < len(tasks):
-            stop, rows = start + 1, tasks[start].rows
-            while stop < len(tasks) and tasks[stop].rows is rows:
-                stop += 1
-            self._process(tasks[start:stop], rows, pieces)
-            start = stop
+        for group in tasks_of_rows(tasks):
+            self._process(group, group[0].rows, pieces)
         return self._by_slot(pieces) if pieces else []
 
     def _process(self, tasks: Sequence[Task], rows: Rows, pieces: list[_Piece]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.conjunction import fast_path as plain
 from astrocyte.agents.cep.conjunction import waiting_lists as layout
 from astrocyte.agents.cep.conjunction.program import ConjunctionProgram
-from astrocyte.agents.cep.operator import Task
+from astrocyte.agents.cep.operator import Task, tasks_of_rows
 from astrocyte.agents.cep.rows import Outputs
 from astrocyte.agents.cep.values import TextNumbers, mark, mark_constants
 from astrocyte.agents.expressions.bytecode import MAX_STACK, Op
@@ -97,14 +97,8 @@ class ConjunctionOperator:
     def process(self, tasks: Sequence[Task]) -> list[tuple[int, Outputs]]:
         """Process the rows of each task; returns (slot, outputs) of the rules with outputs."""
         found: list[_Batch] = []
-        start = 0
-        while start < len(tasks):
-            stop = start + 1
-            rows = tasks[start].rows
-            while stop < len(tasks) and tasks[stop].rows is rows:
-                stop += 1
-            self._process(tasks[start:stop], found)
-            start = stop
+        for group in tasks_of_rows(tasks):
+            self._process(group, found)
         return self._by_slot(found)
 
     def _process(self, tasks: Sequence[Task], found: list[_Batch]) -> None:

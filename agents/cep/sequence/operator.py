@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.cep.compiler.flatten import Program
-from astrocyte.agents.cep.operator import Task
+from astrocyte.agents.cep.operator import Task, tasks_of_rows
 from astrocyte.agents.cep.rows import Outputs, Rows
 from astrocyte.agents.cep.sequence import layout
 from astrocyte.agents.cep.sequence import pools as kernel_pools
@@ -132,13 +132,8 @@ class SequenceOperator:
     def process(self, tasks: Sequence[Task]) -> list[tuple[int, Outputs]]:
         """Process the rows of each task; returns (slot, outputs) of the rules with outputs."""
         pieces: list[_Piece] = []
-        start = 0
-        while start < len(tasks):
-            stop, rows = start + 1, tasks[start].rows
-            while stop < len(tasks) and tasks[stop].rows is rows:
-                stop += 1
-            self._process(tasks[start:stop], rows, pieces)
-            start = stop
+        for group in tasks_of_rows(tasks):
+            self._process(group, group[0].rows, pieces)
         return _by_slot(pieces)
 
     def _process(self, tasks: Sequence[Task], rows: Rows, pieces: list[_Piece]) -> None:
