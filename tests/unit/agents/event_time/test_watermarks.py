@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
+from astrocyte.agents.event_time.sources import Observed, Source
+from astrocyte.agents.event_time.watermarks import Watermarks
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.topics import TopicPartition
