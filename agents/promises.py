@@ -113,7 +113,7 @@ class Promises:
         """What there is to send after a step of the engine, which made these events of junctions and these results.
 
         ``ended``: event time is over, and may begin anew. ``passive``: nothing delays event time, so that no more is to
-        be waited for than before.
+        be waited for than before: once silence was reported, only events are news.
         """
         events = {each.junction.name: each for each in made}
         sent: list[Sent] = []
@@ -127,7 +127,8 @@ class Promises:
                 copied = Copied(self._source, int(numbers[-1]), numbers)
                 sent += self._to(name, Copy(self._frame(name, led.frame, watermark_us=promised_us), copied))
             elif promised_us is not None:
-                if promised_us - self._sent_us.get(name, NEVER_US) < STEP_US:
+                is_new = promised_us - self._sent_us.get(name, NEVER_US) >= STEP_US
+                if not is_new or (passive and self._said == "silent"):
                     continue
                 sent += self._to(name, Copy(self._frame(name, watermark_us=promised_us)))
             if promised_us is not None:

@@ -100,7 +100,7 @@ class SilenceProofs:
     async def look(self) -> None:
         """Say what is new of the worker's domains, ask the broker where event time depends on it, and tell them."""
         for part in list(self.parts()):
-            if part.domain.linked or any(lane.promises for lane in part.domain.lanes):
+            if any(lane.promises is not None and lane.promises.silent for lane in part.domain.lanes):
                 await self._say(part)
         await self._tell()
         await self._ask()
