@@ -11,8 +11,6 @@ from types import SimpleNamespace
 import orjson
 import pytest
 from faust.types import TP
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.silence import Silence, read_by
@@ -111,7 +109,9 @@ class Worker:
         """What silent domains have said is read."""
         told = self.net.broker.records[SILENCES]
         self.proofs.read(
-            ConsumedRecord(SILENCES, 0, at, 0, each.key, each.value) for at, each in enumerate(told) if at >= self.followed
+            ConsumedRecord(SILENCES, 0, at, 0, each.key, each.value)
+            for at, each in enumerate(told)
+            if at >= self.followed
         )
         self.followed = len(told)
 
@@ -215,11 +215,46 @@ async def play(seed: int) -> Network:
     return net
 
 
-@given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
-def test_nothing_is_late_and_all_is_found_whoever_was_silent_or_killed(seed, tmp_path_factory):
+# The first are some of those that fail where a report of silence counts by itself.
+SEEDS = [6, 20, 33, 47, 51, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(100, 200))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_late_and_all_is_found_whoever_was_silent_or_killed(seed, tmp_path):
     net = asyncio.run(play(seed))
     assert net.broker.records[LATE] == []
-    matches, decisions = net.offline(tmp_path_factory.mktemp("log") / "log.jsonl.zst")
+    matches, decisions = net.offline(tmp_path / "log.jsonl.zst")
     assert net.found(MULTI_EVENTS, "event_id") == matches
     assert net.found(TOPOLOGY, "decision_id") == decisions
+
+
+def test_what_is_to_be_proven_includes_those_for_whom_the_silent_do_not_wait():
+    first = Silence("key/0", ("on",), (("input", 0, 7),), (("far", "key/1"),))
+    second = Silence("key/1", ("far",), (("input", 1, 4), ("on", 1, 2)), (("on", "key/0"),))
+    known = {("on", "key/0"): first, ("far", "key/1"): second}
+    places = {TopicPartition("input", 0): 7, TopicPartition("input", 1): 4, TopicPartition("on", 1): 2}
+    assert read_by([("on", "key/0")], known) == places
+    assert read_by([("on", "key/0"), ("on", "key/2")], known) is None, "one has not said how far it is"
+
+
+async def test_a_worker_waits_for_a_silent_domain_whose_worker_is_gone_and_has_something_to_read():
+    net, order = Network(), random.Random(0)
+    for number in range(WORKERS):
+        await net.start(number)
+    by_partition = {partition_of(account, WORKERS): account for account in ACCOUNTS}
+    net.send(by_partition[0], by_partition[1])
+    net.send(by_partition[1], by_partition[0])
+    await net.after(5 * IDLE_S, order)
+    assert net.broker.records[SILENCES]
+    gone = net.workers.pop(0)
+    net.send(by_partition[0], by_partition[1])  # of which nobody reads anything now
+    await net.after(0.5, order)
+    net.send(by_partition[1], by_partition[2])
+    await net.after(5 * IDLE_S, order)
+    (reader,) = (lane for lane in net.workers[1].correlator.domains[1].lanes if "keyed.key.onward" in lane.topics)
+    assert reader.watermarks.suppose() is not None
+    before = len(net.broker.records[MULTI_EVENTS])
+    await net.start(gone.number)
+    await net.after(5 * IDLE_S, order)
+    assert len(net.broker.records[MULTI_EVENTS]) > before
+    assert net.broker.records[LATE] == []
