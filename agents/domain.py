@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake, lacking
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
-from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
+from astrocyte.agents.event_time.sources import Observed, Source
+from astrocyte.agents.event_time.watermarks import Watermarks
 from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, is_silence
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
@@ -53,8 +54,9 @@ class Domain:
     topic of which each internal one is a copy. ``partitioned_by`` names the key by which producers of a topic with
     several partitions are taken to divide its messages: those without a Kafka key are counted. ``placed_by`` names the
     key of the topics of which `keys` are sampled, so that other domains' samples show whether one is in several
-    partitions. ``list_unused``: outputs list the events that took no part and are in no other output. ``clock`` gives
-    the nanoseconds of ``busy_ns``, the time spent in `feed` (none: it stays 0).
+    partitions. ``list_unused``: outputs list the events that took no part and are in no other output. ``doubting``:
+    that another domain is silent counts only where it is proven (`agents.silence`). ``clock`` gives the nanoseconds of
+    ``busy_ns``, the time spent in `feed` (none: it stays 0).
 
     Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
     counts it. Only an operator that raises while it changes its state ends the domain (`OperatorFailed`).
@@ -78,10 +80,11 @@ class Domain:
         placed_by: Mapping[str, str] | None = None,
         linked: Iterable[str] = (),
         list_unused: bool = False,
+        doubting: bool = False,
         clock: Callable[[], int] = int,
     ) -> None:
         self.partition = partition
-        self._clock_ns, self.busy_ns = clock, 0
+        self._clock_ns, self.busy_ns, self._doubting = clock, 0, doubting
         self.linked = frozenset(linked)
         """Topics of junctions and of results of other groups: what they say of event time is all there is to know."""
         self.groups = tuple(groups)
@@ -90,10 +93,9 @@ class Domain:
         self.counters = self._accounting.counters
         self.unused = self._accounting.unused
         """What was not used since this object was made."""
-        self.fields = self._accounting.fields
-        """Fields that the rules name and what came of them, since this object was made."""
-        self.keys = self._accounting.keys
-        """By topic of ``placed_by``: a sample of the keys that came, since this object was made."""
+        self.fields, self.keys = self._accounting.fields, self._accounting.keys
+        """Since this object was made: fields that rules name, and what came of them; and by topic of ``placed_by`` a
+        sample of the keys that came."""
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
         self.leaving_out = LeavingOut()
@@ -106,16 +108,15 @@ class Domain:
         self._stirred = False
         """Whether another domain has sent something through a junction since this one was last reported as silent."""
         self._copied_by = dict(copied_by or {})
-        self.copies = dict(copies or {})
+        self.copies, self.placed_by = dict(copies or {}), dict(placed_by or {})
         self._partitioned_by = dict(partitioned_by or {})
-        self.placed_by = dict(placed_by or {})
         self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
-        self._lanes = [Lane.of(group, partition, self._clock) for group in self.groups]
+        self.lanes = [Lane.of(group, partition, self._clock) for group in self.groups]
         if rest:
-            self._lanes.append(Lane("", None, rest, self._clock(rest)))  # read only to be counted
-        self._lanes_of = {topic: [each for each in self._lanes if topic in each.topics] for topic in grouped | rest}
+            self.lanes.append(Lane("", None, rest, self._clock(rest)))  # read only to be counted
+        self._lanes_of = {topic: [each for each in self.lanes if topic in each.topics] for topic in grouped | rest}
 
     def _is_timed(self, topic: str) -> bool:
         """Whether a topic holds results of another group of this domain, which says how far event time is."""
@@ -123,7 +124,7 @@ class Domain:
 
     def _clock(self, topics: Iterable[str]) -> Watermarks:
         expected = (TopicPartition(topic, self.partition) for topic in topics)
-        return Watermarks(lateness_us=self.lateness_us, expected=expected)
+        return Watermarks(lateness_us=self.lateness_us, expected=expected, doubting=self._doubting)
 
     @property
     def made(self) -> frozenset[str]:
@@ -133,19 +134,19 @@ class Domain:
     @property
     def watermark_us(self) -> int:
         """Every group has processed everything older."""
-        return min(lane.watermarks.watermark_us for lane in self._lanes)
+        return min(lane.watermarks.watermark_us for lane in self.lanes)
 
     @property
     def newest_us(self) -> int | None:
         """Newest event time of an open source; None without an open source."""
-        every = (each for lane in self._lanes for each in lane.watermarks.sources.items())
+        every = (each for lane in self.lanes for each in lane.watermarks.sources.items())
         known = [time_us for source, time_us in every if source.topic not in self.linked]
         return max(known) + self.lateness_us if known else None
 
     @property
     def entered(self) -> int:
         """Frames that were judged by how far other sources had come (`Watermarks.entered`)."""
-        return sum(lane.watermarks.entered for lane in self._lanes)
+        return sum(lane.watermarks.entered for lane in self.lanes)
 
     @property
     def waiting(self) -> int:
@@ -167,12 +168,12 @@ class Domain:
     @property
     def groups_time(self) -> list[GroupTime]:
         """Event time of every group that correlates."""
-        return [lane.time(lane.engine) for lane in self._lanes if lane.engine is not None]
+        return [lane.time(lane.engine) for lane in self.lanes if lane.engine is not None]
 
     @property
     def asserting(self) -> bool:
         """Whether a producer that asserts watermarks determines event time."""
-        return any(lane.watermarks.asserting_beside(self.linked) for lane in self._lanes)
+        return any(lane.watermarks.asserting_beside(self.linked) for lane in self.lanes)
 
     def feed(self, topic: str, records: Sequence[KafkaRecord]) -> DomainOutput:
         """Take a chunk of one topic, in offset order; records before the topic's position are skipped.
@@ -216,7 +217,7 @@ class Domain:
         # Only now: a decoder that cannot work at the moment raises, and is given the same messages again.
         self.positions[topic] = next_offset
         for lane in self._lanes_of.get(topic, ()):
-            self._advance(lane, output)
+            self.advance(lane, output)
 
     def mark_idle(self, places: Iterable[TopicPartition], *, asserting: bool = False) -> DomainOutput:
         """The partitions are idle and no longer delay event time, as the caller has found and recorded.
@@ -225,12 +226,12 @@ class Domain:
         """
         output = DomainOutput()
         places = list(places)
-        for lane in self._lanes:
+        for lane in self.lanes:
             own = [place for place in places if place.topic in lane.topics]
             for place in own:
                 lane.watermarks.mark_idle(place, asserting=asserting)
             if own:
-                self._advance(lane, output)
+                self.advance(lane, output)
         return output
 
     def activate(
@@ -243,12 +244,12 @@ class Domain:
         """
         places = list(places)
         topics = {place.topic for place in places}
-        for lane in self._lanes:
+        for lane in self.lanes:
             own = [place for place in places if place.topic in lane.topics]
             lane.watermarks.activate(own, asserting=asserting, copies=self.copies)
             if linked and self.linked:
                 lane.watermarks.wait_for_all({topic for topic in self.linked if not self._is_timed(topic)})
-        return DomainOutput(led=[sent for lane in self._lanes for sent in lane.wake(topics)])
+        return DomainOutput(led=[sent for lane in self.lanes for sent in lane.wake(topics)])
 
     def trust(self, until_us: int | None = None, idle: Iterable[TopicPartition] = ()) -> DomainOutput:
         """Accept events that wait if a clock that shows ``until_us`` explains them, in idle places all of its past.
@@ -261,27 +262,27 @@ class Domain:
         steps = self._clocks.trust(until_us, idle=frozenset(idle))
         for step in steps:
             self._decide(step, output)
-        for lane in self._lanes if steps else ():
-            self._advance(lane, output)
+        for lane in self.lanes if steps else ():
+            self.advance(lane, output)
         return output
 
     def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
         """All topics are idle; event time advances to ``until_us``, and to its end without one."""
         output = DomainOutput() if until_us is not None else self.trust()
         newest_us = self.newest_us
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane_us, sources = until_us, lane.watermarks.sources
             if until_us is not None and newest_us is not None and sources and not lane.topics.isdisjoint(self.copies):
                 # What its original has beyond the newest copy is still to be copied: it must not be late then.
                 lane_us = until_us - (newest_us - self.lateness_us - max(sources.values()))
             lane.watermarks.mark_all_idle(lane_us, beside=() if until_us is None else self.linked)
-            self._advance(lane, output)
+            self.advance(lane, output)
         return output
 
     def flush(self) -> DomainOutput:
         """End of input: everything closes, and the state is empty."""
         output = self.trust()
-        for lane in self._lanes:
+        for lane in self.lanes:
             if lane.engine is not None:
                 self._step(lane, lane.engine.flush, output, ended=True)
         return output
@@ -296,7 +297,7 @@ class Domain:
         """
         topics = {place.topic for place in idle} | self.linked
         again = again and self._stirred
-        found = [sent for lane in self._lanes for sent in lane.silence(topics, stands=stands, again=again)]
+        found = [sent for lane in self.lanes for sent in lane.silence(topics, stands=stands, again=again)]
         self._stirred = self._stirred and not found
         return DomainOutput(led=found)
 
@@ -407,7 +408,8 @@ class Domain:
             self._clocks.forget(source)
         return verdict
 
-    def _advance(self, lane: Lane, output: DomainOutput) -> None:
+    def advance(self, lane: Lane, output: DomainOutput) -> None:
+        """Let a group process what the watermarks of its topics allow."""
         if lane.engine is None:
             if lane.watermarks.finished:
                 lane.watermarks.reset()
@@ -446,13 +448,13 @@ class Domain:
             self._decoders = decoders
         for group in self.groups:
             group.engine.update(rulesets[group.field])
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.update()
         self._note_rules()
 
     def renumber(self, first: int) -> None:
         """Number what junctions lead on from here, where the state that knew the numbers is lost."""
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.renumber(first)
 
     def snapshot(self) -> dict[str, Any]:
@@ -460,9 +462,9 @@ class Domain:
         return {
             "positions": orjson.dumps(self.positions),
             "counters": orjson.dumps(self.counters.as_dict()),
-            "lanes": {lane.name: lane.snapshot(lane.engine) for lane in self._lanes if lane.engine is not None},
+            "lanes": {lane.name: lane.snapshot(lane.engine) for lane in self.lanes if lane.engine is not None},
             # Apart from the lanes of groups, whose names it could have: rules with ``by: null`` have an empty one.
-            "counting": [lane.watermarks.snapshot() for lane in self._lanes if lane.engine is None],
+            "counting": [lane.watermarks.snapshot() for lane in self.lanes if lane.engine is None],
             "clocks": self._clocks.snapshot(Waiter.pack),
             "taken": self._taken.snapshot(),
             "kinds": self.fields.snapshot(),
@@ -479,7 +481,7 @@ class Domain:
         if "kinds" in snapshot:  # versions before kinds were kept have none
             self.fields.restore(bytes(snapshot["kinds"]))
         self.leaving_out.restore(orjson.loads(bytes(snapshot.get("leaving_out", b"{}"))))
-        for lane in self._lanes:
+        for lane in self.lanes:
             if lane.engine is None:
                 for clock in snapshot["counting"]:
                     self._restore_clock(lane, clock)

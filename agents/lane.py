@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.accounting import Intake
-from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
+from astrocyte.agents.event_time.sources import Observed, Source
+from astrocyte.agents.event_time.watermarks import Watermarks
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.promises import Promises, Sent

@@ -73,10 +73,11 @@ class Promises:
         *,
         results: Iterable[str] = (),
     ) -> None:
-        self._origin = f"{name}/{partition}"
+        self.origin = f"{name}/{partition}"
+        """Its name to those that wait for it."""
         # Other groups may feed the same junction, and events of each are numbered apart. The number must not change
         # when other groups come and go.
-        self._source = _source_of(self._origin)
+        self._source = _source_of(self.origin)
         for link in links:
             _refuse_equal(link, domains)
         self._engine = engine
@@ -88,12 +89,23 @@ class Promises:
         }
         """By junction: its sources in every receiver."""
         self._results = {stream: Results(stream, metrics_topic(stream), partition) for stream in sorted(results)}
-        self._peers |= {stream: (f"{stream}@{self._origin}",) for stream in self._results}
+        self._peers |= {stream: (f"{stream}@{self.origin}",) for stream in self._results}
         self._numbers: dict[str, int] = {}
         """By stream of results: number of the next one; the end of event time has a number as well."""
         self._sent_us: dict[str, int] = {}
         """By junction and stream of results: the newest watermark that was sent since event time began."""
         self._said: Literal["nothing", "awake", "silent"] = "nothing"
+
+    @property
+    def topics(self) -> list[str]:
+        """Topics whose readers wait for it."""
+        links = {link.topic for every in self._links.values() for link in every}
+        return sorted({*links, *(results.topic for results in self._results.values())})
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has reported that nothing comes, and nothing since."""
+        return self._said == "silent"
 
     def lead(
         self, made: Sequence[Led], frames: Sequence[Frame] = (), *, ended: bool = False, passive: bool = False
@@ -101,7 +113,7 @@ class Promises:
         """What there is to send after a step of the engine, which made these events of junctions and these results.
 
         ``ended``: event time is over, and may begin anew. ``passive``: nothing delays event time, so that no more is to
-        be waited for than before.
+        be waited for than before: once silence was reported, only events are news.
         """
         events = {each.junction.name: each for each in made}
         sent: list[Sent] = []
@@ -115,7 +127,8 @@ class Promises:
                 copied = Copied(self._source, int(numbers[-1]), numbers)
                 sent += self._to(name, Copy(self._frame(name, led.frame, watermark_us=promised_us), copied))
             elif promised_us is not None:
-                if promised_us - self._sent_us.get(name, NEVER_US) < STEP_US:
+                is_new = promised_us - self._sent_us.get(name, NEVER_US) >= STEP_US
+                if not is_new or (passive and self._said == "silent"):
                     continue
                 sent += self._to(name, Copy(self._frame(name, watermark_us=promised_us)))
             if promised_us is not None:
@@ -218,7 +231,7 @@ class Promises:
             columns: Mapping[str, list[object]] = {"timestamp": [], "key": []}
             events = Frame.from_columns(junction, "", columns)
         peers = self._peers[junction]
-        return replace(events, origin=self._origin, watermark_us=watermark_us, end=end, peers=peers)
+        return replace(events, origin=self.origin, watermark_us=watermark_us, end=end, peers=peers)
 
 
 def _senders(link: Link, domains: int) -> list[str]:

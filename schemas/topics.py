@@ -20,6 +20,7 @@ __all__ = [
     "RETRIES",
     "RULES",
     "SAMPLING",
+    "SILENCES",
     "SIMULATIONS",
     "STATS",
     "TOPOLOGY",
@@ -50,6 +51,8 @@ RULES: Final = "rules"
 CLOCK: Final = "control.clock"
 SAMPLING: Final = "control.sampling"
 """What workers decided to leave out of streams while they were behind."""
+SILENCES: Final = "control.silences"
+"""How far silent domains had read (`agents.silence`); compacted, so that the newest of each remain."""
 SIMULATIONS: Final = "simulations"
 """Scenario, seed and configuration of each run."""
 STATS: Final = "control.stats"

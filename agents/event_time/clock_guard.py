@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.agents.event_time.watermarks import Source
+from astrocyte.agents.event_time.sources import Source
 from astrocyte.schemas.times import CEILING_US, NEVER_US, iso_from_us
 from astrocyte.schemas.topics import TopicPartition
 

@@ -10,80 +10,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from astrocyte.agents.event_time.sources import Holder, Observed, Source, SourceState, Supposed
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import CEILING_US, NEVER_US
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["ENDED_KEPT", "MAX_JUMP_US", "Holder", "Observed", "Source", "Watermarks"]
+__all__ = ["ENDED_KEPT", "MAX_JUMP_US", "Watermarks"]
 
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
 """A year: how far ahead of its source's newest timestamp, beyond the lateness, an asserted watermark may be."""
 ENDED_KEPT: Final = 16_384
 """Number of ended sources that are kept: the ones that ended, or were announced by a peer, last."""
-
-Flags = NDArray[np.bool_]
-
-
-class Source(NamedTuple):
-    """The rows of one origin on one partition of one topic: the unit that has a watermark."""
-
-    topic: str
-    partition: int
-    origin: str = ""
-
-    @property
-    def place(self) -> TopicPartition:
-        """Topic and partition of the source."""
-        return TopicPartition(self.topic, self.partition)
-
-
-class Observed(NamedTuple):
-    """Classification of each row of one frame; exactly one of the first two flags is set for a row."""
-
-    on_time: Flags
-    late: Flags
-    """Older than the watermark: written to the topic of late events."""
-    limits_us: NDArray[np.int64]
-    """The watermark with which each row was compared."""
-    idle: Flags
-    """Late, and only because event time went on while the source was idle."""
-
-
-class Holder(NamedTuple):
-    """A source that delays the domain's watermark."""
-
-    source: Source
-    """Without an origin where nothing has come from its place yet."""
-    watermark_us: int
-    """`NEVER_US` for a source that has sent nothing yet."""
-    asserts: bool
-    """Its producer asserts watermarks, or a peer has announced it."""
-
-
-@dataclass(slots=True)
-class _State:
-    newest_us: int = NEVER_US
-    watermark_us: int = NEVER_US
-    idle: bool = False
-    asserts: bool = False
-    """Its producer asserts watermarks, so that a lack of events does not make it idle."""
-    announced: bool = False
-    """It has announced its peers; it names them in every frame, of which only the first matters."""
-    silent: bool = False
-    """Idle until a frame of its own, whatever is said of its place (`Watermarks.silence`)."""
-    resumed_us: int = NEVER_US
-    """The domain's watermark when the source was last heard of after it had been idle."""
-
-    @property
-    def passive(self) -> bool:
-        """Whether it delays nothing."""
-        return self.idle or self.silent
 
 
 class Watermarks:
@@ -92,7 +34,8 @@ class Watermarks:
     ``expected`` places delay the domain's watermark until each has sent a frame or is declared idle, so that a slow
     start of one partition does not make events late. An asserted watermark more than ``max_jump_us`` ahead of its
     source's newest timestamp, or after ``ceiling_us``, is ignored. Events with wrong clocks are kept away by the caller
-    (`ClockGuard`).
+    (`ClockGuard`). ``doubting``: a source that said of itself that it is silent delays event time until that is proven
+    of all that has come so far (`suppose`, `prove`): it may be behind with what it reads.
     """
 
     def __init__(
@@ -102,11 +45,11 @@ class Watermarks:
         expected: Iterable[TopicPartition | tuple[str, int]] = (),
         max_jump_us: int | None = None,
         ceiling_us: int = CEILING_US,
+        doubting: bool = False,
     ) -> None:
         if lateness_us < 0:
             raise InvalidSettings(f"lateness of {lateness_us} us; expected zero or more")
-        if max_jump_us is None:
-            max_jump_us = MAX_JUMP_US + lateness_us
+        max_jump_us = MAX_JUMP_US + lateness_us if max_jump_us is None else max_jump_us
         if max_jump_us <= lateness_us:
             raise InvalidSettings(
                 f"largest jump of {max_jump_us} us; expected more than the lateness of {lateness_us} us"
@@ -126,12 +69,15 @@ class Watermarks:
         self._closed_places: set[TopicPartition] = set()
         self._awaited: set[TopicPartition] = set()
         """Places that are waited for whatever is known of their sources; see `activate`."""
-        self._sources: dict[Source, _State] = {}
+        self._sources: dict[Source, SourceState] = {}
         self._ended: dict[Source, bool] = {}
         """Ended sources, least recently active first; announcements do not reopen them. True: the producer ended the
         source as one of several peers, which restart together. False: it was ended on its own."""
-        self._domain_us = NEVER_US
-        self._closed = 0
+        self._domain_us = self._supposed_us = NEVER_US
+        self._closed = self._changes = 0
+        self._doubting, self._proven = doubting, -1
+        self._reported: dict[Source, int] = {}
+        """Sources that said of themselves that they are silent, and the number of changes before."""
 
     @property
     def watermark_us(self) -> int:
@@ -147,6 +93,10 @@ class Watermarks:
 
         The domain then flushes and calls `reset`; a later run may have older timestamps.
         """
+        return self._over and (self._proven == self._changes or not self._unproven())
+
+    @property
+    def _over(self) -> bool:
         return self._closed > 0 and not self._sources and not self._missing()
 
     def asserting_beside(self, topics: Collection[str]) -> bool:
@@ -209,7 +159,7 @@ class Watermarks:
             # Moved to the end: peers still name it, so it is not the next to be dropped.
             self._ended[source] = self._ended.pop(source)
             return
-        self._sources.setdefault(source, _State(asserts=True))
+        self._sources.setdefault(source, SourceState(asserts=True))
         self._idle_places.discard(source.place)
         self._closed_places.discard(source.place)
 
@@ -264,7 +214,7 @@ class Watermarks:
             self.entered += 1
         was_idle = self.is_idle(source)
         if state is None:
-            state = self._sources[source] = _State()
+            state = self._sources[source] = SourceState()
         if was_idle:
             state.resumed_us = self._domain_us
         state.announced = state.announced or bool(peers)
@@ -273,6 +223,7 @@ class Watermarks:
         self._closed_places.discard(source.place)
         self._awaited.discard(source.place)
         self._ended.pop(source, None)
+        self._reported.pop(source, None)
         times = np.asarray(timestamps, np.int64)
         floor = max(state.watermark_us, self._domain_us)
         limits = np.full(len(times), floor, np.int64)
@@ -328,6 +279,7 @@ class Watermarks:
         for peer in peers:
             if peer != source:
                 self.announce(peer)
+        self._unproven()  # before it counts as silent again
         state = self._sources.get(source)
         if state is not None and state.watermark_us > NEVER_US:
             state.silent = True
@@ -336,7 +288,43 @@ class Watermarks:
             self._keep_ended(source, together=False)
         if whole:
             self._note_idle(source.place)
+            if self._doubting:
+                self._reported.setdefault(source, self._changes)
         self._advance()
+
+    def suppose(self) -> Supposed | None:
+        """How far event time is once it is proven that silent sources send nothing; None where that changes nothing.
+
+        What is to be proven: they had read, at some time after this call, all that was there for them to read.
+        """
+        if not (silent := self._unproven()):
+            return None
+        over = self._over and self._proven != self._changes
+        if self._supposed_us <= self._domain_us and not over:
+            return None
+        return Supposed(self._supposed_us, over, dict(silent), self._changes)
+
+    def prove(self, supposed: Supposed) -> bool:
+        """What was supposed is so; False if one of the silent sources was heard of since: then it says nothing."""
+        silent = self._unproven()
+        if any(silent.get(source) != number for source, number in supposed.silent.items()):
+            return False
+        self._domain_us = max(self._domain_us, supposed.until_us)
+        if supposed.over:
+            self._proven = supposed.changes
+        return True
+
+    @property
+    def reported(self) -> list[Source]:
+        """Sources that are silent by their own report, which is still to be proven."""
+        return list(self._unproven())
+
+    def _unproven(self) -> dict[Source, int]:
+        for source in list(self._reported):
+            state = self._sources.get(source)
+            if not (source in self._ended if state is None else state.silent):
+                del self._reported[source]
+        return self._reported
 
     def wake(self, source: Source, peers: Sequence[Source]) -> None:
         """A source that was silent, or had ended, is about to send: wait for its peers again if nothing else was heard.
@@ -378,7 +366,7 @@ class Watermarks:
                 self.mark_idle(place)
         held = any(not state.passive for state in self._sources.values()) or bool(self._missing())
         if until_us is not None and not held and (self._sources or self._domain_us > NEVER_US):
-            self._domain_us = max(self._domain_us, until_us)
+            self._reach(until_us)
 
     def activate(
         self,
@@ -406,7 +394,7 @@ class Watermarks:
         """
         self._sources.clear()
         self._closed_places.clear()
-        self._domain_us = NEVER_US
+        self._domain_us = self._supposed_us = NEVER_US
         self._closed = 0
 
     def snapshot(self) -> dict[str, Any]:
@@ -418,6 +406,7 @@ class Watermarks:
             "closed": sorted(self._closed_places),
             "ended": list(self._ended),
             "silent": [list(source) for source, state in self._sources.items() if state.silent],
+            "reported": [list(source) for source in self._unproven()],
         }
         states = list(self._sources.values())
         return {
@@ -436,12 +425,13 @@ class Watermarks:
         names = json.loads(bytes(snapshot["names"]))
         columns = [snapshot[name] for name in ("newest_us", "watermarks_us", "idle", "asserts", "announced")]
         states = [
-            _State(int(newest), int(watermark), bool(idle), bool(asserts), bool(announced))
+            SourceState(int(newest), int(watermark), bool(idle), bool(asserts), bool(announced))
             for newest, watermark, idle, asserts, announced in zip(*columns, strict=True)
         ]
         self._sources = {Source(*name): state for name, state in zip(names["sources"], states, strict=True)}
         for name in names.get("silent", ()):
             self._sources[Source(*name)].silent = True
+        self._reported = dict.fromkeys((Source(*name) for name in names.get("reported", ())), 0)
         self._expected = {TopicPartition(*place) for place in names["expected"]}
         self._idle_places = {TopicPartition(*place) for place in names["idle"]}
         self._closed_places = {TopicPartition(*place) for place in names["closed"]}
@@ -462,7 +452,7 @@ class Watermarks:
         for peer in peers:
             self.announce(peer)
 
-    def _punctuate(self, state: _State, watermark_us: int, *, trusted: bool) -> None:
+    def _punctuate(self, state: SourceState, watermark_us: int, *, trusted: bool) -> None:
         limit = self.ceiling_us if trusted or state.newest_us == NEVER_US else state.newest_us + self.max_jump_us
         if watermark_us > min(limit, self.ceiling_us):
             self.refused_punctuation += 1
@@ -485,9 +475,16 @@ class Watermarks:
         return (self._expected - heard - self._idle_places - self._closed_places) | (self._awaited & self._expected)
 
     def _advance(self) -> None:
+        self._changes += 1
+        self._supposed_us = self._domain_us
         if not self._sources or self._missing():
             return
         active = [state.watermark_us for state in self._sources.values() if not state.passive]
         # All sources are idle, so the greatest watermark counts (as in Flink's StatusWatermarkValve).
         reached = min(active) if active else max(state.watermark_us for state in self._sources.values())
-        self._domain_us = max(self._domain_us, reached)
+        self._reach(reached)
+
+    def _reach(self, time_us: int) -> None:
+        self._supposed_us = max(self._domain_us, time_us)
+        if not self._reported or not self._unproven():
+            self._domain_us = self._supposed_us

@@ -49,6 +49,7 @@ from astrocyte.schemas.topics import DEAD_LETTERS, TOPOLOGY, TopicPartition, sta
 if TYPE_CHECKING:
     from astrocyte.agents.domain import Domain
     from astrocyte.pipeline.roles.correlation.correlate import Correlator
+    from astrocyte.pipeline.roles.correlation.silences import SilenceProofs
 
 __all__ = ["build_app", "build_control", "build_correlate", "build_insight", "build_repartition"]
 
@@ -120,6 +121,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     from astrocyte.pipeline.roles.correlation.domains import domain_of, policies_of, topics_of
     from astrocyte.pipeline.roles.correlation.loads import Loads, Rebalancing
     from astrocyte.pipeline.roles.correlation.overload import OverloadControl, decisions_since
+    from astrocyte.pipeline.roles.correlation.silences import SilenceProofs
     from astrocyte.pipeline.roles.correlation.unsettled import output_since
     from astrocyte.pipeline.roles.stalls import StallWatch
 
@@ -197,8 +199,13 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
             role=role,
             known_end=lambda place: int(app.monitor.tp_end_offsets.get(TP(*place)) or 0),
         ),
+        moved=lambda: proofs.moved(),  # noqa: PLW0108  it is made below
         busy=app.watch.busy,
     )
+    proofs = SilenceProofs(
+        settings.group, role, copies.originals, send_batch, partial(_ends, app), lambda: correlator.parts,
+        correlator.prove,
+    )  # fmt: skip
     reporter = UnusedReporter(
         lambda: [domain.unused for domain in correlator.domains.values()],
         lambda: _absent(correlator.domains.values()),
@@ -240,6 +247,7 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     async def tick() -> None:
         with stopping():
             await correlator.tick()
+        proofs.tick()
         await reporter.tick()
 
     if read:
@@ -250,7 +258,22 @@ def _build_domains(app: WorkerApp, settings: Settings, role: str) -> None:
     repeat(app, correlator.look_for_stalls, 1.0)
     repeat(app, rebalancing.look, _BALANCE_S)
     repeat(app, copies.look, 1.0)
+    if whole.links or whole.timed:
+        _prove_silences(app, proofs)
     follow(app, live, rules_start, lambda ruleset: _change_rules(ruleset, known, whole, correlator, settings))
+
+
+def _prove_silences(app: WorkerApp, proofs: SilenceProofs) -> None:
+    from astrocyte.pipeline.roles.correlation.silences import follow_silences
+
+    @app.task
+    async def silences() -> None:
+        await follow_silences(app.worker_settings.broker, proofs)
+
+    @app.task
+    async def silence_proofs() -> None:
+        with stopping():
+            await proofs.run()
 
 
 def _absent(domains: Iterable[Domain]) -> list[str]:

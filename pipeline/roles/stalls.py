@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from astrocyte.agents.domain import Domain
-from astrocyte.agents.event_time.watermarks import Holder, Source
+from astrocyte.agents.event_time.sources import Holder, Source
 from astrocyte.agents.lane import GroupTime
 from astrocyte.pipeline.kafka.partition_end import Unread
 from astrocyte.pipeline.roles.idleness import Idleness

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
-from astrocyte.agents.event_time.watermarks import Source
+from astrocyte.agents.event_time.sources import Source
 from astrocyte.agents.ingest.copies import WAITED, Copied, Copy, end_of, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders

@@ -26,6 +26,7 @@ from astrocyte.schemas.topics import (
     MULTI_EVENTS,
     RULES,
     SAMPLING,
+    SILENCES,
     SIMULATIONS,
     STATS,
     TOPOLOGY,
@@ -51,7 +52,7 @@ __all__ = [
     "unstored_streams",
 ]
 
-_SINGLE: Final = (RULES, STATS, CLOCK, SAMPLING, SIMULATIONS)
+_SINGLE: Final = (RULES, STATS, CLOCK, SAMPLING, SILENCES, SIMULATIONS)
 """Topics with one partition."""
 RECORD_TOPICS: Final[Mapping[str, RecordKind]] = {
     MULTI_EVENTS: "multi_events",
@@ -181,7 +182,7 @@ async def make_topics(
     anything, if a topic that the pipeline writes exists with another count.
     """
     fixed = dict.fromkeys((*_SINGLE, *single), 1)
-    compacted = {*compacted, *single, RULES, STATS} - {CLOCK, SAMPLING}
+    compacted = {*compacted, *single, RULES, STATS, SILENCES} - {CLOCK, SAMPLING}
     partitions = dict.fromkeys((*topics, *compacted), settings.partitions) | fixed
     config = {topic: _COMPACTED | _LARGE if topic in compacted else _LARGE for topic in partitions}
 

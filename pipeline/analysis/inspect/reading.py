@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from astrocyte.agents.accounting import DomainOutput, Intake
 from astrocyte.agents.domain import Domain
 from astrocyte.agents.event_time.clock_guard import Admitted
-from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
+from astrocyte.agents.event_time.sources import Observed, Source
+from astrocyte.agents.event_time.watermarks import Watermarks
 from astrocyte.agents.ingest.decode import KafkaTimes
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators

@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from astrocyte.agents.event_time.watermarks import Source, Watermarks
+from astrocyte.agents.event_time.sources import Source
+from astrocyte.agents.event_time.watermarks import Watermarks
 from astrocyte.agents.rules.model import Window
 from astrocyte.agents.windows import WindowOperator
 from astrocyte.schemas.frames import Frame

@@ -17,15 +17,18 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any, Final
 
 from astrocyte.agents.domain import Domain, DomainOutput
+from astrocyte.agents.event_time.sources import Supposed
 from astrocyte.agents.ingest.copies import is_silence
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.silence import prove
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.metrics import SnapshotFigures
 from astrocyte.pipeline.roles.correlation.overload import OverloadControl
 from astrocyte.pipeline.roles.correlation.partition import Partition
 from astrocyte.pipeline.roles.correlation.unsettled import OutputReader, recalled
+from astrocyte.pipeline.roles.correlation.write_proof import WriteProof
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records, stats_record, waiting_of
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
@@ -37,7 +40,7 @@ from astrocyte.pipeline.state.snapshots import SnapshotDamaged, pack_state, unpa
 from astrocyte.pipeline.stopping import to_the_end
 from astrocyte.pipeline.telemetry.spans import chunk_span
 from astrocyte.pipeline.transport.commits import Delivery
-from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError, TransientError
 from astrocyte.schemas.topics import CLOCK, STATS, TopicPartition
 
@@ -49,8 +52,6 @@ FORMAT: Final = 10
 """Version of the content of a snapshot."""
 _SHOWN: Final = 300
 """Characters of the error that a damaged snapshot causes."""
-_WRITE_PROOF_S: Final = 2.0
-"""A broker that takes longer than this for a record holds producers up, too."""
 _LETTERS_S: Final = 10.0
 """How long a role that stops waits for the broker to take its last dead letters."""
 
@@ -77,6 +78,7 @@ class Correlator:
         lost: LostState | None = None,
         outputs: OutputReader | None = None,
         overload: OverloadControl | None = None,
+        moved: Callable[[], None] = lambda: None,
         busy: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         monotonic: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -96,9 +98,17 @@ class Correlator:
         self._stalls = stalls or StallWatch(math.inf, self._idle_s, self._producer_s)
         self._lost, self._outputs = lost or LostState("state"), outputs
         self.overload = overload
-        self._busy = busy
+        self._busy, self._moved = busy, moved
         self._monotonic, self._now_us = monotonic, now_us
         self._domains: dict[int, Partition] = {}
+        self._writes = WriteProof(
+            lambda part: send_batch(STATS, 0, [self._stats(part.domain)]), self._idle_s, monotonic
+        )
+
+    @property
+    def parts(self) -> list[Partition]:
+        """What this worker holds of each partition that it has."""
+        return list(self._domains.values())
 
     @property
     def domains(self) -> dict[int, Domain]:
@@ -222,6 +232,7 @@ class Correlator:
                     late=len(output.late),
                     dead_letters=len(output.dead_letters),
                 )
+            self._moved()
             await self._check_letters(part, output, received)
             await self._back_pressure(part)
 
@@ -343,7 +354,7 @@ class Correlator:
             # The evidence for these has ended: records may have arrived.
             await self._wait_again(part, sources.idle - silent - sources.given_up)
             fresh = silent - sources.idle
-            part.unproven = bool(fresh) and not self._accepts_writes(part)
+            part.unproven = bool(fresh) and not self._writes.accepts(part)
             if part.unproven:
                 return
             gone = sources.silent(self._producer_s) & sources.idle - sources.given_up
@@ -376,6 +387,13 @@ class Correlator:
                 silence = part.report_silence(self._monotonic(), self._idle_s, stands=not by_clock)
                 await self._send_output(part, silence)
 
+    async def prove(self, part: Partition, group: int, supposed: Supposed) -> None:
+        """The silence of others, by which event time of a group of a domain goes on, is proven (`SilenceProofs`)."""
+        async with part.changing() as owed:
+            if not owed:
+                await self._send_output(part, prove(part.domain, group, supposed))
+                part.dirty = True
+
     async def _trust_clock(self, part: Partition) -> DomainOutput:
         """Accept events that wait because no other key has come so far, if this machine's clock has."""
         waiting = part.domain.waiting
@@ -388,26 +406,6 @@ class Correlator:
             part.dirty = True
             await self._record(part, idle=idle, trusted_us=now_us)
         return output
-
-    def _accepts_writes(self, part: Partition) -> bool:
-        """Whether the broker has just taken a record: while it takes none, silence of producers means nothing."""
-        if self._monotonic() - part.wrote_s <= max(_WRITE_PROOF_S, self._idle_s):
-            return True
-        if part.writing is None or part.writing.done():
-            part.writing = asyncio.create_task(self._write_proof(part))
-        return False
-
-    async def _write_proof(self, part: Partition) -> None:
-        began_s = self._monotonic()
-        # A refusal for good also fails the next snapshot, which reports it.
-        with contextlib.suppress(DeliveryFailed):
-            await asyncio.gather(*await self._send_batch(STATS, 0, [self._stats(part.domain)]))
-        now_s = self._monotonic()
-        if now_s - began_s <= _WRITE_PROOF_S:
-            part.wrote_s = now_s
-        else:
-            # Producers had to wait, too, and will now send what they kept.
-            part.sources.heard_s = dict.fromkeys(part.sources.heard_s, now_s)
 
     async def _begin_life(self, part: Partition) -> None:
         """Wait for topics that were assigned, whether or not they were idle before."""

@@ -96,6 +96,7 @@ def domain_of(
         placed_by=plan.placed_by if settings.partitions > 1 else {},
         validators=Validators(ruleset.validators),
         decoders=decoders_of(contracts_of(ruleset, existing=known.partitions, streams=settings.streams)),
+        doubting=True,
         clock=time.thread_time_ns,
     )
     if role == "correlate":

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.clock_guard import MOST_WAITING, NO_KAFKA_TIME_US, ClockGuard
-from astrocyte.agents.event_time.watermarks import Source
+from astrocyte.agents.event_time.sources import Source
 from astrocyte.agents.loading import load_rules
 from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.frames import Frame, encode_frame

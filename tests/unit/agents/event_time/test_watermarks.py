@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
+from astrocyte.agents.event_time.sources import Observed, Source
+from astrocyte.agents.event_time.watermarks import Watermarks
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.topics import TopicPartition
@@ -477,3 +478,56 @@ def test_lateness_does_not_depend_on_how_partitions_interleave(first: list[int],
     shuffled = sequence.copy()
     order.shuffle(shuffled)
     assert run(sequence) == run(shuffled)
+
+
+class TestSilenceThatIsProven:
+    """``doubting``: a source that reported silence holds event time until it is proven."""
+
+    ONE, OTHER = Source("led", 0, "key/0"), Source("led", 0, "key/1")
+
+    @pytest.fixture
+    def marks(self):
+        marks = Watermarks(doubting=True)
+        for source in (self.ONE, self.OTHER):
+            marks.observe(source, np.array([10]), watermark_us=10, trusted=True)
+        marks.silence(self.OTHER)
+        marks.observe(self.ONE, np.array([50]), watermark_us=50, trusted=True)
+        return marks
+
+    def test_event_time_goes_on_once_it_is_proven(self, marks):
+        assert marks.watermark_us == 10
+        supposed = marks.suppose()
+        assert supposed.until_us == 50
+        marks.observe(self.ONE, np.array([90]), watermark_us=90, trusted=True)
+        assert marks.prove(supposed)
+        assert marks.watermark_us == 50, "what came after the question is not proven"
+        assert marks.suppose().until_us == 90
+
+    def test_nothing_is_proven_of_one_that_was_heard_of_since(self, marks):
+        supposed = marks.suppose()
+        marks.observe(self.OTHER, np.array([20]), watermark_us=20, trusted=True)
+        marks.silence(self.OTHER)
+        assert not marks.prove(supposed)
+        assert marks.watermark_us == 20
+
+    def test_a_report_that_is_repeated_leaves_the_question_as_it_is(self, marks):
+        supposed = marks.suppose()
+        marks.silence(self.OTHER)
+        assert marks.prove(supposed)
+
+    def test_event_time_is_not_over_before_it_is_proven(self):
+        marks = Watermarks(doubting=True)
+        marks.announce(self.OTHER)
+        marks.silence(self.OTHER)
+        marks.observe(self.ONE, np.array([10]), end=True)
+        assert not marks.finished
+        assert marks.suppose().over
+        assert marks.prove(marks.suppose())
+        assert marks.finished
+
+    def test_a_restart_doubts_the_same(self, marks):
+        restored = Watermarks(doubting=True)
+        restored.restore(marks.snapshot())
+        restored.observe(self.ONE, np.array([60]), watermark_us=60, trusted=True)
+        assert restored.watermark_us == 10
+        assert restored.reported == [self.OTHER]

@@ -245,7 +245,7 @@ def test_events_whose_clock_is_doubted_are_named():
 def test_the_last_events_of_a_group_wait_for_the_other_topics_of_the_worker():
     watched = two_streams(OTHER)
     watched.domain.lateness_us = 1_000_000
-    for lane in watched.domain._lanes:
+    for lane in watched.domain.lanes:
         lane.watermarks.lateness_us = 1_000_000
     watched.feed(A, record("quiet_a", 1.0))
     watched.feed(B, record("quiet_b", 1.5))

@@ -1,6 +1,7 @@
 import numpy as np
 
-from astrocyte.agents.event_time.watermarks import Source, Watermarks
+from astrocyte.agents.event_time.sources import Source
+from astrocyte.agents.event_time.watermarks import Watermarks
 from astrocyte.agents.ingest.copies import Copied, Copy
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.loading import load_rules
