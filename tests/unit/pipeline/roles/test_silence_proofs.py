@@ -107,13 +107,10 @@ class Worker:
 
     async def follow(self) -> None:
         """What silent domains have said is read."""
-        told = self.net.broker.records[SILENCES]
-        self.proofs.read(
-            ConsumedRecord(SILENCES, 0, at, 0, each.key, each.value)
-            for at, each in enumerate(told)
-            if at >= self.followed
-        )
-        self.followed = len(told)
+        written = self.net.broker.records[SILENCES]
+        fresh = written[self.followed :]
+        self.proofs.read(ConsumedRecord(SILENCES, 0, 0, 0, each.key, each.value) for each in fresh)
+        self.followed = len(written)
 
     async def step(self, order: random.Random) -> None:
         """Some of what a worker does next, in any order."""
