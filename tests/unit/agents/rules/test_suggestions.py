@@ -188,7 +188,7 @@ def test_a_validator_of_what_the_file_makes_is_refused():
 
 
 @pytest.mark.parametrize("field", ["group", "step"])
-def test_the_words_by_which_steps_are_told_from_groups_are_fields_as_others(field):
+def test_the_words_that_part_steps_from_groups_are_fields_as_others(field):
     with pytest.raises(InvalidRules, match=f"junction 'j': {field}: unknown field '{field}'"):
         load_rules({"junctions": [{"name": "j", "from": "r", field: 1}]})
 
