@@ -168,6 +168,11 @@ class Junction(Model):
         return self.delay or 0
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether it may lead back to the rules from which it comes."""
+        return self.max_hops is not None and self.damping < 1.0
+
+    @property
     def sets(self) -> frozenset[str]:
         """Fields of its events that no rule may emit."""
         return frozenset({HOPS, STRENGTH} if self.forms is None else {HOPS, STRENGTH, LED_FROM})

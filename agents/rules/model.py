@@ -23,7 +23,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -34,7 +34,7 @@ from astrocyte.agents.rules.conditions import parsed, refuse_never
 from astrocyte.agents.rules.contradictions import implies, reads_step
 from astrocyte.agents.rules.insight import AnyStatisticSpec
 from astrocyte.agents.rules.junctions import Junction
-from astrocyte.agents.rules.problems import InvalidRules, RuleProblem, in_expression
+from astrocyte.agents.rules.problems import InvalidRules, OfField, RuleProblem, in_expression
 from astrocyte.agents.rules.steps import (
     Contiguity,
     Duration,
@@ -116,6 +116,7 @@ class Skip(Model):
     step: str | None = None
     on_missing: Literal["ignore", "error"] = "ignore"
     """For to_first and to_last: whether a match without that step (or starting with it) is an error."""
+    shorthands: ClassVar[tuple[str, ...]] = ("to_first", "to_last")
 
 
 def _within(value: Any) -> Any:
@@ -278,9 +279,10 @@ class Rule(Model):
             early = reads_step(self.condition(step), later)
             if early is not None:
                 with in_expression("steps", self.steps.index(step), "where"):
-                    raise ValueError(
-                        f"{step.name}.where: {early} is always null here, since step {early.partition('.')[0]!r} comes "
-                        f"later, so the condition is never true; move it to that step"
+                    raise OfField(
+                        f"{step.name}.where",
+                        f"{early} is always null here, since step {early.partition('.')[0]!r} comes later, so the "
+                        "condition is never true; move it to that step",
                     )
         for part in (self, *walk_parts(self.members)):
             if isinstance(part, Rule | Group) and part.kind == "seq":
@@ -488,4 +490,4 @@ def _template(where: str, text: str, steps: Collection[str]) -> tuple[tuple[str,
     try:
         return parse_template(text, steps=steps)
     except ExpressionError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise OfField(where, str(error)) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import AliasChoices, BaseModel, Tag, ValidationError
 
 from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.schemas.errors import InvalidRule
@@ -16,16 +16,15 @@ from astrocyte.schemas.registry import did_you_mean
 __all__ = [
     "InvalidRules",
     "Location",
+    "OfField",
     "RuleProblem",
     "about",
-    "combined",
     "in_expression",
     "problems_of",
     "shown",
     "unknown",
 ]
 
-T = TypeVar("T")
 Location = tuple[str | int, ...]
 _SAID: Final = 50
 _LONGEST: Final = 2000
@@ -69,11 +68,20 @@ class InvalidRules(InvalidRule):
         self.problems = tuple(problems)
 
 
-class _InExpression(ValueError):
+class OfField(ValueError):
+    """What is wrong with a field of an entry; its text begins with the field."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class _InExpression(OfField):
     """What is wrong with an expression of an entry, for pydantic to hand on."""
 
-    def __init__(self, message: str, path: Location, position: int | None) -> None:
-        super().__init__(message)
+    def __init__(self, field: str, message: str, path: Location, position: int | None) -> None:
+        super().__init__(field, message)
         self.path = path
         self.position = position
 
@@ -87,7 +95,8 @@ def in_expression(*path: str | int) -> Iterator[None]:
         if isinstance(error, _InExpression):
             raise
         position = error.__cause__.position if isinstance(error.__cause__, ExpressionError) else None
-        raise _InExpression(str(error), path, position) from error
+        named = error if isinstance(error, OfField) else OfField(".".join(map(str, path)), str(error))
+        raise _InExpression(named.field, named.message, path, position) from error
 
 
 @contextmanager
@@ -103,43 +112,96 @@ def about(*, rule: str | None = None, field: str = "") -> Iterator[None]:
 
 
 def problems_of(
-    error: ValidationError, *, rule: str | None = None, kind: str = "rule", known: Collection[str] = ()
+    error: ValidationError, of: type[BaseModel], *, rule: str | None = None, kind: str = "rule"
 ) -> list[RuleProblem]:
-    """Problems of a validation error; ``known`` are the field names to suggest for a misspelled one."""
+    """Problems of a validation error of ``of``. What a misspelt field may mean is one that its place allows."""
     problems = []
     for detail in error.errors():
         if detail["type"] == "too_short" and detail["input"]:
             continue  # repeats a problem of an element of the list
-        path = tuple(part for part in detail["loc"] if part not in ("step", "group"))
-        message = _message(detail, path, known)
+        path, models = _followed(of, detail["loc"])
+        message = _message(detail, path, models)
         if path[-1:] == ("[key]",):
             path, message = path[:-2], f"the name of an entry: {message}"
         field = ".".join(str(part) for part in path)
         error_of = detail.get("ctx", {}).get("error")
         position = None
+        if isinstance(error_of, OfField):
+            field = f"{field}.{error_of.field}" if field else error_of.field
         if isinstance(error_of, _InExpression):
             path, position = (*path, *error_of.path), error_of.position
         problems.append(RuleProblem(message, rule=rule, kind=kind, field=field, path=path, position=position))
     return problems
 
 
-def combined(sets: Callable[[], T]) -> T:
-    """What ``sets`` makes of the parts of several rule sets. Raises InvalidRules in the words of `problems_of`."""
-    try:
-        return sets()
-    except ValidationError as error:
-        raise InvalidRules(problems_of(error)) from None
+class _Choice(NamedTuple):
+    model: type[BaseModel]
+    tags: frozenset[str]
+    """By which pydantic's paths name it among others."""
 
 
-def _message(detail: Mapping[str, Any], path: Location, known: Collection[str]) -> str:
+def _followed(of: type[BaseModel], location: Location) -> tuple[Location, list[type[BaseModel]]]:
+    """Path in the file for one of pydantic, without the tags of unions; and the models that may stand above its end."""
+    path: Location = ()
+    choices, above = [_Choice(of, frozenset())], [of]
+    of_user = False
+    for part in location:
+        if of_user:  # a key of a mapping, which may be called as a field
+            path, of_user = (*path, part), False
+            continue
+        tagged = [_Choice(each.model, frozenset()) for each in choices if part in each.tags]
+        if tagged:
+            choices = tagged
+            continue
+        above = [each.model for each in choices]
+        path = (*path, part)
+        fields = [
+            info
+            for model in above
+            for name, info in model.model_fields.items()
+            if part == name
+            or (isinstance(info.validation_alias, AliasChoices) and part in info.validation_alias.choices)
+        ]
+        if fields:  # else it is an index
+            choices = [choice for info in fields for choice in _choices(info.annotation)]
+            of_user = any(get_origin(info.annotation) is dict for info in fields)
+    return path, above
+
+
+def _choices(annotation: Any, tags: frozenset[str] = frozenset()) -> Iterator[_Choice]:
+    """The models that the type of a field is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield _Choice(annotation, tags)
+        return
+    parts = get_args(annotation)
+    tags = tags.union(part.tag for part in parts if isinstance(part, Tag))
+    for part in parts:
+        yield from _choices(part, tags)
+
+
+def _allowed(models: Collection[type[BaseModel]]) -> list[str]:
+    """Fields that an entry of one of the models may have, as rule files write them."""
+    names = [
+        name
+        for model in models
+        for name in (
+            *(info.serialization_alias or name for name, info in model.model_fields.items()),
+            *getattr(model, "shorthands", ()),
+        )
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _message(detail: Mapping[str, Any], path: Location, models: Collection[type[BaseModel]]) -> str:
     kind, value, limits = detail["type"], detail["input"], detail.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            return unknown(str(path[-1]), known)
+            return unknown(str(path[-1]), _allowed(models))
         case "missing":
             return "is missing"
         case "value_error":
-            return str(limits["error"])
+            error = limits["error"]
+            return error.message if isinstance(error, OfField) else str(error)
         case "literal_error":
             return f"expected {limits['expected']}, got {shown(value)}"
         case "string_pattern_mismatch":
@@ -177,6 +239,6 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def unknown(name: str, known: Collection[str]) -> str:
-    """Message about an unknown field, with a suggestion: another name, where the field is known elsewhere only."""
-    return f"unknown field {name!r}{did_you_mean(name, [str(each) for each in known if each != name])}"
+def unknown(name: str, allowed: Collection[str]) -> str:
+    """Message about an unknown field, with the most similar one that its place allows, or all of them."""
+    return f"unknown field {name!r}{did_you_mean(name, allowed) or '; allowed here: ' + ', '.join(allowed)}"

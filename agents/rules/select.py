@@ -9,7 +9,7 @@ from typing import Any, Final
 from astrocyte.agents.expressions.kinds import OF_ANYTHING
 from astrocyte.agents.expressions.nodes import Aggregate, Constant, ExpressionError, Field, Node, is_condition
 from astrocyte.agents.expressions.parser import parse
-from astrocyte.agents.rules.problems import in_expression
+from astrocyte.agents.rules.problems import OfField, in_expression
 from astrocyte.schemas.arrow.columns import RESERVED
 
 __all__ = ["AGGREGATES", "RESULT_FIELDS", "AggregateCall", "Select", "aggregate_call", "parse_select"]
@@ -71,19 +71,19 @@ class Select:
 
 
 def parse_select(select: Mapping[str, str], by: str = "key") -> Select:
-    """Parse a window's ``select``. Raises ValueError that names the field and the position."""
+    """Parse a window's ``select``. Raises OfField, whose cause says the position."""
     calls: list[AggregateCall] = []
     outputs, written = {}, {}
     taken = {*RESERVED, *RESULT_FIELDS, by}
     for name, text in select.items():
         if name in taken:
-            raise ValueError(f"select.{name}: every result already has a field {name!r}; rename it")
+            raise OfField(f"select.{name}", f"every result already has a field {name!r}; rename it")
         with in_expression("select", name):
             try:
                 written[name] = parse(text, aggregates=AGGREGATES)
                 outputs[name] = _extract(written[name], text, calls)
             except ExpressionError as error:
-                raise ValueError(f"select.{name}: {error}") from error
+                raise OfField(f"select.{name}", str(error)) from error
     return Select(tuple(calls), outputs, written)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AliasChoices,
@@ -109,19 +109,19 @@ class _Raising(ModelMetaclass):
         try:
             return super().__call__(*args, **data)
         except ValidationError as error:
-            fields: dict[str, Any] = vars(self)["__pydantic_fields__"]
-            known = {field.serialization_alias or name for name, field in fields.items()}
             labelled = self.__name__ in ("Rule", "Window", "Junction")
             rule = data.get("name") if labelled else None
-            raise InvalidRules(
-                problems_of(error, rule=rule, kind=self.__name__.lower() if labelled else "rule", known=known)
-            ) from None
+            kind = self.__name__.lower() if labelled else "rule"
+            of: Any = self
+            raise InvalidRules(problems_of(error, of, rule=rule, kind=kind)) from None
 
 
 class Model(BaseModel, metaclass=_Raising):
     """Base of all parts of rule files: immutable; invalid arguments of the class raise InvalidRules."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True)
+    shorthands: ClassVar[tuple[str, ...]] = ()
+    """What may be written in place of fields."""
 
 
 class Until(Model):
@@ -274,6 +274,7 @@ Element = Annotated[
     Annotated[Step, Tag("step")] | Annotated[Group, Tag("group")],
     Discriminator(_tag),
 ]
+Group.model_rebuild()  # its members may be groups
 
 
 def leaves(elements: tuple[Element, ...]) -> Iterator[Step]:

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, mode
 
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.rules.conditions import parsed, parsed_where, refuse_never
-from astrocyte.agents.rules.problems import in_expression
+from astrocyte.agents.rules.problems import OfField, in_expression
 from astrocyte.agents.rules.steps import Model, stream_names
 from astrocyte.agents.rules.validator_functions import VALIDATORS, ValidatorFunction, function_of
 from astrocyte.schemas.arrow.columns import RESERVED
@@ -92,11 +92,11 @@ class Validator(Model):
         try:
             found = function_of(self.use) if callable(self.use) else VALIDATORS.get(self.use)
         except InvalidSettings as error:
-            raise ValueError(f"use: {error}") from error
+            raise OfField("use", str(error)) from error
         try:
             signature(found.definition).bind(None, **self.options)
         except TypeError as error:
-            raise ValueError(f"with: {error}; the function's signature is {signature(found.definition)}") from error
+            raise OfField("with", f"{error}; the function's signature is {signature(found.definition)}") from error
         return found
 
     @cached_property

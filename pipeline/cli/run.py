@@ -249,6 +249,8 @@ def _show_role(role: str, state: Mapping[str, Any]) -> None:
         sys.stdout.write(f"{role}: no consumer group yet\n")
     names = ("do", "rules", "unstored", "waits", "copies", "lines", "absent")
     lines = [line for name in names for line in state.get(name, ())]
+    if state.get("lines"):
+        lines.append(f"the newest of these counts are of {state['reported']}")
     process = state.get("process")
     if process is not None:
         what = "is ready" if process["ready"] else "is not ready"

@@ -30,7 +30,18 @@ from astrocyte.pipeline.stopping import Stop
 from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, METRICS_PREFIX, MULTI_EVENTS, SIMULATIONS, STATS
+from astrocyte.schemas.topics import (
+    ALERTS,
+    CLOCK,
+    DEAD_LETTERS,
+    LATE,
+    METRICS_PREFIX,
+    MULTI_EVENTS,
+    SAMPLING,
+    SIMULATIONS,
+    STATS,
+    TOPOLOGY,
+)
 
 __all__ = ["Demo"]
 
@@ -295,7 +306,10 @@ async def _record(broker: str, path: Path) -> None:
     from astrocyte.pipeline.kafka.client import topic_partitions
     from astrocyte.pipeline.recording.record import record
 
+    there = await topic_partitions(broker)
     # Rules without windows have no topics of metrics, and a pattern that matches none is an error.
-    windows = [topic for topic in await topic_partitions(broker) if topic.startswith(METRICS_PREFIX)]
-    topics = ["mono.*", SIMULATIONS, *windows, MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]
+    windows = [topic for topic in there if topic.startswith(METRICS_PREFIX)]
+    # What workers decided by clock and lag: a replay finds what they found only with it.
+    decided = [topic for topic in (CLOCK, SAMPLING, TOPOLOGY) if topic in there]
+    topics = ["mono.*", SIMULATIONS, *decided, *windows, MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]
     await record(broker, topics, path, overwrite=True)

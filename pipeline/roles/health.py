@@ -22,6 +22,7 @@ from astrocyte.pipeline.topology.group_rules import other_rules
 from astrocyte.pipeline.topology.topics import unstored_streams
 from astrocyte.pipeline.transport.assignor import note_of, topics_of
 from astrocyte.schemas.partitioning import KeySample, spread_keys
+from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import STATS, TopicPartition
 
 __all__ = ["correlate_health", "correlate_summary", "group_health", "group_lag", "remedy"]
@@ -125,7 +126,7 @@ async def correlate_health(broker: str, role: str = "correlate") -> dict[str, An
     ``corrections``: by eventual rule the matches that were provisional, confirmed and retracted. ``led``: by junction
     the matches that it led on, and those that it did not, by cause. ``left_out``: by stream and policy, the events that
     were left out while a worker was behind. ``skipped``: messages that hold no event by their stream's declaration
-    (tombstones).
+    (tombstones). ``reported``: of when the newest of these reports is; a domain reports within `COUNTS_S` of a change.
     """
     newest: dict[bytes, dict[str, Any]] = {}
     there = await topic_partitions(broker)
@@ -165,7 +166,9 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
     # In the topic `late` stand the events that are late in a copy as well; here each is counted once.
     total = total.once((source, copy) for copy, source in copies.items())
     skipped = sum(stats.get("skipped", 0) for stats in reports)
+    reported_us = max((stats.get("reported_us", 0) for stats in reports), default=0)
     return {
+        "reported": iso_from_us(reported_us) if reported_us else None,
         "unused": total.as_json(),
         "skipped": skipped,
         "absent": sorted(set.intersection(*absent)) if absent else [],

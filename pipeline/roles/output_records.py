@@ -184,9 +184,9 @@ def led_of(domain: Domain) -> dict[str, Counter[str]]:
     return summed(counts for engine in engines for counts in (engine.junctions.counts, engine.gates.counts))
 
 
-def stats_record(role: str, domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
+def stats_record(role: str, domain: Domain, stalls: Sequence[Stall], now_us: int) -> ProducerRecord:
     """Counters of a domain of a role as they are now, and for what it waits."""
-    stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
+    stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us, "reported_us": now_us}
     stats |= {
         "unused": domain.unused.as_json(),
         "copies": domain.copies,

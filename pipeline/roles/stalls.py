@@ -304,10 +304,10 @@ class StallWatch:
             )
         if each.unwritten and silent_s >= self.idle_s:
             return "unwritten", _OF_WORKER["unwritten"]
-        what = "it is silent" if begun else "nothing has come from it yet"
+        quiet = f"its topic is silent for {silent_s:.0f} s" if silent_s >= 1 else "its topic is not silent"
         return "silent" if begun else "never", (
-            f"{what}, for {silent_s:.0f} s; after {self.idle_s:.0f} s (ASTROCYTE_IDLE_TIMEOUT) it is idle and "
-            "no longer delays event time"
+            f"{quiet if begun else f'nothing has come from it yet, and {quiet}'}; after {self.idle_s:.0f} s of silence "
+            "(ASTROCYTE_IDLE_TIMEOUT) it is idle and no longer delays event time"
         )
 
     def _of_others(self, each: Standing, time: GroupTime) -> tuple[Source, Why, str, int]:

@@ -9,7 +9,6 @@ from typing import Final
 
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.problems import combined
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.registry import did_you_mean
@@ -52,7 +51,7 @@ def join_rule_sets(sets: Iterable[RuleSet]) -> RuleSet:
     sets = list(sets)
     parts = {name: tuple(item for each in sets for item in getattr(each, name)) for name in RuleSet.model_fields}
     try:
-        return combined(lambda: RuleSet(**parts))
+        return RuleSet(**parts)
     except InvalidRule as error:
         raise InvalidRule(f"the rule files cannot be combined: {error}") from None
 

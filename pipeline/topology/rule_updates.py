@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.problems import combined
 from astrocyte.pipeline.kafka.client import (
     BrokerUnavailable,
     consumer_client,
@@ -114,7 +113,7 @@ def _merge(base: RuleSet, parts: Iterable[RuleSet]) -> RuleSet:
         for name, items in merged.items():
             for index, item in enumerate(getattr(each, name)):
                 items[getattr(item, "name", f"{id(each)}/{index}")] = item
-    return combined(lambda: RuleSet(**{name: tuple(items.values()) for name, items in merged.items()}))
+    return RuleSet(**{name: tuple(items.values()) for name, items in merged.items()})
 
 
 async def load_live_rules(broker: str, live: LiveRules) -> int:

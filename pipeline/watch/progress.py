@@ -37,7 +37,7 @@ REMEDIES: Final[Mapping[Why, str]] = {
     "unwritten": "the broker does not confirm what the role writes; look at it and at its disk",
     "paused": "the role has paused it; look at the lines above",
     "restoring": "its state is being restored; wait. A state that is large takes minutes",
-    "busy": "one long piece of work is not done; look at the store, and at its time limits",
+    "busy": "work that may take long is not done; look at the store, and at its time limits",
     "unanswered": "the broker does not answer fetches of it; look whether its leader is there",
     "behind": "the role is busy with its other partitions; start more workers",
     "hangs": "the agent does not return; look at validators, decoders, sinks and agents of your own, and at their time "
@@ -59,6 +59,8 @@ class Observation:
     """Why the broker does not confirm what is written; empty if it does."""
     busy: str = ""
     """Work that is under way and may take long."""
+    busy_s: float = 0.0
+    """For how long it has been."""
     queued: int = 0
     """Chunks that were handed out and that the agent has not taken yet."""
 
@@ -177,12 +179,14 @@ class ProgressWatch:
             return "paused", "its delivery is paused"
         if not position.placed:
             return "restoring", "it is not known yet where reading begins"
-        if seen.busy:
-            return "busy", seen.busy
+        if seen.busy and seen.busy_s >= self.report_s:
+            return "busy", f"{seen.busy}, for {seen.busy_s:.0f} s"
         if not position.answered and not any(each.held for each in seen.positions.values()):
             return "unanswered", "the broker does not answer its fetches"
         if self._time.seconds - self._moved_s < self.report_s:
             return "behind", "other partitions of this role advance"
+        if seen.busy:
+            return "busy", f"one piece of work follows another, at present: {seen.busy}"
         return "hangs", "nothing that was handed to the agent is finished"
 
     def _find_hang(self, pending: Sequence[tuple[Why, float]], *, moved: bool, seen: Observation) -> None:

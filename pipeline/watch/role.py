@@ -128,12 +128,12 @@ class RoleWatch:
             del self._busy[token]
 
     @property
-    def work(self) -> str:
-        """The oldest work that may take long, and for how long it has lasted; empty if there is none."""
+    def work(self) -> tuple[str, float]:
+        """The oldest work that may take long, and the seconds that it has lasted; empty if there is none."""
         if not self._busy:
-            return ""
+            return "", 0.0
         what, since_s = min(self._busy.values(), key=lambda item: item[1])
-        return f"{what}, for {self._monotonic() - since_s:.0f} s"
+        return what, self._monotonic() - since_s
 
     # -- the event loop
 
@@ -161,7 +161,8 @@ class RoleWatch:
         if observation is None:
             self._seen = _Seen([*waits, "it starts"])
             return
-        observation = replace(observation, store=self._store, busy=self.work)
+        work, work_s = self.work
+        observation = replace(observation, store=self._store, busy=work, busy_s=work_s)
         self.progress.look(observation, self._monotonic(), self._now_us())
         if not observation.connected:
             waits.append("the broker is away: the group coordinator does not answer")

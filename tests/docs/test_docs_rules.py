@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,7 +188,7 @@ def run(example: Example) -> str:
     try:
         rules = rules_of(example.rules)
     except InvalidRules as error:
-        return "refused: " + "; ".join(problem.message for problem in error.problems)
+        return "refused: " + "; ".join(str(replace(each, rule=None, line=None, column=None)) for each in error.problems)
     events = list(steps_of(example.events))
     eventual = any(rule.consistency == "eventual" for rule in rules.rules)
     if eventual or rules.windows or rules.validators or any(isinstance(event, int) for event in events):

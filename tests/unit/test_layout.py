@@ -50,7 +50,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "agents/rules": {
         "graph": "junctions model problems windows",
-        "reading": "graph insight junctions model named_fields problems select steps validators windows",
+        "reading": "graph insight junctions model named_fields problems select validators windows",
     },
     "agents/sinks": {
         "audit": "base sql",

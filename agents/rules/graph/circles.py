@@ -22,7 +22,7 @@ def refuse_circles(ruleset: RuleSet) -> None:
     junctions = {junction.name: junction.key for junction in ruleset.junctions}
     groups |= junctions
     windows = {window.name for window in ruleset.windows}
-    bounded = {each.name for each in ruleset.junctions if each.max_hops is not None and each.damping < 1.0}
+    bounded = {each.name for each in ruleset.junctions if each.is_bounded}
     sources = {name: read for name, read in sources_of(ruleset).items() if name not in bounded}
     try:
         TopologicalSorter(sources).prepare()

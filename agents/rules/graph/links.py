@@ -24,6 +24,7 @@ __all__ = [
     "junction_sources",
     "needed_for",
     "not_led_lines",
+    "readable_by",
     "readers_of",
     "sources_of",
     "types_of_match",
@@ -93,6 +94,20 @@ def sources_of(ruleset: RuleSet) -> dict[str, tuple[str, ...]]:
     """By window, statistic, rule and junction: what it reads; without junctions that have no rule here."""
     makers = (*ruleset.windows, *ruleset.insight, *ruleset.rules)
     return {each.name: each.streams for each in makers} | junction_sources(ruleset)
+
+
+def readable_by(name: str, ruleset: RuleSet) -> set[str]:
+    """What the rule set makes and one of its parts may read: not what it makes itself, nor what is made of that."""
+    if any(rule.name == name and rule.consistency == "eventual" for rule in ruleset.rules):
+        return set()
+    bounded = {each.name for each in ruleset.junctions if each.is_bounded}
+    after = {name}
+    sources = {maker: set(read) for maker, read in sources_of(ruleset).items() if maker not in bounded}
+    while more := {maker for maker, read in sources.items() if read & after} - after:
+        after |= more
+    is_statistic = any(spec.name == name for spec in ruleset.insight)
+    unread = {each.name for each in ruleset.junctions} if is_statistic else set[str]()
+    return set(ruleset.made) - after - unread
 
 
 def needed_for(ruleset: RuleSet, names: Iterable[str]) -> RuleSet:

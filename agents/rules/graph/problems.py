@@ -63,7 +63,7 @@ def _of_circle(ruleset: RuleSet) -> Iterator[RuleProblem]:
     """What a circle may not hold: its rules meet in junctions alone, of which each bounds it."""
     circle = circle_of(ruleset)
     for junction in ruleset.junctions:
-        if junction.name in circle.inner and (junction.max_hops is None or junction.damping == 1.0):
+        if junction.name in circle.inner and not junction.is_bounded:
             message = "leads back to rules from which it comes; bound it: give it max_hops, and a damping below 1"
             yield RuleProblem(message, rule=junction.name, field="from", kind="junction")
     for rule in ruleset.rules:
@@ -111,7 +111,7 @@ def _problems(junction: Junction, ruleset: RuleSet) -> Iterator[tuple[str, str]]
     if feeding and junction.where_node is not None:
         for part in walk(junction.where_node):
             if isinstance(part, Field) and part.name not in known | _EVERY_EVENT:
-                hint = did_you_mean(part.name, known) or f"; its fields: {', '.join(sorted(known))}"
+                hint = did_you_mean(part.name, known | _EVERY_EVENT) or f"; its fields: {', '.join(sorted(known))}"
                 yield "where", f"events of the junction have no field {part.name!r}{hint}"
 
 
@@ -120,6 +120,7 @@ def _of_rules(junction: Junction, feeding: Sequence[Rule]) -> Iterator[tuple[str
     if len(fields) > 1:
         listed = ", ".join(f"{rule.name} by {rule.by or 'null'}" for rule in feeding)
         yield "from", f"its rules correlate by different fields ({listed}); write a junction for each field"
+    keys = {"key", *fields - {"null"}}.union(set.intersection(*map(emitted_by, feeding)) if feeding else ())
     for rule in feeding:
         if rule.holds_matches:
             yield (
@@ -133,7 +134,7 @@ def _of_rules(junction: Junction, feeding: Sequence[Rule]) -> Iterator[tuple[str
         if taken:
             yield "from", f"rule {rule.name!r} emits {taken[0]!r}, which the junction sets; name it otherwise there"
         if junction.key not in {"key", rule.by} | emitted_by(rule):
-            hint = did_you_mean(junction.key, emitted_by(rule)) or "; add it to its emit, or use one of its values"
+            hint = did_you_mean(junction.key, keys) or "; add it to its emit, or use one of its values"
             yield (
                 "key",
                 (f"rule {rule.name!r} emits no {junction.key!r}{hint}"),

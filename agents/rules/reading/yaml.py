@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from astrocyte.agents.expressions.kind_checks import kind_problems, types_of
 from astrocyte.agents.expressions.nodes import Aggregate, Field, Node, walk
-from astrocyte.agents.rules.graph.links import fields_of, types_of_match
-from astrocyte.agents.rules.insight import STATISTIC_SPECS, SeriesSpec, StatisticSpec, TargetSpec
+from astrocyte.agents.rules.graph.links import fields_of, readable_by, types_of_match
+from astrocyte.agents.rules.insight import STATISTIC_SPECS, StatisticSpec
 from astrocyte.agents.rules.junctions import Junction
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
 from astrocyte.agents.rules.named_fields import expressions_of, reads_of
@@ -19,7 +19,6 @@ from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem,
 from astrocyte.agents.rules.reading.documents import MOST_CHARACTERS, Document, read_document
 from astrocyte.agents.rules.reading.written import named_path, value_path, written_path
 from astrocyte.agents.rules.select import RESULT_FIELDS
-from astrocyte.agents.rules.steps import Group, Step
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import CATALOG, NUMBERS, WHOLE, FieldType
@@ -27,18 +26,6 @@ from astrocyte.schemas.registry import did_you_mean
 
 __all__ = ["KINDS", "read_rules"]
 
-_MODELS: Final[tuple[type[BaseModel], ...]] = (
-    *(Rule, Step, Group, Window, Junction, Stream, Validator, RuleSet),
-    *(TargetSpec, SeriesSpec),
-)
-_FIELDS: Final = sorted(
-    {
-        name
-        for model in (*_MODELS, *STATISTIC_SPECS.values())
-        for name, info in model.model_fields.items()
-        for name in (info.serialization_alias or name,)
-    }
-)
 _ENTRANCE: Final = ("validators", "saccules")
 """The key of the list of validators, and its older name."""
 _MAKERS: Final = {"rules": "rule", "windows": "window", "insight": "statistic", "junctions": "junction"}
@@ -130,7 +117,7 @@ class _Reader:
             try:
                 ruleset = RuleSet.model_validate(parts)
             except ValidationError as error:
-                for problem in problems_of(error):
+                for problem in problems_of(error, RuleSet):
                     self.report(problem.message, ())
             else:
                 for problem in check(ruleset):
@@ -166,7 +153,7 @@ class _Reader:
             try:
                 yield wanted.model_validate(item)
             except ValidationError as error:
-                for problem in problems_of(error, known=_FIELDS):
+                for problem in problems_of(error, wanted):
                     self.report(
                         problem.message, (section, index, *problem.path),
                         rule=name, field=problem.field, at=problem.position,
@@ -210,7 +197,6 @@ class _Reader:
         )
 
     def check_streams(self, parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]) -> None:
-        made = {item.name for section in (*_MAKERS, "streams") for item in parts[section]}
         fields: dict[str, set[str] | None] = {
             window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]
         }
@@ -228,33 +214,47 @@ class _Reader:
         for index, rule in enumerate(parts["rules"]):
             for number, step in enumerate(rule.steps):
                 for stream in step.stream:
-                    if self.known is not None and stream not in made and stream not in self.known:
-                        hint = did_you_mean(stream, [*made, *self.known])
-                        self.report(
-                            f"unknown stream {stream!r}{hint or '; declare it under streams: if it is your own'}",
-                            self.path_of_value(stream, "rules", index, "steps", number, "stream"),
-                            rule=rule.name, field=f"{step.name}.stream",
-                        )  # fmt: skip
+                    self.check_stream(
+                        stream, parts, ("rules", index, "steps", number, "stream"),
+                        rule=rule.name, field=f"{step.name}.stream", reads=True,
+                    )  # fmt: skip
             self.check_rule(rule, index, fields)
         for index, window in enumerate(parts["windows"]):
-            if self.known is not None and window.source not in made and window.source not in self.known:
-                hint = did_you_mean(window.source, [*made, *self.known])
-                message = f"unknown stream {window.source!r}{hint}"
-                self.report(message, ("windows", index, "from"), rule=window.name, field="from")
+            self.check_stream(
+                window.source, parts, ("windows", index, "from"), rule=window.name, field="from", reads=True
+            )
             self.check_window(window, index, self.fields_of(window.source, fields))
         for index, junction in enumerate(parts["junctions"]):
             for stream in () if junction.forms is None else junction.forms.streams:
-                if self.known is not None and stream not in made and stream not in self.known:
-                    message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
-                    path = self.path_of_value(stream, "junctions", index, "forms", "with")
-                    self.report(message, path, rule=junction.name, field="forms.with")
+                self.check_stream(
+                    stream, parts, ("junctions", index, "forms", "with"), rule=junction.name, field="forms.with"
+                )
         for index, spec in enumerate(parts["insight"]):
-            self.check_statistic(spec, index, made, fields)
+            self.check_statistic(spec, index, parts, fields)
         for section, index, stream in _entered(entrance):
-            if self.known is not None and stream not in made and stream not in self.known:
-                message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
+            maker = next((each for each in _MAKERS if any(made.name == stream for made in parts[each])), None)
+            if maker is not None:
+                message = (
+                    f"{stream!r} is a {_MAKERS[maker]} of this file; validators see events that are sent to it: use "
+                    "where in what reads it"
+                )
                 path = self.path_of_value(stream, section, index, "stream")
                 self.report(message, path, rule=f"{section}[{index}]", field="stream")
+                continue
+            self.check_stream(stream, parts, (section, index, "stream"), rule=f"{section}[{index}]", field="stream")
+
+    def check_stream(
+        self, stream: str, parts: Mapping[str, list[Any]], path: Location, *, rule: str, field: str, reads: bool = False
+    ) -> None:
+        """Report a stream that does not exist. ``reads``: what the file makes may be read there as well."""
+        declared = {each.name for each in parts["streams"]}
+        made = {each.name for section in _MAKERS for each in parts[section]}
+        if self.known is None or stream in made | declared or stream in self.known:
+            return
+        readable = readable_by(rule, RuleSet.model_construct(None, **parts)) if reads else set[str]()
+        hint = did_you_mean(stream, [*sorted(readable | declared), *self.known])
+        message = f"unknown stream {stream!r}{hint or '; declare it under streams: if it is your own'}"
+        self.report(message, self.path_of_value(stream, *path), rule=rule, field=field)
 
     def check_rule(self, rule: Rule, index: int, fields: Mapping[str, set[str] | None]) -> None:
         """Report fields that the rule reads and that no stream of their step has, where these list their fields."""
@@ -285,8 +285,9 @@ class _Reader:
             reads |= {("set", name): _fields_read(node) for name, node in validator.set_nodes.items()}
         for part, names in reads.items():
             for name, at in _first(names).items():
-                if name not in known | (validator.set.keys() if part[0] == "set" else set()):
-                    hint = did_you_mean(name, known) or f"; its fields: {', '.join(sorted(listed))}"
+                seen = known | (validator.set.keys() if part[0] == "set" else set())
+                if name not in seen:
+                    hint = did_you_mean(name, seen - {part[-1]}) or f"; its fields: {', '.join(sorted(listed))}"
                     field = ".".join(map(str, part))
                     message = f"stream {stream} has no field {name!r}{hint}"
                     self.report(message, (*path, *part), rule=f"{path[0]}[{path[1]}]", field=field, at=at)
@@ -312,23 +313,28 @@ class _Reader:
                     )  # fmt: skip
 
     def check_statistic(
-        self, spec: StatisticSpec, index: int, made: set[str], fields: Mapping[str, set[str] | None]
+        self,
+        spec: StatisticSpec,
+        index: int,
+        parts: Mapping[str, list[Any]],
+        fields: Mapping[str, set[str] | None],
     ) -> None:
         """Report streams that do not exist, and fields that a statistic reads and their stream does not have."""
         for stream in spec.streams:
-            if self.known is not None and stream not in made and stream not in self.known:
-                message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
-                key = spec.key_of(stream)
-                self.report(message, self.path_of_value(stream, "insight", index, key), rule=spec.name, field=key)
+            key = spec.key_of(stream)
+            self.check_stream(stream, parts, ("insight", index, key), rule=spec.name, field=key, reads=True)
         for stream, name, whole in spec.reads():
             listed = self.fields_of(stream, fields)
             event_type = CATALOG.find(stream) if stream not in fields else None
             key = spec.key_of(name)
             kind = None if event_type is None else event_type.fields.get(name)
+            kinds: tuple[FieldType, ...] = WHOLE if whole else (*NUMBERS, "bool")
             if listed is not None and name not in listed | _IMPLICIT:
-                hint = did_you_mean(name, listed) or f"; its fields: {', '.join(sorted(listed))}"
+                types = {} if event_type is None else event_type.fields
+                fit = [each for each in sorted(listed) if types.get(each, kinds[0]) in kinds]
+                hint = did_you_mean(name, fit) or f"; its fields: {', '.join(sorted(listed))}"
                 message = f"stream {stream} has no field {name!r}{hint}"
-            elif kind is not None and kind not in (WHOLE if whole else (*NUMBERS, "bool")):
+            elif kind is not None and kind not in kinds:
                 wanted = "an id, which is a whole number" if whole else "a number"
                 message = f"field {name!r} of stream {stream} is {kind}; a statistic reads it as {wanted}"
             else:

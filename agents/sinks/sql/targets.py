@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import pyarrow as pa
@@ -231,7 +231,11 @@ def of_table(
 
 
 _AGENT: Final = of_table(AgentModel, "agent_id", "simulation_id", conflict="ignore")
-_KERNEL: Final = of_table(KernelGeometry, "kernel_id", "simulation_id", conflict="ignore")
+_KERNEL: Final = replace(
+    of_table(KernelGeometry, "kernel_id", "simulation_id", conflict="ignore"),
+    computed={"spawned_at": Computed("NULL", lambda columns: pa.nulls(len(columns["kernel_id"])))},
+)
+"""A kernel of a war. The column's default is the time of writing, which is no event time."""
 _SNAPSHOT: Final = of_table(DnaSnapshot, "snapshot_id", "simulation_id", "agent_id", "version", conflict="ignore")
 
 

@@ -37,11 +37,12 @@ from astrocyte.pipeline.analysis.verify.retries import Retries
 from astrocyte.pipeline.analysis.verify.tables import ReadDatabase, compare_table, compared_tables, read_only
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
+from astrocyte.pipeline.roles.correlation.domains import policies_of
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.topics import KnownTopics, output_topics
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS, SIMULATIONS, is_derived
+from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS, SAMPLING, SIMULATIONS, is_derived
 
 __all__ = ["EVERYWHERE", "Places", "verify"]
 
@@ -171,12 +172,18 @@ class _Job:
         there = survey(logs)
         if there.domains is None and "partitions" in named:
             there.domains = self.settings.partitions
-        plan = KnownTopics(there.partitions, there.count).plan(ruleset)
+        known = KnownTopics(there.partitions, there.count)
+        plan = known.plan(ruleset)
         self._open_stores([each for each in where if each != "topics"], there.partitions, {})
         made, compared = output_topics(plan), "topics" in where
         self.result.not_compared += [
             f"topic {topic}: the log does not hold it" for topic in made if compared and topic not in there.partitions
         ]
+        if SAMPLING not in there.partitions and (policies := policies_of("correlate", ruleset, known, self.settings)):
+            self.result.not_compared.append(
+                f"topic {SAMPLING}: the log does not hold it; events of {', '.join(policies)} that a worker left out "
+                "while it was behind are taken for processed, and what would have come of them for lost"
+            )
         topics = [topic for topic in made if topic in there.partitions]
         if not (compared and topics) and not self.replicas:
             raise InvalidSettings(

@@ -102,7 +102,7 @@ class Correlator:
         self._monotonic, self._now_us = monotonic, now_us
         self._domains: dict[int, Partition] = {}
         self._writes = WriteProof(
-            lambda part: send_batch(STATS, 0, [self._stats(part.domain)]), self._idle_s, monotonic
+            lambda part: send_batch(STATS, 0, [self._stats(part)]), self._idle_s, monotonic
         )
 
     @property
@@ -333,17 +333,19 @@ class Correlator:
         await asyncio.gather(*(self._snapshot(part) for part in due))
 
     async def look_for_stalls(self) -> None:
-        """Called about once a second: report what event time waits for, in the log and in `control.stats`."""
+        """Called about once a second: report what event time waits for, and counts that no snapshot reports soon."""
         standing = {
             partition: Standing(part.domain, part.sources, part.unproven or part.holds_back)
             for partition, part in self._domains.items()
         }
-        changed = self._stalls.look(standing, self._monotonic(), self._now_us())
-        if changed:
-            await self._send_batch(STATS, 0, [self._stats(self._domains[each].domain) for each in changed])
+        now_s = self._monotonic()
+        changed = self._stalls.look(standing, now_s, self._now_us())
+        if due := [part for each, part in self._domains.items() if each in changed or part.owes_counts(now_s)]:
+            await self._send_batch(STATS, 0, [self._stats(part) for part in due])
 
-    def _stats(self, domain: Domain) -> ProducerRecord:
-        return stats_record(self.role, domain, self._stalls.of(domain.partition))
+    def _stats(self, part: Partition) -> ProducerRecord:
+        part.counted_s = self._monotonic()
+        return stats_record(self.role, part.domain, self._stalls.of(part.domain.partition), self._now_us())
 
     async def _find_idle(self, part: Partition) -> None:
         sources = part.sources
@@ -470,7 +472,7 @@ class Correlator:
             head = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "decisions": part.decisions}
             state = head | {"emitted_us": part.emitted_us(self._now_us()), "domain": part.domain.snapshot()}
             state |= {"decided_from": part.decided_from, "decided_by": part.decided_by}
-            stats = self._stats(part.domain)
+            stats = self._stats(part)
             deliveries, part.deliveries = part.deliveries, {}
             unconfirmed = [future for future, _ in part.unconfirmed]
             part.dirty = False

@@ -21,8 +21,10 @@ from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.topics import CLOCK, TopicPartition
 
-__all__ = ["Partition"]
+__all__ = ["COUNTS_S", "Partition"]
 
+COUNTS_S: Final = 5.0
+"""Time after which counts that have changed are written to `control.stats`, also between snapshots."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of output that may await confirmation by the broker; above that, the domain waits."""
 
@@ -54,6 +56,8 @@ class Partition:
     writing: asyncio.Task[None] | None = None
     unproven: bool = False
     """Sources are silent, but the broker has not shown that it takes records."""
+    counted_s: float = -math.inf
+    """When its counts were last written to `control.stats`."""
     reported_s: float = -math.inf
     """When it was last said again that the domain is silent."""
     unsettled: Unsettled = field(default_factory=Unsettled)
@@ -107,6 +111,10 @@ class Partition:
     def holds_back(self) -> bool:
         """Whether so much output awaits confirmation that the domain waits."""
         return sum(size for future, size in self.unconfirmed if not future.done()) > _MOST_UNCONFIRMED
+
+    def owes_counts(self, now_s: float) -> bool:
+        """Whether counts changed that nobody can read yet, and the broker takes them."""
+        return self.dirty and now_s - self.counted_s >= COUNTS_S and not (self.unproven or self.holds_back)
 
     def report_silence(self, now_s: float, idle_s: float, *, stands: bool) -> DomainOutput:
         """What tells receivers of junctions, once and then regularly, that they need not wait for this domain.

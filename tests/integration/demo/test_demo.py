@@ -155,6 +155,20 @@ def test_the_printed_commands_work_as_printed(first):
     assert "\nequal: lost = 0, twice = 0, wrong = 0, unexpected = 0, events missing = 0" in verify.stdout
 
 
+def test_a_demo_of_which_events_were_left_out_is_verified_as_it_says(tmp_path):
+    policy = '{"policy": "sample", "share": 0.5, "above": 2, "below": 1}'
+    summary, _ = demo(tmp_path, environment={"ASTROCYTE_OVERLOAD": policy})
+    assert summary["sampled"] > 0
+    log, stores = "data/events.jsonl.zst", ("--db", "sqlite:///data/astrocyte.db", "--influx-dir", "data/influx")
+    done = astrocyte("verify", log, "--rules", "axons", *stores, cwd=tmp_path)
+    assert f" + {summary['sampled']:,} sampled, 0 missing" in done.stdout
+    assert "\nequal: lost = 0, twice = 0, wrong = 0, unexpected = 0, events missing = 0" in done.stdout
+    matched = astrocyte("match", "axons", log, cwd=tmp_path)
+    assert {json.loads(line)["event_id"] for line in matched.stdout.splitlines()} == multi_event_ids(
+        tmp_path / "data/astrocyte.db"
+    )
+
+
 def test_a_replay_into_an_empty_broker_gives_the_same_ids(first, tmp_path):
     folder, _ = first
     expected = multi_event_ids(folder / "data/astrocyte.db")

@@ -156,6 +156,16 @@ async def test_a_state_before_its_agents_birth_makes_a_placeholder_that_the_birt
     assert broken_keys(database) == []
 
 
+async def test_a_kernel_that_is_known_from_a_war_alone_has_no_date_of_birth_until_its_own_event(database):
+    wars, kernels = frame_of("war_history"), frame_of("kernel_geometry", spawned_at=np.full(5, START_US))
+    assert await written(database, [sourced(wars)]) == []
+    found = rows_of(database, "kernel_geometry")
+    assert {row["spawned_at"] for row in found} == {None}
+    assert await written(database, [sourced(kernels)]) == []
+    born = {row["spawned_at"] for row in rows_of(database, "kernel_geometry") if row["status"] is not None}
+    assert born == {datetime(2025, 1, 1)}
+
+
 async def test_birth_and_death_in_one_batch_are_one_agent(database):
     births = frame_of("agents", death_time=pa.nulls(5, pa.int64()))
     deaths = frame_of("agents", death_time=np.full(5, 99), type=["died"] * 5)

@@ -34,7 +34,7 @@ def problems(junction: str, rules: str = RULES) -> list[tuple[int | None, str, s
         ("from: []", "from", "names no rule; name one, or a pattern such as wave_*"),
         ("from: pair, key: place", "key", "rule 'pair' emits no 'place'; add it to its emit"),
         ("from: pair, where: 'levle > 1'", "where", "events of the junction have no field 'levle'; did you mean"),
-        ("from: pair, where: 'level > '", "", "where: "),
+        ("from: pair, where: 'level > '", "where", "not an expression: "),
         ("from: pair, where: \"strength == 'a'\"", "where", "which is a number, with text"),
         ("from: pair, where: 'timed_out == 1'", "where", "; write timed_out == true"),
         ("from: pair, damping: 0", "damping", "expected a value greater than 0, got 0"),

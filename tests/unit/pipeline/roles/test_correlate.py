@@ -8,6 +8,7 @@ import pytest
 from faust.types import TP
 
 from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
+from astrocyte.pipeline.state.snapshot_schedule import SnapshotSchedule
 from astrocyte.pipeline.state.snapshots import pack_state, parts_of
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
 from astrocyte.schemas.topics import CLOCK, MULTI_EVENTS, STATS
@@ -72,6 +73,27 @@ async def test_a_killed_worker_is_continued_from_its_snapshot_with_the_same_even
             await successor.feed(topic, offset, value)
     assert sorted(set(broker.ids())) == sorted(expected)
     assert successor.correlator.domains[0].counters.processed == 24
+
+
+async def test_counts_are_reported_within_seconds_of_a_change_also_where_snapshots_are_far_apart(monkeypatch):
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    monkeypatch.setattr(SnapshotSchedule, "stored", lambda self, now_s, **_: setattr(self, "due_s", now_s + 60.0))
+
+    reports: list[dict[str, int]] = []
+    for second in range(20):  # no source is silent, so that no record has to show that the broker takes some
+        await worker.feed("mono.axon_1", second, frame("axon_1", float(second), second))
+        await worker.feed("mono.axon_2", second, frame("axon_2", second + 0.1, second))
+        await worker.after(1.0)
+        worker.clock_us += 1_000_000
+        await worker.correlator.look_for_stalls()
+        reports = [orjson.loads(each.value) for each in broker.records[STATS]]
+        received = worker.correlator.domains[0].counters.received
+        assert received - reports[-1]["received"] <= 2 * 5, "ten events of five seconds"
+        assert worker.clock_us - reports[-1]["reported_us"] <= 5_000_000
+    assert worker.correlator._domains[0].number == 1, "no snapshot reported that"
+    assert len(reports) <= 5, "one report in five seconds is enough"
 
 
 async def stored_after(worker: Worker, seconds: float) -> bool:

@@ -32,7 +32,7 @@ def test_events_that_wait_for_the_check_of_clocks_are_counted_and_explained():
     """They are in no other count, and their messages are acknowledged, so that they are no lag either."""
     domain = Domain(0, [], topics=["mono.A"])
     domain.feed("mono.A", [event(0, "a", NOW_MS), *(event(n, "fast", NOW_MS + 8000 * HOUR_MS) for n in range(1, 4))])
-    report = orjson.loads(stats_record("correlate", domain, []).value or b"")
+    report = orjson.loads(stats_record("correlate", domain, [], 1).value or b"")
     found = correlate_summary([report], {})
     assert found["waiting"] == 3
     assert report["received"] + found["waiting"] == 4
@@ -47,13 +47,20 @@ def test_keys_with_events_in_several_partitions_are_found_in_the_reports_of_thei
         group = DomainGroup("key", Engine(rules, validated=True), {"A": "mono.A"})
         domain = Domain(partition, [group], topics=["mono.A"], placed_by={"mono.A": "key"})
         domain.feed("mono.A", [event(offset, key, NOW_MS) for offset, key in enumerate(keys)])
-        return orjson.loads(stats_record("correlate", domain, []).value or b"")
+        return orjson.loads(stats_record("correlate", domain, [], 1).value or b"")
 
     assert correlate_summary([report(0, "a", "b"), report(1, "c", "d")], {})["lines"] == []
     (line,) = correlate_summary([report(0, "a", "b"), report(2, "c", "b")], {})["lines"]
     assert line.startswith("1 of 3 keys looked at have events in several partitions of mono.A, which never meet")
     older = {name: value for name, value in report(1, "b").items() if name not in ("keys", "partition")}
     assert correlate_summary([report(0, "b"), older], {})["lines"] == []
+
+
+def test_counts_say_of_when_the_newest_of_them_are():
+    domain = Domain(0, [], topics=["mono.A"])
+    reports = [orjson.loads(stats_record("correlate", domain, [], now).value or b"") for now in (5_000_000, 2_000_000)]
+    assert correlate_summary(reports, {})["reported"] == "1970-01-01T00:00:05Z"
+    assert correlate_summary([], {})["reported"] is None
 
 
 def test_the_share_of_retracted_matches_of_each_eventual_rule_is_said():
@@ -71,7 +78,7 @@ rules:
         domain.feed("mono.B", [event(1, "k", NOW_MS + 2)])
         domain.feed("mono.A", [event(1, "k", NOW_MS + 9 * HOUR_MS // 10)])
         domain.feed("mono.B", [event(2, "k", NOW_MS + 9 * HOUR_MS // 10)])
-        reports.append(orjson.loads(stats_record("correlate", domain, []).value or b""))
+        reports.append(orjson.loads(stats_record("correlate", domain, [], 1).value or b""))
     found = correlate_summary(reports, {})
     counts = found["corrections"]["fast"]
     assert found["corrections"].keys() == {"fast"}
@@ -106,7 +113,7 @@ def test_tombstones_that_were_skipped_are_shown():
     body = {"op": "c", "before": None, "after": {"id": 1}, "source": {"ts_ms": NOW_MS}, "ts_ms": NOW_MS}
     tombstones = [RawRecord(offset, NOW_MS, b'{"id":1}', None) for offset in (1, 2)]
     domain.feed("orders", [RawRecord(0, NOW_MS, b'{"id":1}', orjson.dumps(body)), *tombstones])
-    report = orjson.loads(stats_record("correlate", domain, []).value or b"")
+    report = orjson.loads(stats_record("correlate", domain, [], 1).value or b"")
     found = correlate_summary([report, report], {})
     assert (found["skipped"], found["lines"]) == (4, ["4 tombstones skipped"])
     assert correlate_summary([], {})["lines"] == []
@@ -117,7 +124,7 @@ def test_what_was_left_out_is_shown_by_stream_and_policy():
     domain.leaving_out.schedule("mono.S").add(Interval(1, 3, "drop_oldest"))
     body = orjson.dumps({"timestamp": NOW_MS, "key": "k"})
     domain.feed("mono.S", [RawRecord(offset, NOW_MS, b"k", body) for offset in range(4)])
-    report = orjson.loads(stats_record("correlate", domain, []).value or b"")
+    report = orjson.loads(stats_record("correlate", domain, [], 1).value or b"")
     assert (report["received"], report["processed"], report["sampled"]) == (4, 2, 2)
     found = correlate_summary([report, report], {})
     assert found["left_out"] == {"S": {"drop_oldest": 4}}

@@ -167,7 +167,7 @@ def test_a_source_that_never_came_is_named_while_it_is_not_idle_yet():
     watched.feed(A, record("quiet_a", 1.0))
     watched.after(20, idle=False)
     assert watched.causes == [(B, "never")]
-    assert "nothing has come from it yet, for 1" in watched.lines[0]
+    assert "nothing has come from it yet, and its topic is silent for 1" in watched.lines[0]
     assert "ASTROCYTE_IDLE_TIMEOUT" in watched.lines[0]
 
 

@@ -83,7 +83,7 @@ def test_the_time_limit_begins_anew_when_the_store_is_back():
     ("why", "position", "observed"),
     [
         ("restoring", replace(WAITS, placed=False, held=0), {}),
-        ("busy", WAITS, {"busy": "the store has not answered a write, for 20 s"}),
+        ("busy", WAITS, {"busy": "the store has not answered a write", "busy_s": 20.0}),
         ("unanswered", replace(WAITS, held=0, acknowledged=10, answered=False), {}),
     ],
 )
@@ -103,6 +103,29 @@ def test_a_partition_that_others_delay_is_behind_and_no_reason_to_restart():
     assert clock.whys == ["behind"]
     assert clock.watch.standstills[0].place == ONE
     assert clock.watch.hangs == ""
+
+
+def test_work_that_has_just_begun_is_not_given_as_the_reason_where_others_advance():
+    clock = Clock()
+    for second in range(30):
+        clock.see(1, WAITS, replace(WAITS, read=11 + second), busy="the store has not answered a write")
+    assert clock.whys == ["behind"]
+    assert "for 0 s" not in clock.lines[0]
+
+
+def test_short_work_that_follows_on_short_work_is_named_as_such_and_has_the_limit_of_long_work():
+    clock = Clock()
+    clock.see(30, WAITS, busy="the store has not answered a write", busy_s=0.2)
+    assert clock.whys == ["busy"]
+    assert "one piece of work follows another, at present: the store has not answered a write; " in clock.lines[0]
+    clock.see(9 * TIMEOUT_S, WAITS, busy="the store has not answered a write", busy_s=0.2)
+    assert clock.watch.hangs == ""
+
+
+def test_long_work_is_reported_with_its_time():
+    clock = Clock()
+    clock.see(30, WAITS, busy="the store has not answered a write", busy_s=20.4)
+    assert ": the store has not answered a write, for 20 s; " in clock.lines[0]
 
 
 def test_chunks_that_are_only_not_acknowledged_count_where_the_role_promises_when_it_does():

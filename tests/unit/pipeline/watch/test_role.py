@@ -191,8 +191,8 @@ def test_work_that_takes_long_is_named_with_its_time():
     with process.watch.busy("a snapshot is not stored"):
         process.run(5)
         with process.watch.busy("another"):
-            assert process.watch.work == "a snapshot is not stored, for 5 s"
-    assert process.watch.work == ""
+            assert process.watch.work == ("a snapshot is not stored", 5.0)
+    assert process.watch.work == ("", 0.0)
 
 
 def test_a_stop_that_does_not_end_is_no_healthy_state():

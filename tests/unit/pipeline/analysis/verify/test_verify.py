@@ -14,6 +14,7 @@ import pytest
 from astrocyte.agents.loading import load_rules
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.pipeline.analysis.verify import Span, verify
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.errors import AstrocyteError
@@ -102,6 +103,18 @@ def test_what_the_sinks_have_stored_is_equal(made, pair):
     }
     assert done.events["received"] == done.events["processed"] == 192
     assert done.missing_events == 0
+
+
+def test_a_log_without_what_was_decided_about_overload_says_so_where_events_may_be_left_out(made, tmp_path):
+    sampled = load_rules(f"{PAIR}streams:\n  - {{name: axon_1, overload: {{policy: sample, share: 0.5}}}}")
+    (note,) = [each for each in verified(made, sampled).not_compared if "control.sampling" in each]
+    assert "events of mono.axon_1 that a worker left out" in note
+    records = list(read_log(made / "log.jsonl.zst"))
+    whole = write_log(
+        tmp_path / "whole.jsonl.zst", [*records, ConsumedRecord("control.sampling", 0, 0, 0, b"k", b"{}")]
+    )
+    for rules, log in ((sampled, whole), (load_rules(PAIR), made / "log.jsonl.zst")):
+        assert not [each for each in verified(made, rules, log=log).not_compared if "control.sampling" in each]
 
 
 @pytest.fixture(scope="module")
