@@ -102,7 +102,9 @@ def java_command(profile: str, program: str) -> Callable[[], list[str]]:
             _checked(["mvn", "-q", "-B", "-f", str(pom), "-P", profile, *copy], "Maven", folder)
 
         def build(folder: Path) -> None:
-            _checked(["javac", "-cp", f"{libraries}/*", "-d", str(folder), *map(str, sources)], "javac", folder)
+            _checked(
+                ["javac", "-proc:none", "-cp", f"{libraries}/*", "-d", str(folder), *map(str, sources)], "javac", folder
+            )
 
         libraries = _once(cache_folder() / f"{profile}-libraries-{_digest(pom)}", fetch)
         classes = _once(cache_folder() / f"{profile}-classes-{_digest(pom, *sources)}", build)
@@ -144,8 +146,15 @@ PEERS: tuple[Peer, ...] = (
         "this checkout",
         _ours,
         {
-            "pairs": Form("all, pairing each"),
-            "followed": Form("seq"),
+            "pairs": Form("`all`, `pairing: each`"),
+            "followed": Form("`seq`"),
+            "strict_loop": Form("`seq`, `contiguity: next`, `min: 1`, `consecutive`"),
+            "relaxed_loop": Form("`seq`, `min: 1`"),
+            "absence": Form("`seq` with a last `not`"),
+            "combinations": Form("`seq`, `followed_by_any`"),
+            "windows": Form("`windows`, `every`"),
+            "rules": Form("`seq`"),
+            "adjacent": Form("`seq`, `contiguity: next`, `skip: past_last`"),
         },
     ),
     Peer(
@@ -156,6 +165,48 @@ PEERS: tuple[Peer, ...] = (
         {
             "pairs": Form("join of two time windows on the key"),
             "followed": Form("pattern `every a -> b(key = a.key) where timer:within`"),
+            "strict_loop": Form("`match_recognize (partition by key ... pattern (A B+ C))`"),
+            "absence": Form("pattern `every a -> (timer:interval and not b(key = a.key))`"),
+            "combinations": Form("pattern `every a -> (every b -> every c ...) where timer:within`"),
+            "windows": Form("a context for each window, `group by key`"),
+            "rules": Form("a statement as in W2 for each rule"),
+            "adjacent": Form("`match_recognize`"),
+        },
+        {
+            "relaxed_loop": "no such form: patterns repeat up to a bound of events, `match_recognize` takes rows in a row"
+        },
+    ),
+    Peer(
+        "siddhi",
+        "Siddhi",
+        "5.1.30",
+        java_command("siddhi", "SiddhiPeer"),
+        {
+            "pairs": Form("join of two `externalTime` windows in a partition of each key"),
+            "followed": Form("pattern `every a -> b within` in a partition"),
+            "strict_loop": Form("sequence `every a, b+, c within` in a partition"),
+            "absence": Form("pattern `every a -> not b for`, `@app:playback`, in a partition"),
+            "combinations": Form("pattern `every a -> every b -> every c ... within`"),
+            "windows": Form("`externalTimeBatch`, `group by key`"),
+            "rules": Form("a query as in W2 for each rule, in a partition"),
+            "adjacent": Form("sequence `every a, b, c`"),
+        },
+    ),
+    Peer(
+        "flink",
+        "Flink CEP",
+        "2.3.0",
+        java_command("flink", "FlinkPeer"),
+        {
+            "pairs": Form("no pattern: DataStream's interval join"),
+            "followed": Form("`followedBy`"),
+            "strict_loop": Form("`next`, `oneOrMore().consecutive()`"),
+            "relaxed_loop": Form("`followedBy`, `oneOrMore()`"),
+            "absence": Form("a last `notFollowedBy`"),
+            "combinations": Form("`followedByAny`"),
+            "windows": Form("no pattern: `TumblingEventTimeWindows`, `aggregate`"),
+            "rules": Form("a filter and a pattern for each rule, in one job"),
+            "adjacent": Form("`next`, `skipPastLastEvent`"),
         },
     ),
 )

@@ -131,7 +131,7 @@ def script(tmp_path) -> Path:
     path.write_text(
         f"import sys\nsys.path.append({str(HERE / 'children')!r})\nfrom protocol import serve\n"
         "passes = iter([(2, 5), (2, 5), (2, 5)])\n"
-        "def run(events):\n    return next(passes)\n"
+        "def run(state, events):\n    return next(passes)\n"
         "serve(len, run)\n"
     )
     return path

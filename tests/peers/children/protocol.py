@@ -32,8 +32,14 @@ def arguments() -> dict[str, str]:
     return dict(each.partition("=")[::2] for each in sys.argv[1:])
 
 
-def serve(prepare: Callable[[bytes], Any], run: Callable[[Any], tuple[int, int]]) -> None:
-    """Answer until standard input ends. ``prepare`` makes the engine's events; ``run`` gives count and hash."""
+def serve(
+    prepare: Callable[[bytes], Any], run: Callable[[Any, Any], tuple[int, int]], fresh: Callable[[], Any] = dict
+) -> None:
+    """Answer until standard input ends.
+
+    ``prepare`` makes the engine's events of the file's bytes. A pass is ``run(state, events)``, which gives the number
+    of matches and the sum of their hashes, with a state of ``fresh``; to deploy a query is no part of it.
+    """
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what engines print is no answer
 
@@ -47,7 +53,8 @@ def serve(prepare: Callable[[bytes], Any], run: Callable[[Any], tuple[int, int]]
     for line in sys.stdin:
         if line.strip() != "pass":
             break
+        state = fresh()
         cpu, wall = time.process_time(), time.perf_counter()
-        count, total = run(events)
+        count, total = run(state, events)
         used = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
         say(used | {"count": count, "hash": f"{total & _MASK:x}"})
