@@ -7,11 +7,12 @@ import json
 import os
 import platform
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.peers.peers import PEERS, Peer, Unavailable, cache_folder
-from tests.peers.runs import Limits, Measured, measure
-from tests.peers.table import OURS, Row, as_json, judged, leads, table
+from tests.peers.runs import Limits, measure
+from tests.peers.table import OURS, Row, as_json, judged, leads, table, without_form
 from tests.peers.workloads import WORKLOADS, Workload
 
 
@@ -48,8 +49,8 @@ def rows_of(
     asked = {
         peer.name: [*commands[peer.name], *arguments] for peer in peers if peer.name in commands and kind in peer.forms
     }
-    found: dict[str, Measured] = measure(asked, cache_folder() / "logs" / workload.name.replace("/", "-"), limits)
-    return [judged(workload, peer, found.get(peer.name), found.get(OURS)) for peer in peers if peer.name in commands]
+    found = measure(asked, cache_folder() / "logs" / workload.name.replace("/", "-"), limits)
+    return [judged(workload, peer, found[peer.name], found.get(OURS)) for peer in peers if peer.name in found]
 
 
 def main() -> int:
@@ -75,18 +76,25 @@ def main() -> int:
     wanted = chosen(given.workloads, [each.name for each in WORKLOADS])
     limits = Limits(given.limit, given.warm_events, given.warm_seconds, given.turns)
     commands, missing = set_up(peers)
-    rows: list[Row] = []
-    for workload in WORKLOADS:
-        if workload.name in wanted:
-            print(f"{workload.name}: {workload.title}, {workload.events:,} events", file=sys.stderr, flush=True)
-            rows += rows_of(workload, peers, commands, limits, given.seed)
-    print(table(rows, peers))
-    print("\n".join(["", "Where another engine leads:", *(leads(rows) or ["nowhere"])]))
-    for name, reason in missing.items():
-        print(f"\n{name} is missing: {reason}")
+    workloads = [workload for workload in WORKLOADS if workload.name in wanted]
     path = given.json or cache_folder() / "results.json"
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-    made = {"machine": machine, "load": os.getloadavg(), "seed": given.seed, "missing": missing, "rows": as_json(rows)}
-    path.write_text(json.dumps(made, indent=1) + "\n")
+    made: dict[str, object] = {
+        "machine": {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()},
+        "seed": given.seed,
+        "limits": asdict(limits),
+        "missing": missing,
+    }
+    rows: list[Row] = []
+    for workload in workloads:
+        print(f"{workload.name}: {workload.title}, {workload.events:,} events", file=sys.stderr, flush=True)
+        rows += rows_of(workload, peers, commands, limits, given.seed)
+        # After each workload: a run that is stopped has lost nothing.
+        path.write_text(json.dumps(made | {"load": os.getloadavg(), "rows": as_json(rows)}, indent=1) + "\n")
+    there = [peer for peer in peers if peer.name in commands]
+    print(table(rows, there))
+    print("\n".join(["", "Where another engine is ahead:", *(leads(rows, there) or ["nowhere"]), ""]))
+    print("\n".join(without_form(workloads, there)))
+    for name, reason in missing.items():
+        print(f"{name} was skipped: {reason}")
     print(f"written: {path}", file=sys.stderr)
     return int(any("speed withheld" in row.remark for row in rows))

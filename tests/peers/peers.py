@@ -6,6 +6,7 @@ What is fetched and built lies in a cache folder outside the checkout. An engine
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -43,8 +44,10 @@ class Peer:
     """By kind of query; what is not among them the engine has no form for."""
     without: Mapping[str, str] = field(default_factory=dict)
     """Why it has none, by kind of query."""
-    alone: str = ""
-    """What is particular to its figures."""
+    without_others: str = "none in its documentation"
+    """Why it has none for kinds that are in neither."""
+    leads: Mapping[str, str] = field(default_factory=dict)
+    """Why it is ahead of ours, by kind of query, where it is."""
 
 
 def cache_folder() -> Path:
@@ -139,6 +142,24 @@ def _ours() -> list[str]:
     return [sys.executable, str(HERE / "children/ours.py")]
 
 
+def _python_313() -> str:
+    """An interpreter of Python 3.13, for which alone CORE's wheels are made."""
+    homes = [Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv").glob("versions/3.13*/bin/python")]
+    for candidate in ["python3.13", *(str(path) for home in homes for path in home)]:
+        with contextlib.suppress(OSError):
+            done = subprocess.run([candidate, "--version"], check=False, capture_output=True, text=True)
+            if done.stdout.startswith("Python 3.13"):
+                return candidate
+    raise Unavailable("Python 3.13 not found; its wheels are made for no other")
+
+
+def _only_from_a_broker() -> list[str]:
+    raise Unavailable("it reads its events from a Kafka broker alone, which would be measured instead")
+
+
+NO_PATTERNS = "no patterns"
+BATCH = "a batch over all events"
+
 PEERS: tuple[Peer, ...] = (
     Peer(
         "astrocyte",
@@ -172,9 +193,7 @@ PEERS: tuple[Peer, ...] = (
             "rules": Form("a statement as in W2 for each rule"),
             "adjacent": Form("`match_recognize`"),
         },
-        {
-            "relaxed_loop": "no such form: patterns repeat up to a bound of events, `match_recognize` takes rows in a row"
-        },
+        {"relaxed_loop": "patterns repeat up to a bound of events, `match_recognize` takes rows in a row"},
     ),
     Peer(
         "siddhi",
@@ -209,4 +228,37 @@ PEERS: tuple[Peer, ...] = (
             "adjacent": Form("`next`, `skipPastLastEvent`"),
         },
     ),
+    Peer(
+        "core",
+        "CORE (pycer)",
+        "0.1.6",
+        python_command("core", "pycer==0.1.6", _python_313),
+        {"combinations": Form("`SELECT ALL * ... WHERE a; b; c ... WITHIN n EVENTS`; matches are written as text")},
+        without_others="its `;` is every combination, never the first event that fits",
+    ),
+    Peer(
+        "epigrep",
+        "epigrep",
+        "0.2.0",
+        python_command("epigrep_", "epigrep==0.2.0"),
+        {"followed": Form(f"`then(within=)`, {BATCH} that were sorted by key before")},
+        {"combinations": "it bounds each step, not the whole", "absence": "`no=` only between two steps"},
+    ),
+    Peer(
+        "bytewax",
+        "bytewax",
+        "0.21.1",
+        python_command("bytewax_", "bytewax==0.21.1"),
+        {"windows": Form("`fold_window`, `TumblingWindower`, its clock held so that nothing is late")},
+        without_others=NO_PATTERNS,
+    ),
+    Peer(
+        "pathway",
+        "Pathway",
+        "0.33.0",
+        python_command("pathway_", "pathway==0.33.0"),
+        {"windows": Form(f"`windowby`, `tumbling`, {BATCH}; graph and threads start in every pass")},
+        without_others=NO_PATTERNS,
+    ),
+    Peer("quixstreams", "Quix Streams", "3.28.1", _only_from_a_broker, {}),
 )

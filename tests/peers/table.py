@@ -22,38 +22,32 @@ class Row:
     """One engine in one workload. ``shown``: whether its speed may be shown."""
 
     workload: str
+    kind: str
     engine: str
     version: str
     events: int
     shown: bool
     remark: str
-    measured: Measured | None = None
+    measured: Measured
 
     @property
     def cold_per_s(self) -> float:
         """Events of a processor second in the first pass."""
-        assert self.measured is not None
         return self.events / self.measured.cold_s
 
     @property
     def warm_per_s(self) -> float:
         """Events of a processor second, warm."""
-        assert self.measured is not None
         return self.events / self.measured.warm_s
 
 
-def judged(workload: Workload, peer: Peer, measured: Measured | None, ours: Measured | None) -> Row:
-    """The row of an engine. Its speed is shown if its matches are ours, or if its form says why they differ.
-
-    ``measured`` is None where the engine has no form for the workload.
-    """
+def judged(workload: Workload, peer: Peer, measured: Measured, ours: Measured | None) -> Row:
+    """The row of an engine. Its speed is shown if its matches are ours, or if its form says why they differ."""
     kind = str(workload.arguments["kind"])
 
     def row(remark: str, *, shown: bool = False) -> Row:
-        return Row(workload.name, peer.name, peer.version, workload.events, shown, remark, measured)
+        return Row(workload.name, kind, peer.name, peer.version, workload.events, shown, remark, measured)
 
-    if measured is None:
-        return row(peer.without.get(kind, "no such form"))
     if measured.error:
         return row(measured.error)
     form = peer.forms[kind]
@@ -76,7 +70,7 @@ def table(rows: Sequence[Row], peers: Iterable[Peer]) -> str:
     lines = [f"| {' | '.join(HEADER)} |", "|" + "---|" * len(HEADER)]
     for row in rows:
         measured, cells = row.measured, [row.workload, titles[row.engine]]
-        if row.shown and measured is not None:
+        if row.shown:
             best = ours.get(row.workload)
             ratio = "" if best is None or row is best else f"{best.warm_per_s / row.warm_per_s:.2g}"
             cells += [
@@ -98,32 +92,47 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     made = []
     for row in rows:
         fields: dict[str, Any] = {key: value for key, value in asdict(row).items() if key != "measured"}
-        if row.measured is not None:
-            fields |= {"matches": row.measured.count, "hash": row.measured.hash}
-            if row.shown:
-                fields |= {"cold_events_per_cpu_s": row.cold_per_s, "warm_events_per_cpu_s": row.warm_per_s}
-                fields |= {
-                    key: getattr(row.measured, key)
-                    for key in ("start_s", "start_cpu_s", "cold_s", "warm_s", "wall_s", "warmed", "turns", "peak_mb")
-                }
+        fields |= {"matches": row.measured.count, "hash": row.measured.hash}
+        if row.shown:
+            fields |= {"cold_events_per_cpu_s": row.cold_per_s, "warm_events_per_cpu_s": row.warm_per_s}
+            fields |= {
+                key: getattr(row.measured, key)
+                for key in ("start_s", "start_cpu_s", "cold_s", "warm_s", "wall_s", "warmed", "turns", "peak_mb")
+            }
         made.append(fields)
     return made
 
 
-def leads(rows: Sequence[Row]) -> list[str]:
-    """A line for each figure in which an engine is ahead of ours, with the reason where one is known."""
-    ours = {row.workload: row.measured for row in rows if row.engine == OURS and row.measured is not None}
-    lines = []
+def leads(rows: Sequence[Row], peers: Iterable[Peer]) -> list[str]:
+    """What engines are ahead of ours in: a line for each speed, with the engine's reason, and for each other figure."""
+    because = {peer.name: peer.leads for peer in peers}
+    ours = {row.workload: row.measured for row in rows if row.engine == OURS and row.shown}
+    speeds, others = [], dict[tuple[str, str], list[float]]()
     for row in rows:
         own, its = ours.get(row.workload), row.measured
-        if not row.shown or row.engine == OURS or own is None or its is None:
+        if not row.shown or row.engine == OURS or own is None:
             continue
-        for name, ratio in (
-            ("warm", own.warm_s / its.warm_s),
-            ("cold", own.cold_s / its.cold_s),
-            ("start-up", own.start_s / its.start_s),
-            ("memory", own.peak_mb / its.peak_mb),
-        ):
+        for name, ratio in (("warm", own.warm_s / its.warm_s), ("cold", own.cold_s / its.cold_s)):
             if ratio > 1:
-                lines.append(f"{row.workload}, {name}: {row.engine} leads, {ratio:.2g} times ahead")
+                reason = because[row.engine].get(row.kind, "no reason is known")
+                speeds.append(f"{row.workload}, {name}: {row.engine}, {ratio:.2g} times ours: {reason}")
+        for name, ratio in (("start-up", own.start_s / its.start_s), ("peak memory", own.peak_mb / its.peak_mb)):
+            if ratio > 1:
+                others.setdefault((name, row.engine), []).append(ratio)
+    return speeds + [
+        f"{name}: {engine} needs less in {len(ratios)} workloads, ours up to {max(ratios):.2g} times as much"
+        for (name, engine), ratios in others.items()
+    ]
+
+
+def without_form(workloads: Sequence[Workload], peers: Iterable[Peer]) -> list[str]:
+    """A line for each engine and reason: the workloads for which it has no form."""
+    lines = []
+    for peer in peers:
+        reasons: dict[str, list[str]] = {}
+        for workload in workloads:
+            kind = str(workload.arguments["kind"])
+            if kind not in peer.forms:
+                reasons.setdefault(peer.without.get(kind, peer.without_others), []).append(workload.name)
+        lines += [f"{peer.title} has no form for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     return lines

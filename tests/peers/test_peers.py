@@ -13,7 +13,7 @@ from tests.peers.children.protocol import match_hash
 from tests.peers.compare import chosen, set_up
 from tests.peers.peers import HERE, PEERS, Form, Peer, Unavailable, java_command
 from tests.peers.runs import Child, Limits, Measured, Silent, measure
-from tests.peers.table import as_json, judged, leads, table
+from tests.peers.table import as_json, judged, leads, table, without_form
 from tests.peers.workloads import WORKLOADS, Workload
 
 WORKLOAD = WORKLOADS[0]
@@ -58,18 +58,22 @@ def test_nothing_is_shown_beside_a_run_of_ours_that_failed():
 
 
 def test_a_form_that_is_missing_is_named_with_its_reason():
-    assert judged(WORKLOAD, other(forms={}), None, FOUND).remark == "no such form"
-    assert judged(WORKLOAD, other(forms={}, without={KIND: "no joins"}), None, FOUND).remark == "no joins"
+    peers = [OURS, other(forms={}, without={KIND: "no joins"}), other(title="Third", forms={}, without_others="none")]
+    assert without_form(WORKLOADS[:2], peers) == [
+        "Other has no form for W1/1k, W1/100k: no joins",
+        "Third has no form for W1/1k, W1/100k: none",
+    ]
 
 
-def test_every_row_in_which_a_peer_leads_is_named():
+def test_every_row_in_which_a_peer_leads_is_named_with_its_reason():
+    peers = [OURS, other(leads={KIND: "it looks at less"}), other(name="slow")]
     ours = judged(WORKLOAD, OURS, FOUND, FOUND)
-    faster = judged(WORKLOAD, other(), replace(FOUND, turns=[0.1]), FOUND)
-    slower = judged(WORKLOAD, other(name="slow"), replace(FOUND, turns=[0.2]), FOUND)
-    (lead,) = [each for each in leads([ours, faster, slower]) if "warm" in each]
-    assert WORKLOAD.name in lead
-    assert "other" in lead
-    assert "1.2 times" in lead
+    faster = judged(WORKLOAD, peers[1], replace(FOUND, turns=[0.1], start_s=0.5), FOUND)
+    slower = judged(WORKLOAD, peers[2], replace(FOUND, turns=[0.2], start_s=2), FOUND)
+    assert leads([ours, faster, slower], peers) == [
+        "W1/1k, warm: other, 1.2 times ours: it looks at less",
+        "start-up: other needs less in 1 workloads, ours up to 2 times as much",
+    ]
 
 
 def test_an_engine_whose_tools_are_missing_is_skipped_with_the_reason(monkeypatch, tmp_path, capsys):

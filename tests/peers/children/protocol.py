@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -32,13 +33,22 @@ def arguments() -> dict[str, str]:
     return dict(each.partition("=")[::2] for each in sys.argv[1:])
 
 
+def records(data: bytes) -> list[tuple[int, int, int, float]]:
+    """Time in microseconds, key, type and value of each event of the file."""
+    return list(struct.iter_unpack("<qiid", data))
+
+
 def serve(
-    prepare: Callable[[bytes], Any], run: Callable[[Any, Any], tuple[int, int]], fresh: Callable[[], Any] = dict
+    prepare: Callable[[bytes], Any],
+    run: Callable[[Any, Any], Any],
+    fresh: Callable[[], Any] = dict,
+    read: Callable[[Any], tuple[int, int]] = tuple,
 ) -> None:
     """Answer until standard input ends.
 
-    ``prepare`` makes the engine's events of the file's bytes. A pass is ``run(state, events)``, which gives the number
-    of matches and the sum of their hashes, with a state of ``fresh``; to deploy a query is no part of it.
+    ``prepare`` makes the engine's events of the file's bytes. A pass is ``run(state, events)``, with a state of
+    ``fresh``: to deploy a query is no part of it. ``read`` makes of what it gave the number of matches and the sum of
+    their hashes.
     """
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what engines print is no answer
@@ -55,6 +65,7 @@ def serve(
             break
         state = fresh()
         cpu, wall = time.process_time(), time.perf_counter()
-        count, total = run(state, events)
+        given = run(state, events)
         used = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+        count, total = read(given)
         say(used | {"count": count, "hash": f"{total & _MASK:x}"})
