@@ -205,10 +205,10 @@ PEERS: tuple[Peer, ...] = (
             "followed": Form("pattern `every a -> b within` in a partition"),
             "strict_loop": Form("sequence `every a, b+, c within` in a partition"),
             "absence": Form("pattern `every a -> not b for`, `@app:playback`, in a partition"),
-            "combinations": Form("pattern `every a -> every b -> every c ... within`"),
+            "combinations": Form("pattern `every a -> every b[t - a.t < n] -> every c ... within`"),
             "windows": Form("`externalTimeBatch`, `group by key`"),
             "rules": Form("a query as in W2 for each rule, in a partition"),
-            "adjacent": Form("sequence `every a, b, c`"),
+            "adjacent": Form("sequence `every a, b, c`", differs="it has no skip, so matches overlap"),
         },
     ),
     Peer(

@@ -7,7 +7,7 @@ that sums are exact in any order.
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,15 +32,12 @@ class Workload:
     arguments: dict[str, int | str] = field(default_factory=dict)
 
     def file(self, folder: Path, seed: int) -> Path:
-        """Its event file, written the first time."""
-        mark = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
-        path = folder / f"{self.name.replace('/', '-')}-{seed}-{mark}.bin"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            self.make(np.random.default_rng(seed), self.events).tofile(partial)
-            partial.rename(path)
-        return path
+        """Its event file, written anew."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name.replace('/', '-')}-{seed}.bin"
+        partial = path.with_suffix(f".{os.getpid()}")
+        self.make(np.random.default_rng(seed), self.events).tofile(partial)
+        return partial.rename(path)
 
 
 def _domains(keys: int, types: int = 3, per_key: float = 0.5) -> Callable[[np.random.Generator, int], Events]:

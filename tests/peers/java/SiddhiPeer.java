@@ -108,8 +108,9 @@ public final class SiddhiPeer extends Peer {
         StringBuilder selected = new StringBuilder();
         for (int step = 0; step < steps; step++) {
             int type = step == steps - 1 && number("open") == 1 ? -2 : step;
+            // `within` counts anew from each `every`; the condition holds the whole match to the bound.
             pattern.append(step == 0 ? "" : " -> ").append("every e").append(step).append("=S[type == ").append(type)
-                    .append("]");
+                    .append(step == 0 ? "]" : " and t - e0.t < " + text("within") + "L]");
             selected.append(step == 0 ? "" : ", ").append("e").append(step).append(".id as i").append(step);
         }
         return "from " + pattern + " within " + within + " select " + selected + " insert into O;";
