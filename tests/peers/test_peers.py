@@ -72,7 +72,7 @@ def test_every_row_in_which_a_peer_leads_is_named_with_its_reason():
     slower = judged(WORKLOAD, peers[2], replace(FOUND, turns=[0.2], start_s=2), FOUND)
     assert leads([ours, faster, slower], peers) == [
         "W1/1k, warm: other, 1.2 times ours: it looks at less",
-        "start-up: other needs less in 1 workloads, ours up to 2 times as much",
+        "start-up: other needs less in 1 workloads, we up to 2 times that: ours imports NumPy, pyarrow and Numba",
     ]
 
 

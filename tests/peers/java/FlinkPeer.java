@@ -168,7 +168,9 @@ public final class FlinkPeer extends Peer {
                     output.add(match.get("a").get(0).id, match.get("b").get(0).id);
                     return;
                 case "rules":
-                    output.add(rule, match.get("a").get(0).id, match.get("b").get(0).id);
+                    synchronized (output) { // each rule is a task with a thread of its own
+                        output.add(rule, match.get("a").get(0).id, match.get("b").get(0).id);
+                    }
                     return;
                 case "strict_loop":
                 case "relaxed_loop":
