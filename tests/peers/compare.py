@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.peers.peers import PEERS, Peer, Unavailable, cache_folder
 from tests.peers.runs import Limits, measure
-from tests.peers.table import OURS, Row, as_json, judged, leads, table, without_form
+from tests.peers.table import OURS, WITHHELD, Row, as_json, judged, leads, summary, table, without_form
 from tests.peers.workloads import WORKLOADS, Workload
 
 
@@ -70,7 +70,11 @@ def main() -> int:
     )
     parser.add_argument("--turns", type=int, default=Limits.turns, help="turns, of which the median counts (3)")
     parser.add_argument("--json", type=Path, help="file for the results (by default in the cache folder)")
+    parser.add_argument("--show", type=Path, nargs="+", help="run nothing: a smaller table of such files")
     given = parser.parse_args()
+    if given.show:
+        print(summary([row for path in given.show for row in json.loads(path.read_text())["rows"]], PEERS))
+        return 0
     named = {OURS, *chosen(given.peers, [peer.name for peer in PEERS if peer.name != OURS])}
     peers = [peer for peer in PEERS if peer.name in named]
     wanted = chosen(given.workloads, [each.name for each in WORKLOADS])
@@ -97,4 +101,4 @@ def main() -> int:
     for name, reason in missing.items():
         print(f"{name} was skipped: {reason}")
     print(f"written: {path}", file=sys.stderr)
-    return int(any("speed withheld" in row.remark for row in rows))
+    return int(any(WITHHELD in row.remark for row in rows))

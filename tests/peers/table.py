@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from tests.peers.peers import Peer
@@ -11,6 +12,7 @@ from tests.peers.runs import Measured
 from tests.peers.workloads import Workload
 
 OURS = "astrocyte"
+WITHHELD = "speed withheld"
 COLD = "our first pass loads the compiled kernels of the query"
 OTHERS = {
     "start-up": "ours imports NumPy, pyarrow and Numba",
@@ -66,7 +68,7 @@ def judged(workload: Workload, peer: Peer, measured: Measured, ours: Measured | 
     found = f"{measured.count:,} matches" if measured.count != ours.count else "other matches of the same number"
     if form.differs:
         return row(f"{form.text}; {found}: {form.differs}", shown=True)
-    return row(f"{found} where we have {ours.count:,}: speed withheld")
+    return row(f"{found} where we have {ours.count:,}: {WITHHELD}")
 
 
 def table(rows: Sequence[Row], peers: Iterable[Peer]) -> str:
@@ -142,3 +144,35 @@ def without_form(workloads: Sequence[Workload], peers: Iterable[Peer]) -> list[s
                 reasons.setdefault(peer.without.get(kind, peer.without_others), []).append(workload.name)
         lines += [f"{peer.title} has no form for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     return lines
+
+
+def summary(rows: Sequence[Mapping[str, Any]], peers: Iterable[Peer]) -> str:
+    """Two smaller tables of the rows of `as_json`: speeds by workload; start-up and memory by engine."""
+    there = [peer for peer in peers if any(row["engine"] == peer.name for row in rows)]
+    of = {(row["workload"], row["engine"]): row for row in rows}
+    lines = [
+        f"| workload | matches | {' | '.join(peer.title for peer in there)} | ours / best of the others |",
+        "|" + "---|" * (len(there) + 3),
+    ]
+    for workload in dict.fromkeys(row["workload"] for row in rows):
+        found = [of.get((workload, peer.name)) for peer in there]
+        speeds = {row["engine"]: row["warm_events_per_cpu_s"] for row in found if row is not None and row["shown"]}
+        ours = speeds.pop(OURS, None)
+        ratio = f"{ours / max(speeds.values()):.2g}" if ours is not None and speeds else ""
+        matches = of.get((workload, OURS), {}).get("matches", 0)
+        lines.append(f"| {workload} | {matches:,} | {' | '.join(map(_cell, found))} | {ratio} |")
+    lines += ["", "| engine | start-up, s | peak MB |", "|---|---|---|"]
+    for peer in there:
+        shown = [row for row in rows if row["engine"] == peer.name and row["shown"]]
+        if shown:
+            start, peak = median(row["start_s"] for row in shown), [row["peak_mb"] for row in shown]
+            lines.append(f"| {peer.title} {peer.version} | {start:.1f} | {min(peak):,.0f} to {max(peak):,.0f} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    if not row["shown"]:
+        return "withheld" if WITHHELD in row["remark"] else row["remark"].partition(":")[0]
+    return f"{_k(row['warm_events_per_cpu_s'])} ({_k(row['cold_events_per_cpu_s'])})"

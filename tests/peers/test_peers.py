@@ -13,7 +13,7 @@ from tests.peers.children.protocol import match_hash
 from tests.peers.compare import chosen, set_up
 from tests.peers.peers import HERE, PEERS, Form, Peer, Unavailable, java_command
 from tests.peers.runs import Child, Limits, Measured, Silent, measure
-from tests.peers.table import as_json, judged, leads, table, without_form
+from tests.peers.table import as_json, judged, leads, summary, table, without_form
 from tests.peers.workloads import WORKLOADS, Workload
 
 WORKLOAD = WORKLOADS[0]
@@ -74,6 +74,16 @@ def test_every_row_in_which_a_peer_leads_is_named_with_its_reason():
         "W1/1k, warm: other, 1.2 times ours: it looks at less",
         "start-up: other needs less in 1 workloads, we up to 2 times that: ours imports NumPy, pyarrow and Numba",
     ]
+
+
+def test_the_summary_has_a_line_for_each_workload_and_no_speed_that_was_withheld():
+    peers = [OURS, other(), other(name="wrong", title="Wrong"), other(name="slow", title="Slow")]
+    found = [FOUND, replace(FOUND, turns=[0.246]), replace(FOUND, count=8), Measured(error="none in 60 s")]
+    rows = as_json([judged(WORKLOAD, peer, each, FOUND) for peer, each in zip(peers, found, strict=True)])
+    lines = summary(rows, peers).splitlines()
+    assert lines[0] == "| workload | matches | Astrocyte | Other | Wrong | Slow | ours / best of the others |"
+    assert lines[2] == "| W1/1k | 7 | 1,626 (1,000) | 813 (1,000) | withheld | none in 60 s | 2 |"
+    assert lines[6:] == ["| Astrocyte this checkout | 1.0 | 10 to 10 |", "| Other 1.0 | 1.0 | 10 to 10 |"]
 
 
 def test_an_engine_whose_tools_are_missing_is_skipped_with_the_reason(monkeypatch, tmp_path, capsys):
