@@ -158,6 +158,9 @@ def _only_from_a_broker() -> list[str]:
 
 
 NO_PATTERNS = "no patterns"
+DENSE = {
+    "combinations": "a thousand matches an event, which we order and whose events we locate: three quarters of our pass"
+}
 BATCH = "a batch over all events"
 
 PEERS: tuple[Peer, ...] = (
@@ -194,6 +197,7 @@ PEERS: tuple[Peer, ...] = (
             "adjacent": Form("`match_recognize`"),
         },
         {"relaxed_loop": "patterns repeat up to a bound of events, `match_recognize` takes rows in a row"},
+        leads=DENSE,
     ),
     Peer(
         "siddhi",
@@ -204,12 +208,17 @@ PEERS: tuple[Peer, ...] = (
             "pairs": Form("join of two `externalTime` windows in a partition of each key"),
             "followed": Form("pattern `every a -> b within` in a partition"),
             "strict_loop": Form("sequence `every a, b+, c within` in a partition"),
+            "relaxed_loop": Form(
+                "pattern `every a -> b<1:> -> c within` in a partition",
+                differs="one match with all of B, not one a length",
+            ),
             "absence": Form("pattern `every a -> not b for`, `@app:playback`, in a partition"),
             "combinations": Form("pattern `every a -> every b[t - a.t < n] -> every c ... within`"),
             "windows": Form("`externalTimeBatch`, `group by key`"),
             "rules": Form("a query as in W2 for each rule, in a partition"),
             "adjacent": Form("sequence `every a, b, c`", differs="it has no skip, so matches overlap"),
         },
+        leads=DENSE,
     ),
     Peer(
         "flink",

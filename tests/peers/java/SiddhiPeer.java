@@ -82,6 +82,9 @@ public final class SiddhiPeer extends Peer {
             case "strict_loop":
                 return stream + byKey("from every a=S[type == 0], b=S[type == 1]+, c=S[type == 2] within " + within
                         + " select a.id as a, b[0].id as b, b[last].id as d, c.id as c insert into O;");
+            case "relaxed_loop":
+                return stream + byKey("from every a=S[type == 0] -> b=S[type == 1]<1:> -> c=S[type == 2] within " + within
+                        + " select a.id as a, b[0].id as b, b[last].id as d, c.id as c insert into O;");
             case "absence":
                 return "@app:playback " + stream + byKey("from every a=S[type == 0] -> not S[type == 1] for " + period
                         + " select a.id as a insert into O;");
