@@ -9,6 +9,7 @@ import platform
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tests.peers.peers import PEERS, Peer, Unavailable, cache_folder
 from tests.peers.runs import Limits, measure
@@ -53,6 +54,11 @@ def rows_of(
     return [judged(workload, peer, found[peer.name], found.get(OURS)) for peer in peers if peer.name in found]
 
 
+def print_leads(rows: list[dict[str, Any]]) -> None:
+    """Where other engines are ahead of ours."""
+    print("\n".join(["", "Where another engine is ahead:", *(leads(rows, PEERS) or ["nowhere"]), ""]))
+
+
 def main() -> int:
     """Exit status 1 if a speed was withheld."""
     parser = argparse.ArgumentParser(prog="python -m tests.peers", description=__doc__)
@@ -73,7 +79,9 @@ def main() -> int:
     parser.add_argument("--show", type=Path, nargs="+", help="run nothing: a smaller table of such files")
     given = parser.parse_args()
     if given.show:
-        print(summary([row for path in given.show for row in json.loads(path.read_text())["rows"]], PEERS))
+        shown = [row for path in given.show for row in json.loads(path.read_text())["rows"]]
+        print(summary(shown, PEERS))
+        print_leads(shown)
         return 0
     named = {OURS, *chosen(given.peers, [peer.name for peer in PEERS if peer.name != OURS])}
     peers = [peer for peer in PEERS if peer.name in named]
@@ -96,7 +104,7 @@ def main() -> int:
         path.write_text(json.dumps(made | {"load": os.getloadavg(), "rows": as_json(rows)}, indent=1) + "\n")
     there = [peer for peer in peers if peer.name in commands]
     print(table(rows, there))
-    print("\n".join(["", "Where another engine is ahead:", *(leads(rows, there) or ["nowhere"]), ""]))
+    print_leads(as_json(rows))
     print("\n".join(without_form(workloads, there)))
     for name, reason in missing.items():
         print(f"{name} was skipped: {reason}")

@@ -80,7 +80,7 @@ def table(rows: Sequence[Row], peers: Iterable[Peer]) -> str:
         measured, cells = row.measured, [row.workload, titles[row.engine]]
         if row.shown:
             best = ours.get(row.workload)
-            ratio = "" if best is None or row is best else f"{best.warm_per_s / row.warm_per_s:.2g}"
+            ratio = "" if best is None or row is best else _times(best.warm_per_s / row.warm_per_s)
             cells += [
                 f"{measured.count:,}", f"{measured.start_s:.1f}", _k(row.cold_per_s), _k(row.warm_per_s), ratio,
                 f"{measured.warm_s:.3g}", f"{measured.peak_mb:,.0f}",
@@ -93,6 +93,10 @@ def table(rows: Sequence[Row], peers: Iterable[Peer]) -> str:
 
 def _k(per_s: float) -> str:
     return f"{per_s / 1e3:,.0f}" if per_s >= 1e4 else f"{per_s / 1e3:.2g}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}"
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -111,24 +115,24 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return made
 
 
-def leads(rows: Sequence[Row], peers: Iterable[Peer]) -> list[str]:
-    """What engines are ahead of ours in: a line for each speed, with the engine's reason, and for each other figure."""
+def leads(rows: Sequence[Mapping[str, Any]], peers: Iterable[Peer]) -> list[str]:
+    """What engines are ahead of ours in, of rows of `as_json`: each speed, with its reason, and each other figure."""
     because = {peer.name: peer.leads for peer in peers}
-    ours = {row.workload: row.measured for row in rows if row.engine == OURS and row.shown}
+    ours = {row["workload"]: row for row in rows if row["engine"] == OURS and row["shown"]}
     speeds, others = [], dict[tuple[str, str], list[float]]()
     for row in rows:
-        own, its = ours.get(row.workload), row.measured
-        if not row.shown or row.engine == OURS or own is None:
+        workload, engine, own = row["workload"], row["engine"], ours.get(row["workload"])
+        if not row["shown"] or engine == OURS or own is None:
             continue
-        for name, ratio in (("warm", own.warm_s / its.warm_s), ("cold", own.cold_s / its.cold_s)):
-            if ratio > 1:
-                reason = because[row.engine].get(row.kind, COLD if name == "cold" else "no reason is known")
-                speeds.append(f"{row.workload}, {name}: {row.engine}, {ratio:.2g} times ours: {reason}")
-        for name, ratio in (("start-up", own.start_s / its.start_s), ("peak memory", own.peak_mb / its.peak_mb)):
-            if ratio > 1:
-                others.setdefault((name, row.engine), []).append(ratio)
+        for name in ("warm", "cold"):
+            if (ratio := own[f"{name}_s"] / row[f"{name}_s"]) > 1:
+                reason = because[engine].get(row["kind"], COLD if name == "cold" else "no reason is known")
+                speeds.append(f"{workload}, {name}: {engine}, {_times(ratio)} times ours: {reason}")
+        for name, figure in (("start-up", "start_s"), ("peak memory", "peak_mb")):
+            if (ratio := own[figure] / row[figure]) > 1:
+                others.setdefault((name, engine), []).append(ratio)
     return speeds + [
-        f"{name}: {engine} needs less in {len(ratios)} workloads, we up to {max(ratios):.2g} times that: {OTHERS[name]}"
+        f"{name}: {engine}, in {len(ratios)} workloads, we need up to {_times(max(ratios))} times that: {OTHERS[name]}"
         for (name, engine), ratios in others.items()
     ]
 
@@ -158,7 +162,7 @@ def summary(rows: Sequence[Mapping[str, Any]], peers: Iterable[Peer]) -> str:
         found = [of.get((workload, peer.name)) for peer in there]
         speeds = {row["engine"]: row["warm_events_per_cpu_s"] for row in found if row is not None and row["shown"]}
         ours = speeds.pop(OURS, None)
-        ratio = f"{ours / max(speeds.values()):.2g}" if ours is not None and speeds else ""
+        ratio = _times(ours / max(speeds.values())) if ours is not None and speeds else ""
         matches = of.get((workload, OURS), {}).get("matches", 0)
         lines.append(f"| {workload} | {matches:,} | {' | '.join(map(_cell, found))} | {ratio} |")
     lines += ["", "| engine | start-up, s | peak MB |", "|---|---|---|"]

@@ -70,9 +70,9 @@ def test_every_row_in_which_a_peer_leads_is_named_with_its_reason():
     ours = judged(WORKLOAD, OURS, FOUND, FOUND)
     faster = judged(WORKLOAD, peers[1], replace(FOUND, turns=[0.1], start_s=0.5), FOUND)
     slower = judged(WORKLOAD, peers[2], replace(FOUND, turns=[0.2], start_s=2), FOUND)
-    assert leads([ours, faster, slower], peers) == [
+    assert leads(as_json([ours, faster, slower]), peers) == [
         "W1/1k, warm: other, 1.2 times ours: it looks at less",
-        "start-up: other needs less in 1 workloads, we up to 2 times that: ours imports NumPy, pyarrow and Numba",
+        "start-up: other, in 1 workloads, we need up to 2 times that: ours imports NumPy, pyarrow and Numba",
     ]
 
 
