@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 FUZZ_STAMP := $(VENV)/.installed-fuzz
 
-.PHONY: help setup demo test faults simulate soak fuzz scores bench lint format docs audit clean
+.PHONY: help setup demo test faults simulate soak fuzz scores bench peers lint format docs audit clean
 
 help:
 	@echo "make demo   run the main job over about 20 seconds of events on embedded defaults"
@@ -17,6 +17,7 @@ help:
 	@echo "make fuzz   search the decoders for inputs that crash or hang: make fuzz MINUTES=60 [TARGET=frames] [SEED=n]"
 	@echo "make scores score the alerts over 20 worlds of every scenario, of cells in four sizes: make scores [SEEDS=n]"
 	@echo "make bench  run the benchmarks"
+	@echo "make peers  compare other engines with this one over the same events: make peers [PEERS='esper flink'] [WORKLOADS='W1 W2/1k'] [ARGS='--seed 8']"
 	@echo "make lint   check style and types"
 	@echo "make audit  ask for known vulnerabilities of the pinned dependencies"
 	@echo "make docs   build the documentation as a site in site/, with every link checked"
@@ -68,6 +69,9 @@ scores: setup
 
 bench: setup
 	@$(BIN)/astrocyte bench $(ARGS)
+
+peers: setup
+	@$(BIN)/python -m tests.peers --peers '$(PEERS)' --workloads '$(WORKLOADS)' $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

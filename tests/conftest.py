@@ -69,6 +69,7 @@ LEVELS = {
     "conformance": Level(5, 60),
     "fuzz": Level(30, 120),
     "docs": Level(60, 300),
+    "peers": Level(5, 60),
     "integration": Level(60, 300),
     "faults": Level(300, 900),
     "simulation": Level(60, 900),

@@ -149,7 +149,7 @@ ARROWS: dict[str, dict[str, str]] = {
 MOST_MODULES = 14  # of one folder, not counting __init__ and sub-folders
 LARGER_FOLDERS: dict[str, str] = {}  # folder: why it may hold more
 
-TEST_LEVELS = {"unit", "integration", "conformance", "faults", "fuzz", "simulation", "docs", "support"}
+TEST_LEVELS = {"unit", "integration", "conformance", "faults", "fuzz", "simulation", "docs", "peers", "support"}
 REAL_TIME_FREE = {"support", "simulation"}
 # Sleeps that do not wait for a condition: they place a fault at a random moment.
 MAY_PAUSE = {

@@ -101,9 +101,7 @@ class Correlator:
         self._busy, self._moved = busy, moved
         self._monotonic, self._now_us = monotonic, now_us
         self._domains: dict[int, Partition] = {}
-        self._writes = WriteProof(
-            lambda part: send_batch(STATS, 0, [self._stats(part)]), self._idle_s, monotonic
-        )
+        self._writes = WriteProof(lambda part: send_batch(STATS, 0, [self._stats(part)]), self._idle_s, monotonic)
 
     @property
     def parts(self) -> list[Partition]:

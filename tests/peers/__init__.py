@@ -1,0 +1,1 @@
+"""``make peers``: other engines and this one over the same events, each with the query that its docs recommend."""
