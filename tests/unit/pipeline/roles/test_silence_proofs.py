@@ -28,6 +28,7 @@ from astrocyte.schemas.partitioning import partition_of
 from astrocyte.schemas.topics import LATE, MULTI_EVENTS, SILENCES, TOPOLOGY, TopicPartition
 from tests.support.correlate_role import START_US, Broker
 from tests.support.logs import write_log
+from tests.support.waiting import loop_turns
 
 WORKERS = 3
 SOURCE = "bank.transfers"
@@ -118,7 +119,7 @@ class Worker:
         todo += [self.correlator.tick, self.proofs.look, self.follow]
         for each in order.sample(todo, order.randint(1, len(todo))):
             await each()
-            await asyncio.sleep(0)
+            await loop_turns(1)
 
 
 class Network:
