@@ -163,8 +163,9 @@ def summary(rows: Sequence[Mapping[str, Any]], peers: Iterable[Peer]) -> str:
         speeds = {row["engine"]: row["warm_events_per_cpu_s"] for row in found if row is not None and row["shown"]}
         ours = speeds.pop(OURS, None)
         ratio = _times(ours / max(speeds.values())) if ours is not None and speeds else ""
-        matches = of.get((workload, OURS), {}).get("matches", 0)
-        lines.append(f"| {workload} | {matches:,} | {' | '.join(map(_cell, found))} | {ratio} |")
+        own = of.get((workload, OURS), {"matches": 0, "hash": ""})
+        cells = [_cell(row, own["hash"]) for row in found]
+        lines.append(f"| {workload} | {own['matches']:,} | {' | '.join(cells)} | {ratio} |")
     lines += ["", "| engine | start-up, s | peak MB |", "|---|---|---|"]
     for peer in there:
         shown = [row for row in rows if row["engine"] == peer.name and row["shown"]]
@@ -174,9 +175,11 @@ def summary(rows: Sequence[Mapping[str, Any]], peers: Iterable[Peer]) -> str:
     return "\n".join(lines)
 
 
-def _cell(row: Mapping[str, Any] | None) -> str:
+def _cell(row: Mapping[str, Any] | None, wanted: str) -> str:
+    """Speeds of an engine, with a star where its matches differ for a stated reason; why there are none."""
     if row is None:
         return "-"
     if not row["shown"]:
         return "withheld" if WITHHELD in row["remark"] else row["remark"].partition(":")[0]
-    return f"{_k(row['warm_events_per_cpu_s'])} ({_k(row['cold_events_per_cpu_s'])})"
+    mark = "" if row["hash"] == wanted else " \\*"
+    return f"{_k(row['warm_events_per_cpu_s'])} ({_k(row['cold_events_per_cpu_s'])}){mark}"

@@ -77,13 +77,20 @@ def test_every_row_in_which_a_peer_leads_is_named_with_its_reason():
 
 
 def test_the_summary_has_a_line_for_each_workload_and_no_speed_that_was_withheld():
-    peers = [OURS, other(), other(name="wrong", title="Wrong"), other(name="slow", title="Slow")]
-    found = [FOUND, replace(FOUND, turns=[0.246]), replace(FOUND, count=8), Measured(error="none in 60 s")]
+    keeps_one = {KIND: Form("its form", differs="it keeps one of them")}
+    peers = [OURS, other(), other(name="wrong", title="Wrong"), other(name="slow", title="Slow"),
+             other(name="one", title="One", forms=keeps_one)]  # fmt: skip
+    half = replace(FOUND, turns=[0.246])
+    found = [FOUND, half, replace(FOUND, count=8), Measured(error="none in 60 s"), replace(half, hash="ac")]
     rows = as_json([judged(WORKLOAD, peer, each, FOUND) for peer, each in zip(peers, found, strict=True)])
     lines = summary(rows, peers).splitlines()
-    assert lines[0] == "| workload | matches | Astrocyte | Other | Wrong | Slow | ours / best of the others |"
-    assert lines[2] == "| W1/1k | 7 | 1,626 (1,000) | 813 (1,000) | withheld | none in 60 s | 2 |"
-    assert lines[6:] == ["| Astrocyte this checkout | 1.0 | 10 to 10 |", "| Other 1.0 | 1.0 | 10 to 10 |"]
+    assert lines[0] == "| workload | matches | Astrocyte | Other | Wrong | Slow | One | ours / best of the others |"
+    assert lines[2] == "| W1/1k | 7 | 1,626 (1,000) | 813 (1,000) | withheld | none in 60 s | 813 (1,000) \\* | 2 |"
+    assert lines[6:] == [
+        "| Astrocyte this checkout | 1.0 | 10 to 10 |",
+        "| Other 1.0 | 1.0 | 10 to 10 |",
+        "| One 1.0 | 1.0 | 10 to 10 |",
+    ]
 
 
 def test_an_engine_whose_tools_are_missing_is_skipped_with_the_reason(monkeypatch, tmp_path, capsys):
