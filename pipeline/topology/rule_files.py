@@ -66,3 +66,9 @@ def misspelt_streams(ruleset: RuleSet, existing: Collection[str]) -> Iterator[st
         similar = did_you_mean(stream, known, similarity=0.75)
         if similar and not {stream, mono_topic(stream)} & set(existing):
             yield f"stream {stream!r} is not declared and is read from {mono_topic(stream)}{similar}"
+    for stream in sorted(
+        {each for validator in ruleset.validators for each in validator.stream} - known - ruleset.read
+    ):
+        if not {stream, mono_topic(stream)} & set(existing):
+            similar = did_you_mean(stream, known | ruleset.read)
+            yield f"a validator of stream {stream!r} checks nothing: it is not declared, and no rule reads it{similar}"

@@ -177,3 +177,17 @@ def test_a_stream_that_is_nearly_a_declared_one_is_pointed_out(tmp_path):
     assert result.stderr.splitlines() == [
         "stream 'paymets' is not declared and is read from mono.paymets; did you mean 'payments'?"
     ]
+
+
+def test_a_validator_of_a_stream_that_nobody_reads_is_pointed_out(tmp_path):
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        "streams: [{name: scans}]\n"
+        "rules: [{name: r, seq: [{as: a, stream: scans}]}]\n"
+        "validators: [{stream: scanz, where: 'battery > 50'}, {stream: scans, where: 'battery > 50'}]"
+    )
+    result = run("rules", "check", str(path))
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "a validator of stream 'scanz' checks nothing: it is not declared, and no rule reads it; did you mean 'scans'?"
+    ]
