@@ -128,7 +128,7 @@ class Promises:
                 sent += self._to(name, Copy(self._frame(name, led.frame, watermark_us=promised_us), copied))
             elif promised_us is not None:
                 is_new = promised_us - self._sent_us.get(name, NEVER_US) >= STEP_US
-                if not is_new or (passive and self._said == "silent"):
+                if not is_new or (passive and self.silent):
                     continue
                 sent += self._to(name, Copy(self._frame(name, watermark_us=promised_us)))
             if promised_us is not None:
@@ -156,7 +156,7 @@ class Promises:
             sent.append(Sent(results, Copy(self._frame(stream, frame, watermark_us=last_us), copied)))
         if not frames and promised_us is not None:
             is_new = promised_us - self._sent_us.get(stream, NEVER_US) >= STEP_US
-            if not is_new or (passive and self._said == "silent"):
+            if not is_new or (passive and self.silent):
                 return []
             sent.append(self._without_rows(stream, self._frame(stream, watermark_us=promised_us)))
         if promised_us is not None:
@@ -212,8 +212,8 @@ class Promises:
 
         To those that read results it is said once: nobody else can have woken them.
         """
-        results = () if self._said == "silent" else self._results
-        if self._said == "silent" and not again:
+        results = () if self.silent else self._results
+        if self.silent and not again:
             return []
         self._said = "silent"
         sent = [self._without_rows(each, self._frame(each, end=True), silent=True) for each in results]

@@ -19,6 +19,7 @@ from typing import Any
 
 from astrocyte.pipeline.bench.processes import used_s
 from astrocyte.pipeline.roles.parent import killed_with_parent
+from tests.support.processes import peak_memory_bytes
 
 
 class Silent(Exception):
@@ -135,18 +136,12 @@ class Child:
             passes.append(self.one_pass())
         self.found.turns.append(median(each["cpu_s"] for each in passes))
         self.found.wall_s = median(each["wall_s"] for each in passes)
-        self.found.peak_mb = peak_mb(self._process.pid)
+        self.found.peak_mb = peak_memory_bytes(self._process.pid) / (1 << 20)
 
     def end(self) -> None:
         """End the process at once; it holds nothing."""
         self._process.kill()
         self._process.communicate()
-
-
-def peak_mb(pid: int) -> float:
-    """Largest resident memory that the process has had, in MiB, as Linux says it."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def measure(commands: dict[str, list[str]], folder: Path, limits: Limits) -> dict[str, Measured]:

@@ -74,11 +74,16 @@ class SilenceProofs:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def read(self, records: Iterable[ConsumedRecord]) -> None:
-        """Take records of `control.silences`, in order."""
+        """Take records of `control.silences`, in order. One that cannot be read proves nothing, and stops nothing."""
         for record in records:
-            if (record.key or b"").startswith(f"{self.group}/".encode()) and record.value:
+            if not (record.key or b"").startswith(f"{self.group}/".encode()) or not record.value:
+                continue
+            try:
                 silence = _unpack(record.value)
-                self.known |= {(topic, silence.origin): silence for topic in silence.topics}
+            except (ValueError, KeyError, TypeError) as error:
+                logger.warning("%s[%s]@%s is not read: %r", SILENCES, record.partition, record.offset, error)
+                continue
+            self.known |= {(topic, silence.origin): silence for topic in silence.topics}
         self._wake.set()
 
     def moved(self) -> None:
@@ -114,8 +119,8 @@ class SilenceProofs:
             if not fresh or not all(future.done() for future, _ in part.unconfirmed):
                 return
         records = [ProducerRecord(SILENCES, _pack(each), key, 0) for key, each in fresh.items()]
-        self._said |= fresh
         part.unconfirmed += [(future, 0) for future in await self.send_batch(SILENCES, 0, records)]
+        self._said |= fresh
 
     def _key_of(self, silence: Silence) -> bytes:
         return f"{self.group}/{self.role}/{silence.origin}".encode()

@@ -257,3 +257,13 @@ async def test_a_worker_waits_for_a_silent_domain_whose_worker_is_gone_and_has_s
     await net.after(5 * IDLE_S, order)
     assert len(net.broker.records[MULTI_EVENTS]) > before
     assert net.broker.records[LATE] == []
+
+
+async def test_a_record_that_cannot_be_read_proves_nothing_and_stops_nothing():
+    net = Network()
+    worker = Worker(net, 0)
+    values = [b"no json", b"[]", b"{}", b'{"origin": "key/0", "topics": 3, "read": [], "unawaited": []}']
+    silence = Silence("key/1", ("on",), (("input", 1, 4),), ())
+    values.append(orjson.dumps(silence._asdict()))
+    worker.proofs.read(ConsumedRecord(SILENCES, 0, at, 0, b"group/x", each) for at, each in enumerate(values))
+    assert worker.proofs.known == {("on", "key/1"): silence}
